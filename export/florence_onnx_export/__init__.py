@@ -1,0 +1,1 @@
+"""Exporter of Florence-2 checkpoints to the ONNX graphs that `florence_onnx` runs."""

@@ -1,0 +1,98 @@
+"""The exceptions of florence_onnx and of its exporter.
+
+::
+
+    FlorenceError
+    ├── ModelError                    a model folder cannot be used
+    │   ├── ModelNotFoundError        (FileNotFoundError) no such folder or hub id
+    │   ├── ModelFileError            (OSError) a file is missing, truncated or not what its name says
+    │   ├── GraphContractError        (ValueError) a graph's inputs or outputs are not the expected ones
+    │   ├── TokenizerError            (ValueError) the tokenizer lacks tokens Florence-2 needs
+    │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
+    │   └── ProviderError             (RuntimeError) an execution provider was asked for and not obtained
+    ├── InputError                    (ValueError) a request cannot be answered
+    │   ├── ImageError                not a picture the model can read
+    │   ├── TaskError                 unknown task, or text missing, or text where none is taken
+    │   ├── RegionError               malformed region, or outside the picture
+    │   └── GenerationError           a generation option is out of range
+    ├── ExportError                   a checkpoint cannot be exported
+    │   ├── CheckpointError           (ValueError) files, keys or shapes are not those of a Florence-2
+    │   └── ValidationError           an exported graph does not agree with PyTorch
+    ├── OutputExistsError             (FileExistsError) the output folder exists and overwriting was not asked for
+    └── MissingDependencyError        (ImportError) an optional package is needed
+
+Every message names what is wrong and what to do about it. The command line prints the
+message of any ``FlorenceError`` as one line and exits with status 2.
+"""
+
+
+class FlorenceError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ModelError(FlorenceError):
+    """A model folder cannot be used."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """No folder or hub repository answers to this name."""
+
+
+class ModelFileError(ModelError, OSError):
+    """A file of a model is missing, truncated or not what its name says."""
+
+
+class GraphContractError(ModelError, ValueError):
+    """A graph's inputs or outputs are not those of the graph contract."""
+
+
+class TokenizerError(ModelError, ValueError):
+    """The tokenizer lacks tokens that Florence-2 needs."""
+
+
+class PrecisionError(ModelError, ValueError):
+    """The model folder holds no graphs of the precision asked for."""
+
+
+class ProviderError(ModelError, RuntimeError):
+    """An execution provider was asked for and could not be had."""
+
+
+class InputError(FlorenceError, ValueError):
+    """A request cannot be answered as it stands."""
+
+
+class ImageError(InputError):
+    """The image is not a picture the model can read."""
+
+
+class TaskError(InputError):
+    """The task is unknown, lacks its text, or takes no text."""
+
+
+class RegionError(InputError):
+    """The region is malformed, reversed, or outside the picture."""
+
+
+class GenerationError(InputError):
+    """A generation option is out of range."""
+
+
+class ExportError(FlorenceError):
+    """A checkpoint cannot be exported."""
+
+
+class CheckpointError(ExportError, ValueError):
+    """Files, keys, shapes or configuration are not those of a Florence-2 checkpoint."""
+
+
+class ValidationError(ExportError):
+    """An exported graph does not agree with PyTorch within the tolerance."""
+
+
+class OutputExistsError(FlorenceError, FileExistsError):
+    """The output exists and overwriting it was not asked for."""
+
+
+class MissingDependencyError(FlorenceError, ImportError):
+    """An optional package is needed and not installed."""
