@@ -1,0 +1,69 @@
+"""The graph contract: names of files and tensors shared by the exporter and the runtime.
+
+Names follow the ONNX exports of Florence-2 on the model hub where a tensor exists there.
+``B`` is the batch (pictures), ``R`` the decoder's rows (``B`` times the beams), ``S`` the
+encoder's length (image tokens, then text tokens), ``T`` the decoder's new tokens, ``P`` its
+past length, ``D`` the hidden size, ``V`` the vocabulary.
+
+==================  =========================================================================
+graph               tensors
+==================  =========================================================================
+vision_encoder      pixel_values f32[B,3,H,W] -> image_features f32[B,N,D]
+embed_tokens        input_ids i64[B,T] -> inputs_embeds f32[B,T,D]
+encoder_model       attention_mask i64[B,S], inputs_embeds f32[B,S,D] -> last_hidden_state
+                    f32[B,S,D], present.{i}.encoder.key|value f32[B,heads,S,head_dim]: the
+                    cross-attention keys and values, computed once per picture
+decoder_with_past_  encoder_attention_mask i64[B,S], inputs_embeds f32[R,T,D], beam_idx i64[R],
+model               past_key_values.{i}.decoder.key|value f32[Q,heads,P,head_dim],
+                    past_key_values.{i}.encoder.key|value f32[B,heads,S,head_dim] ->
+                    logits f32[R,T,V], topk_log_probs f32[R,K], topk_ids i64[R,K],
+                    present.{i}.decoder.key|value f32[R,heads,P+T,head_dim]
+==================  =========================================================================
+
+``beam_idx`` names, for every row, the row of the past that it continues, so beams are reordered,
+multiplied and dropped inside the graph. Rows are ordered by picture, and ``R`` is a multiple of
+``B``. ``topk_*`` are the ``K`` most probable next tokens after the last of the ``T`` tokens with
+their log-probabilities (log-softmax over the vocabulary), in descending order.
+"""
+
+from collections.abc import Iterator
+
+VISION_ENCODER = "vision_encoder"
+EMBED_TOKENS = "embed_tokens"
+ENCODER = "encoder_model"
+DECODER = "decoder_with_past_model"
+GRAPHS = (VISION_ENCODER, EMBED_TOKENS, ENCODER, DECODER)
+
+PRECISIONS = {"fp32": ""}
+"""Precision name -> suffix of its graph files."""
+
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+"""Files beside the ``onnx`` folder that the runtime reads."""
+
+TOPK = 64
+"""Most candidates per row that the decoder graph returns (fewer when the vocabulary is smaller)."""
+
+
+def graph_file(graph: str, precision: str) -> str:
+    """Path of a graph's file inside a model folder, with forward slashes."""
+    suffix = PRECISIONS[precision]
+    return f"onnx/{graph}_{suffix}.onnx" if suffix else f"onnx/{graph}.onnx"
+
+
+def cache_names(prefix: str, side: str, layers: int) -> Iterator[str]:
+    """Names of the cache tensors of one side, in graph order.
+
+    Args:
+        prefix: ``past_key_values`` (inputs) or ``present`` (outputs).
+        side: ``decoder`` (self-attention) or ``encoder`` (cross-attention).
+        layers: Number of decoder layers.
+    """
+    for layer in range(layers):
+        yield f"{prefix}.{layer}.{side}.key"
+        yield f"{prefix}.{layer}.{side}.value"

@@ -1,0 +1,181 @@
+"""The four graphs of a model, opened and checked against the contract."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx import graphs
+from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
+from florence_onnx.providers import Provider, check_obtained, choose_providers, require_onnxruntime
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Array = npt.NDArray[np.generic]
+
+EXPECTED = {
+    graphs.VISION_ENCODER: (("pixel_values",), ("image_features",)),
+    graphs.EMBED_TOKENS: (("input_ids",), ("inputs_embeds",)),
+    graphs.ENCODER: (("attention_mask", "inputs_embeds"), ("last_hidden_state",)),
+    graphs.DECODER: (
+        ("encoder_attention_mask", "inputs_embeds", "beam_idx"),
+        ("logits", "topk_log_probs", "topk_ids"),
+    ),
+}
+"""Inputs and outputs each graph must have, besides the cache tensors."""
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The sessions of one model at one precision."""
+
+    vision_encoder: "ort.InferenceSession"
+    """pixel_values -> image_features."""
+    embed_tokens: "ort.InferenceSession"
+    """input_ids -> inputs_embeds."""
+    encoder: "ort.InferenceSession"
+    """inputs_embeds -> cross-attention keys and values."""
+    decoder: "ort.InferenceSession"
+    """One step of the search."""
+    layers: int
+    """Decoder layers, read from the decoder's inputs."""
+    device: str
+    """Where tensors live between graphs: ``cpu`` or ``cuda``."""
+
+    def providers(self) -> dict[str, list[str]]:
+        """The providers ONNX Runtime gave each graph, most used first."""
+        sessions = (self.vision_encoder, self.embed_tokens, self.encoder, self.decoder)
+        return {
+            name: list(session.get_providers())
+            for name, session in zip(graphs.GRAPHS, sessions, strict=True)
+        }
+
+    def geometry(self) -> dict[str, int]:
+        """Sizes read from the decoder's tensors."""
+        inputs = {value.name: value.shape for value in self.decoder.get_inputs()}
+        outputs = {value.name: value.shape for value in self.decoder.get_outputs()}
+        _, heads, _, head_dim = inputs["past_key_values.0.decoder.key"]
+        return {
+            "hidden_size": inputs["inputs_embeds"][2],
+            "decoder_layers": self.layers,
+            "decoder_heads": heads,
+            "head_dim": head_dim,
+            "vocabulary": outputs["logits"][2],
+        }
+
+    def image_features(self, pixel_values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Maps pixel_values [B,3,H,W] to image_features [B,N,D]."""
+        (features,) = self.vision_encoder.run(["image_features"], {"pixel_values": pixel_values})
+        return np.asarray(features)
+
+    def embed(self, input_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Maps input_ids [B,T] to inputs_embeds [B,T,D]."""
+        (embeds,) = self.embed_tokens.run(["inputs_embeds"], {"input_ids": input_ids})
+        return np.asarray(embeds)
+
+
+def open_graphs(
+    folder: Path,
+    precision: str,
+    providers: Sequence[Provider] | None = None,
+    threads: int | None = None,
+) -> Graphs:
+    """Opens and checks the graphs of a model folder.
+
+    Args:
+        folder: The model folder, with the ``onnx`` folder inside.
+        precision: A key of `graphs.PRECISIONS`.
+        providers: ONNX Runtime providers; None for CUDA where it works, else the CPU.
+        threads: Threads inside an operator; None for ONNX Runtime's choice.
+
+    Raises:
+        PrecisionError: The folder holds no graphs of this precision.
+        ModelFileError: A graph's file is missing, truncated or foreign.
+        GraphContractError: A graph has other inputs or outputs.
+        ProviderError: A provider was asked for and not obtained.
+    """
+    require_onnxruntime()
+    check_precision(folder, precision)
+    chosen = choose_providers(providers)
+    sessions = {
+        name: _open(folder / graphs.graph_file(name, precision), name, chosen, threads)
+        for name in graphs.GRAPHS
+    }
+    obtained = sessions[graphs.DECODER].get_providers()
+    return Graphs(
+        vision_encoder=sessions[graphs.VISION_ENCODER],
+        embed_tokens=sessions[graphs.EMBED_TOKENS],
+        encoder=sessions[graphs.ENCODER],
+        decoder=sessions[graphs.DECODER],
+        layers=_check_caches(sessions[graphs.ENCODER], sessions[graphs.DECODER]),
+        device="cuda" if obtained[0] == "CUDAExecutionProvider" else "cpu",
+    )
+
+
+def present_precisions(folder: Path) -> list[str]:
+    """The precisions for which the folder holds every graph."""
+    return [
+        precision
+        for precision in graphs.PRECISIONS
+        if all((folder / graphs.graph_file(name, precision)).is_file() for name in graphs.GRAPHS)
+    ]
+
+
+def check_precision(folder: Path, precision: str) -> None:
+    """Raises when ``precision`` is unknown, or the folder has other precisions only."""
+    present = present_precisions(folder)
+    if precision in present:
+        return
+    if precision in graphs.PRECISIONS and not present:
+        return  # The first missing file is the better message.
+    listed = ", ".join(present) or "none complete"
+    raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
+
+
+def _open(
+    path: Path, graph: str, providers: list[Provider], threads: int | None
+) -> "ort.InferenceSession":
+    import onnxruntime as ort
+
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing; export the model again or choose another folder")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base.
+        reason = str(error).splitlines()[0]
+        raise ModelFileError(f"{path} is not a graph ONNX Runtime can run: {reason}") from error
+    check_obtained(providers, session.get_providers())
+    inputs, outputs = EXPECTED[graph]
+    _check_names(path, "input", inputs, [value.name for value in session.get_inputs()])
+    _check_names(path, "output", outputs, [value.name for value in session.get_outputs()])
+    return session
+
+
+def _check_names(path: Path, kind: str, expected: Sequence[str], found: Sequence[str]) -> None:
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise GraphContractError(
+            f"{path} has no {kind} {', '.join(missing)}; it has {', '.join(found)}. "
+            "Export the checkpoint with florence-onnx export"
+        )
+
+
+def _check_caches(encoder: "ort.InferenceSession", decoder: "ort.InferenceSession") -> int:
+    """Checks that both graphs agree on the cache; returns the number of decoder layers."""
+    past = [value.name for value in decoder.get_inputs() if value.name.startswith("past_key")]
+    layers = len(past) // 4
+    for side in ("decoder", "encoder"):
+        wanted = list(graphs.cache_names("past_key_values", side, layers))
+        _check_names(Path(graphs.DECODER), "input", wanted or ["past_key_values"], past)
+    present = [value.name for value in encoder.get_outputs()]
+    wanted = list(graphs.cache_names("present", "encoder", layers))
+    _check_names(Path(graphs.ENCODER), "output", wanted, present)
+    return layers

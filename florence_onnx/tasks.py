@@ -1,0 +1,210 @@
+"""The 15 tasks of Florence-2: what each asks, what it takes and what it answers, in one table."""
+
+import difflib
+import re
+from enum import Enum
+
+from florence_onnx.errors import TaskError
+
+
+class InputKind(str, Enum):
+    """What a task takes besides the picture."""
+
+    NONE = "none"
+    TEXT = "text"
+    REGION = "region"
+
+
+class AnswerKind(str, Enum):
+    """How a task's generated text is read; the values are the reference's names."""
+
+    TEXT = "pure_text"
+    BOXES = "description_with_bboxes"
+    PROPOSALS = "bboxes"
+    GROUNDING = "phrase_grounding"
+    POLYGONS = "polygons"
+    BOXES_OR_POLYGONS = "description_with_bboxes_or_polygons"
+    QUAD_BOXES = "ocr"
+
+
+class Task(str, Enum):
+    """A task; its value is the tag the reference knows it by, such as ``<OD>``."""
+
+    prompt: str
+    """What the model is asked; ``{input}`` stands for the text or the region's location tokens."""
+    input_kind: InputKind
+    """What the task takes besides the picture."""
+    answer_kind: AnswerKind
+    """How the generated text is read."""
+
+    def __new__(
+        cls, tag: str, prompt: str, input_kind: InputKind, answer_kind: AnswerKind
+    ) -> "Task":
+        """One row of the table."""
+        task = str.__new__(cls, tag)
+        task._value_ = tag
+        task.prompt = prompt
+        task.input_kind = input_kind
+        task.answer_kind = answer_kind
+        return task
+
+    OCR = ("<OCR>", "What is the text in the image?", InputKind.NONE, AnswerKind.TEXT)
+    OCR_WITH_REGION = (
+        "<OCR_WITH_REGION>",
+        "What is the text in the image, with regions?",
+        InputKind.NONE,
+        AnswerKind.QUAD_BOXES,
+    )
+    CAPTION = ("<CAPTION>", "What does the image describe?", InputKind.NONE, AnswerKind.TEXT)
+    DETAILED_CAPTION = (
+        "<DETAILED_CAPTION>",
+        "Describe in detail what is shown in the image.",
+        InputKind.NONE,
+        AnswerKind.TEXT,
+    )
+    MORE_DETAILED_CAPTION = (
+        "<MORE_DETAILED_CAPTION>",
+        "Describe with a paragraph what is shown in the image.",
+        InputKind.NONE,
+        AnswerKind.TEXT,
+    )
+    OD = (
+        "<OD>",
+        "Locate the objects with category name in the image.",
+        InputKind.NONE,
+        AnswerKind.BOXES,
+    )
+    DENSE_REGION_CAPTION = (
+        "<DENSE_REGION_CAPTION>",
+        "Locate the objects in the image, with their descriptions.",
+        InputKind.NONE,
+        AnswerKind.BOXES,
+    )
+    REGION_PROPOSAL = (
+        "<REGION_PROPOSAL>",
+        "Locate the region proposals in the image.",
+        InputKind.NONE,
+        AnswerKind.PROPOSALS,
+    )
+    CAPTION_TO_PHRASE_GROUNDING = (
+        "<CAPTION_TO_PHRASE_GROUNDING>",
+        "Locate the phrases in the caption: {input}",
+        InputKind.TEXT,
+        AnswerKind.GROUNDING,
+    )
+    REFERRING_EXPRESSION_SEGMENTATION = (
+        "<REFERRING_EXPRESSION_SEGMENTATION>",
+        "Locate {input} in the image with mask",
+        InputKind.TEXT,
+        AnswerKind.POLYGONS,
+    )
+    OPEN_VOCABULARY_DETECTION = (
+        "<OPEN_VOCABULARY_DETECTION>",
+        "Locate {input} in the image.",
+        InputKind.TEXT,
+        AnswerKind.BOXES_OR_POLYGONS,
+    )
+    REGION_TO_SEGMENTATION = (
+        "<REGION_TO_SEGMENTATION>",
+        "What is the polygon mask of region {input}",
+        InputKind.REGION,
+        AnswerKind.POLYGONS,
+    )
+    REGION_TO_CATEGORY = (
+        "<REGION_TO_CATEGORY>",
+        "What is the region {input}?",
+        InputKind.REGION,
+        AnswerKind.TEXT,
+    )
+    REGION_TO_DESCRIPTION = (
+        "<REGION_TO_DESCRIPTION>",
+        "What does the region {input} describe?",
+        InputKind.REGION,
+        AnswerKind.TEXT,
+    )
+    REGION_TO_OCR = (
+        "<REGION_TO_OCR>",
+        "What text is in the region {input}?",
+        InputKind.REGION,
+        AnswerKind.TEXT,
+    )
+
+    def __str__(self) -> str:
+        """The tag."""
+        return str.__str__(self)
+
+    @classmethod
+    def parse(cls, task: "Task | str") -> "Task":
+        """The task of this name: ``"od"``, ``"OD"``, ``"<OD>"`` or the member itself.
+
+        Raises:
+            TaskError: for any other name, listing the valid ones.
+        """
+        known = _BY_NAME.get(task.lower()) if isinstance(task, str) else None
+        if known is None:
+            raise _unknown(task)
+        return known
+
+
+_BY_NAME = {name.lower(): task for task in Task for name in (task.name, task.value)}
+
+# Names and their longer words ("detection", "caption"): a bare word near one of them is taken for
+# a mistyped task, not for a prompt.
+_LOOKALIKES = {
+    word: task.name.lower()
+    for task in reversed(Task)
+    for word in (*task.name.lower().split("_"), task.name.lower())
+    if len(word) > 5 or word == task.name.lower()
+}
+
+
+def resolve_task(task: Task | str) -> Task | str:
+    """The task that is meant, or the prompt of a fine-tune, unchanged.
+
+    A string is a task if it is one's name, with or without angle brackets, in any case. A single
+    bare word that resembles a task's name is a typing error. Everything else, such as
+    ``"<DocVQA>What is the date?"`` or ``"Describe the defect"``, is a prompt; its answer is text.
+
+    Raises:
+        TaskError: for a mistyped name, an empty prompt, or a known tag with text around it.
+    """
+    if not isinstance(task, str) or not task.strip():
+        raise _unknown(task)
+    known = _BY_NAME.get(task.lower())
+    if known is not None:
+        return known
+    refuse_tags(task)
+    if _closest(task) is not None:
+        raise _unknown(task)
+    return task
+
+
+def refuse_tags(text: str) -> None:
+    """Text that goes into a prompt holds no task tag, as transformers' _construct_prompts has it.
+
+    Raises:
+        TaskError: if it holds one.
+    """
+    for task in Task:
+        if task.value in text:
+            raise TaskError(
+                f"the tag {task} must stand alone, got {text!r}: pass the tag as the task, and "
+                "its input, if it takes one, as text= or region="
+            )
+
+
+def _unknown(task: object) -> TaskError:
+    closest = _closest(task) if isinstance(task, str) else None
+    hint = f"did you mean {closest!r}? " if closest else ""
+    names = ", ".join(known.name.lower() for known in Task)
+    return TaskError(f"{task!r} is not a task: {hint}Choose one of {names}")
+
+
+def _closest(word: str) -> str | None:
+    if not re.fullmatch(r"[\w-]+", word):
+        return None
+    for part in (word.lower(), *re.split("[_-]", word.lower())):
+        near = difflib.get_close_matches(part, _LOOKALIKES, n=1, cutoff=0.7)
+        if near:
+            return _LOOKALIKES[near[0]]
+    return None
