@@ -5,20 +5,20 @@
     FlorenceError
     ├── ModelError                    a model folder cannot be used
     │   ├── ModelNotFoundError        (FileNotFoundError) no such folder or hub id
-    │   ├── ModelFileError            (OSError) a file is missing, truncated or not what its name says
-    │   ├── GraphContractError        (ValueError) a graph's inputs or outputs are not the expected ones
+    │   ├── ModelFileError            (OSError) a file is missing, truncated or foreign
+    │   ├── GraphContractError        (ValueError) a graph has other inputs or outputs
     │   ├── TokenizerError            (ValueError) the tokenizer lacks tokens Florence-2 needs
     │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
-    │   └── ProviderError             (RuntimeError) an execution provider was asked for and not obtained
+    │   └── ProviderError             (RuntimeError) a provider was asked for and not obtained
     ├── InputError                    (ValueError) a request cannot be answered
     │   ├── ImageError                not a picture the model can read
     │   ├── TaskError                 unknown task, or text missing, or text where none is taken
     │   ├── RegionError               malformed region, or outside the picture
     │   └── GenerationError           a generation option is out of range
     ├── ExportError                   a checkpoint cannot be exported
-    │   ├── CheckpointError           (ValueError) files, keys or shapes are not those of a Florence-2
+    │   ├── CheckpointError           (ValueError) files, keys or shapes of no Florence-2
     │   └── ValidationError           an exported graph does not agree with PyTorch
-    ├── OutputExistsError             (FileExistsError) the output folder exists and overwriting was not asked for
+    ├── OutputExistsError             (FileExistsError) the output exists already
     └── MissingDependencyError        (ImportError) an optional package is needed
 
 Every message names what is wrong and what to do about it. The command line prints the

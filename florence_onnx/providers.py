@@ -40,7 +40,7 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
     if requested is None:
         usable = CUDA in available and cuda_failure() is None
         return [CUDA, CPU] if usable else [CPU]
-    chosen = [requested] if isinstance(requested, str) else list(requested)
+    chosen: list[Provider] = [requested] if isinstance(requested, str) else list(requested)
     for provider in chosen:
         name = provider_name(provider)
         if name not in available:

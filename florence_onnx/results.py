@@ -34,7 +34,7 @@ class Result(ABC):
     image_size: tuple[int, int]
     """(width, height) of the picture in pixels."""
     alternatives: "tuple[Result, ...]" = ()
-    """The other returned sequences, best first, when num_return_sequences asks for more than one."""
+    """The other returned sequences, best first, where num_return_sequences asks for several."""
 
     def to_dict(self, integers: bool = False) -> dict[str, Any]:
         """The answer as the reference's ``post_process_generation`` returns it, ready for JSON.

@@ -1,0 +1,154 @@
+"""A Florence-2 checkpoint on disk or on the hub -> its configuration and its weights."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from florence_onnx.errors import CheckpointError
+from florence_onnx.resolver import download, local_folder
+from florence_onnx_export import key_maps
+from florence_onnx_export.config import ModelConfig
+from florence_onnx_export.weight_files import load_weights, read_json
+
+Format = Literal["original", "native"]
+
+CHECKPOINT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What is fetched from the hub besides weights."""
+
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+_TORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, in one shape whatever it was stored as."""
+
+    folder: Path
+    """Where its files are."""
+    config: ModelConfig
+    """What the graphs depend on."""
+    raw_config: dict[str, Any]
+    """The content of config.json."""
+    weights: dict[str, Tensor]
+    """float32 tensors under native names (see key_maps): the token embedding as
+    ``key_maps.EMBEDDING``, the head as ``key_maps.HEAD`` (the same object when they are tied) and
+    ``key_maps.LOGITS_BIAS`` [1, V] where the checkpoint holds one that is not zero."""
+    format: Format
+    """Whether the weights were stored under Microsoft's names or transformers'."""
+
+
+def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+    """Reads a checkpoint in Microsoft's or transformers' format; no code in it is run.
+
+    Args:
+        source: A folder or a hub id.
+        revision: Branch, tag or commit of a hub repository.
+
+    Raises:
+        CheckpointError: The files are not those of a Florence-2 checkpoint.
+        ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
+    """
+    folder = local_folder(source) or _fetch(str(source), revision)
+    if not (folder / "config.json").exists() and (folder / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{folder} holds an adapter only; merge it into its base model and save that"
+        )
+    raw_config = read_json(folder / "config.json")
+    config = ModelConfig.from_dict(raw_config)
+    stored = load_weights(folder)
+    native = any(name.startswith("model.") for name in stored)
+    weights = stored if native else _to_native(stored)
+    weights = {name: _to_float32(name, tensor) for name, tensor in weights.items()}
+    _tie(weights, config)
+    _check(weights, config)
+    return Checkpoint(folder, config, raw_config, weights, "native" if native else "original")
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    """Fetches the weights in one format: safetensors where they exist."""
+    for weights in (_SAFETENSORS, _TORCH):
+        required = ["config.json", weights[0]]
+        folder = download(repository, [*CHECKPOINT_FILES, *weights], revision, required)
+        if any((folder / name).is_file() for name in weights):
+            break
+    return folder
+
+
+def _to_native(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    names = {name: key_maps.native_name(name) for name in stored}
+    _refuse("unknown weights", [name for name, native in names.items() if native is None])
+    weights = {str(names[name]): tensor for name, tensor in stored.items()}
+    projection = weights.get(key_maps.IMAGE_PROJECTION)
+    if projection is not None and projection.dim() == 2:
+        weights[key_maps.IMAGE_PROJECTION] = projection.t().contiguous()
+    return weights
+
+
+def _to_float32(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point() or tensor.element_size() < 2:
+        raise CheckpointError(
+            f"Weight {name} is stored as {tensor.dtype}; quantised checkpoints cannot be exported, "
+            "only float32, float16 and bfloat16"
+        )
+    return tensor.to(torch.float32)
+
+
+def _tie(weights: dict[str, Tensor], config: ModelConfig) -> None:
+    """Brings embedding and head under one name each, as loading in transformers does."""
+    copies = [weights.pop(name) for name in key_maps.EMBEDDING_COPIES if name in weights]
+    embedding, head = weights.get(key_maps.EMBEDDING), weights.get(key_maps.HEAD)
+    if embedding is None:
+        embedding = copies[0] if copies else head if config.tie_word_embeddings else None
+    if embedding is not None:
+        weights[key_maps.EMBEDDING] = embedding
+        if any(not torch.equal(copy, embedding) for copy in copies):
+            raise CheckpointError(
+                "Encoder and decoder have different token embeddings; only one shared embedding "
+                "can be exported"
+            )
+        # Two different tensors stay two, whatever the configuration says.
+        if (head is None and config.tie_word_embeddings) or _same(head, embedding):
+            weights[key_maps.HEAD] = embedding
+    bias = weights.get(key_maps.LOGITS_BIAS)
+    if bias is not None and not bias.any():
+        del weights[key_maps.LOGITS_BIAS]
+
+
+def _same(a: Tensor | None, b: Tensor) -> bool:
+    return a is not None and torch.equal(a, b)
+
+
+def _check(weights: dict[str, Tensor], config: ModelConfig) -> None:
+    shapes = key_maps.expected_shapes(config)
+    allowed = {**shapes, key_maps.LOGITS_BIAS: (1, config.text.vocab_size)}
+    _refuse("unknown weights", [name for name in weights if name not in allowed])
+    _refuse("no weights called", [name for name in shapes if name not in weights])
+    _refuse(
+        "weights that do not fit config.json:",
+        [
+            f"{name} is {list(tensor.shape)} instead of {list(allowed[name])}"
+            for name, tensor in weights.items()
+            if tuple(tensor.shape) != allowed[name]
+        ],
+    )
+
+
+def _refuse(what: str, names: Iterable[str]) -> None:
+    names = sorted(names)
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise CheckpointError(f"The checkpoint has {what} {', '.join(names[:3])}{more}")

@@ -1,0 +1,121 @@
+"""A checkpoint in, a model folder out."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from florence_onnx import graphs
+from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
+from florence_onnx_export.checkpoint import Checkpoint, read_checkpoint
+from florence_onnx_export.companions import write_companions
+from florence_onnx_export.graph_specs import build_specs
+from florence_onnx_export.reference import compare_with_transformers, transformers_model
+from florence_onnx_export.staging import staged_folder
+from florence_onnx_export.tracing import OPSET, trace
+from florence_onnx_export.validation import TOLERANCE, validate
+
+REPORT = "export_report.json"
+"""What was exported, from what, how far it is from PyTorch, in how many seconds."""
+
+Progress = Callable[[str], None]
+
+
+def export(
+    source: str | Path,
+    out: Path,
+    precisions: Sequence[str] = ("fp32",),
+    force: bool = False,
+    progress: Progress = lambda message: None,
+) -> dict[str, Any]:
+    """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
+
+    Args:
+        source: A local folder or hub id, in Microsoft's or transformers' format.
+        out: The model folder to write; it appears whole or not at all.
+        precisions: Precisions to write, of `graphs.PRECISIONS`.
+        force: Whether an existing ``out`` is replaced.
+        progress: Called with a line of text at the start of every long step.
+
+    Returns:
+        The content of export_report.json.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read or is not a Florence-2.
+        ValidationError: A module or graph does not agree with the reference.
+        OutputExistsError: ``out`` exists and ``force`` is false.
+        PrecisionError: An unknown precision.
+        ExportError: The disk is full, or the folder cannot be written.
+    """
+    unknown = [name for name in precisions if name not in graphs.PRECISIONS]
+    if unknown:
+        raise PrecisionError(
+            f"unknown precision {unknown[0]!r}; choose from {', '.join(graphs.PRECISIONS)}"
+        )
+    try:
+        with staged_folder(out, force) as folder:
+            report = _export_into(folder, source, precisions, progress)
+            (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            return report
+    except FlorenceError:
+        raise
+    except OSError as error:
+        raise ExportError(f"exporting to {out} failed: {error}") from error
+
+
+def _export_into(
+    folder: Path, source: str | Path, precisions: Sequence[str], progress: Progress
+) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(name: str, message: str) -> Iterator[None]:
+        progress(message)
+        start = time.perf_counter()
+        yield
+        seconds[name] = round(time.perf_counter() - start, 2)
+
+    with step("read", f"reading {source}"):
+        checkpoint = read_checkpoint(source)
+        repairs = write_companions(checkpoint, folder)
+    for repair in repairs:
+        progress(f"repaired: {repair}")
+    with step("compare", "comparing the export modules with transformers"):
+        specs = build_specs(checkpoint.config, checkpoint.weights)
+        modules = compare_with_transformers(specs, transformers_model(checkpoint), 224, 160)
+    checks = []
+    for precision in precisions:
+        for spec in specs:
+            path = folder / graphs.graph_file(spec.name, precision)
+            path.parent.mkdir(exist_ok=True)
+            with step(f"{spec.name} {precision}", f"tracing and validating {path.name}"):
+                trace(spec, path)
+                checks += [check.to_dict() for check in validate(spec, path, precision)]
+    return {
+        "checkpoint": str(source),
+        "format": checkpoint.format,
+        "repairs": repairs,
+        "parameters": _parameters(checkpoint),
+        "opset": OPSET,
+        "versions": _versions(),
+        "platform": platform.platform(),
+        "seconds": seconds,
+        "bytes": {path.name: path.stat().st_size for path in sorted(folder.glob("onnx/*"))},
+        "tolerance": {name: TOLERANCE[name] for name in precisions},
+        "modules_against_transformers": modules,
+        "graphs_against_pytorch": checks,
+    }
+
+
+def _parameters(checkpoint: Checkpoint) -> int:
+    """Parameters, tied tensors counted once."""
+    return sum({t.data_ptr(): t.numel() for t in checkpoint.weights.values()}.values())
+
+
+def _versions() -> dict[str, str]:
+    packages = ("florence-onnx", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}

@@ -1,0 +1,163 @@
+"""What each graph is traced from: module, example inputs, tensor names, named dynamic axes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from florence_onnx import graphs
+from florence_onnx_export.config import ModelConfig
+from florence_onnx_export.modules.layers import Weights
+from florence_onnx_export.modules.text import Embedding, TextDecoder, TextEncoder
+from florence_onnx_export.modules.vision import VisionEncoder
+
+T = TypeVar("T")
+
+Axes = tuple[str | int, ...]
+"""A tensor's axes in order: a name for a dynamic axis, a number for a fixed one."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One choice for every dynamic axis."""
+
+    batch: int
+    """Pictures."""
+    beams: int
+    """Decoder rows per picture."""
+    height: int
+    """Picture height in pixels."""
+    width: int
+    """Picture width in pixels."""
+    sequence: int
+    """Encoder length in tokens."""
+    tokens: int
+    """New decoder tokens."""
+    past: int
+    """Cached decoder tokens."""
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """Everything needed to trace and validate one graph."""
+
+    name: str
+    """Graph name of the contract."""
+    module: nn.Module
+    """The PyTorch module; its forward takes the inputs in order."""
+    inputs: dict[str, Axes]
+    """Input tensors in order."""
+    outputs: dict[str, Axes]
+    """Output tensors in order."""
+
+    def example(self, sizes: Sizes) -> tuple[Tensor, ...]:
+        """Seeded inputs of these sizes, in input order."""
+        generator = torch.Generator().manual_seed(0)
+        return tuple(
+            _example_tensor(name, axes, sizes, generator) for name, axes in self.inputs.items()
+        )
+
+    def arguments(self, values: Sequence[T]) -> tuple[T | list[T], ...]:
+        """Groups one value per input as the module's forward takes them: each cache is a list."""
+        by_name = dict(zip(self.inputs, values, strict=True))
+        grouped: list[T | list[T]] = [v for name, v in by_name.items() if "past" not in name]
+        for side in (".decoder.", ".encoder."):
+            cache = [v for name, v in by_name.items() if side in name]
+            if cache:
+                grouped.append(cache)
+        return tuple(grouped)
+
+
+def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Generator) -> Tensor:
+    dims = {
+        "batch": sizes.batch,
+        "rows": sizes.batch * sizes.beams,
+        "past_rows": sizes.batch * sizes.beams,
+        "height": sizes.height,
+        "width": sizes.width,
+        "sequence": sizes.sequence,
+        "tokens": sizes.tokens,
+        "past": sizes.past,
+    }
+    shape = [dims[axis] if isinstance(axis, str) else axis for axis in axes]
+    if name.endswith("attention_mask"):
+        mask = torch.ones(shape, dtype=torch.int64)
+        mask[-1, -(sizes.sequence // 4) :] = 0
+        return mask
+    if name == "beam_idx":
+        return torch.arange(shape[0]).flip(0)
+    if name == "input_ids":
+        return torch.randint(0, 100, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
+
+
+def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSpec]:
+    """The four graphs of a checkpoint.
+
+    Args:
+        config: The checkpoint's configuration.
+        weights: float32 tensors under transformers' key names.
+    """
+    model = Weights(weights).at("model")
+    text = model.at("language_model")
+    width = config.text.d_model
+    layers = config.text.decoder_layers
+
+    def cache(prefix: str, side: str, rows: str, length: str) -> dict[str, Axes]:
+        heads = config.text.decoder_attention_heads
+        axes = (rows, heads, length, width // heads)
+        return dict.fromkeys(graphs.cache_names(prefix, side, layers), axes)
+
+    head = weights["lm_head.weight"]
+    decoder = TextDecoder(text, head, head_bias(weights), config.text, graphs.TOPK)
+    return [
+        GraphSpec(
+            graphs.VISION_ENCODER,
+            VisionEncoder(model, config.vision),
+            {"pixel_values": ("batch", 3, "height", "width")},
+            {"image_features": ("batch", "image_tokens", width)},
+        ),
+        GraphSpec(
+            graphs.EMBED_TOKENS,
+            Embedding(text["shared.weight"], config.text),
+            {"input_ids": ("batch", "tokens")},
+            {"inputs_embeds": ("batch", "tokens", width)},
+        ),
+        GraphSpec(
+            graphs.ENCODER,
+            TextEncoder(text, config.text),
+            {
+                "attention_mask": ("batch", "sequence"),
+                "inputs_embeds": ("batch", "sequence", width),
+            },
+            {
+                "last_hidden_state": ("batch", "sequence", width),
+                **cache("present", "encoder", "batch", "sequence"),
+            },
+        ),
+        GraphSpec(
+            graphs.DECODER,
+            decoder,
+            {
+                "encoder_attention_mask": ("batch", "sequence"),
+                "inputs_embeds": ("rows", "tokens", width),
+                "beam_idx": ("rows",),
+                **cache("past_key_values", "decoder", "past_rows", "past"),
+                **cache("past_key_values", "encoder", "batch", "sequence"),
+            },
+            {
+                "logits": ("rows", "tokens", head.shape[0]),
+                "topk_log_probs": ("rows", decoder.topk),
+                "topk_ids": ("rows", decoder.topk),
+                **cache("present", "decoder", "rows", "length"),
+            },
+        ),
+    ]
+
+
+def head_bias(weights: dict[str, Tensor]) -> Tensor | None:
+    """The checkpoint's bias on the logits, or None when it has none that matters."""
+    bias = weights.get("final_logits_bias")
+    return None if bias is None or not bias.any() else bias.flatten()

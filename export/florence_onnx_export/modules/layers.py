@@ -1,0 +1,91 @@
+"""Weights by prefix and the layers that vision and text modules share."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+"""Activation functions under the names that transformers' configurations use."""
+
+
+class Weights:
+    """A view of a state dict below a prefix."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+        self._tensors = tensors
+        self._prefix = prefix
+
+    def at(self, name: str) -> "Weights":
+        """The weights below ``name``."""
+        return Weights(self._tensors, f"{self._prefix}{name}.")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[self._prefix + name]
+
+    def get(self, name: str) -> Tensor | None:
+        """The tensor called ``name``, or None when the checkpoint has none."""
+        return self._tensors.get(self._prefix + name)
+
+
+class Linear(nn.Module):
+    """``x @ weight + bias``, the weight stored as [in, out], the layout products read fastest."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Takes ``weight`` as checkpoints store it: [out, in]."""
+        super().__init__()
+        self.weight = nn.Parameter(weight.t().contiguous(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.clone(), requires_grad=False)
+
+    @classmethod
+    def of(cls, weights: Weights, scale: float = 1.0) -> "Linear":
+        """The layer below ``weights``, its output multiplied by ``scale``."""
+        bias = weights.get("bias")
+        return cls(weights["weight"] * scale, None if bias is None else bias * scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [..., in] to [..., out]."""
+        y = torch.matmul(x, self.weight)
+        return y if self.bias is None else y + self.bias
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights["weight"].clone(), requires_grad=False)
+        self.bias = nn.Parameter(weights["bias"].clone(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [..., C] to the same shape."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an activation."""
+
+    def __init__(self, weights: Weights, activation: str) -> None:
+        super().__init__()
+        self.fc1 = Linear.of(weights.at("fc1"))
+        self.fc2 = Linear.of(weights.at("fc2"))
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [..., C] to the same shape."""
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention over [..., tokens, channels]; the scale is folded into the query."""
+    scores = torch.matmul(query, key.transpose(-1, -2))
+    if bias is not None:
+        scores = scores + bias
+    return torch.matmul(torch.softmax(scores, dim=-1), value)

@@ -1,0 +1,82 @@
+"""PyTorch module -> ONNX file."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from torch.export import Dim
+
+from florence_onnx_export.graph_specs import Axes, GraphSpec, Sizes
+
+OPSET = 18
+"""Newest operator set that every ONNX Runtime since 1.14 runs."""
+
+TRACED = Sizes(batch=2, beams=3, height=160, width=224, sequence=24, tokens=3, past=5)
+"""Sizes used while tracing; they differ from each other so that no two axes are taken for one."""
+
+
+def trace(spec: GraphSpec, path: Path) -> None:
+    """Writes the graph of ``spec`` to ``path``."""
+    dynamic = [_dynamic(axes) for axes in spec.inputs.values()]
+    with _quiet():
+        program = torch.onnx.export(
+            spec.module.eval(),
+            spec.arguments(spec.example(TRACED)),
+            dynamic_shapes=spec.arguments(dynamic),
+            input_names=list(spec.inputs),
+            output_names=list(spec.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError(f"torch.onnx.export returned nothing for {spec.name}")
+    model = program.model_proto
+    _strip_traces(model)
+    for value, axes in zip(
+        [*model.graph.input, *model.graph.output],
+        [*spec.inputs.values(), *spec.outputs.values()],
+        strict=True,
+    ):
+        _name_axes(value, axes)
+    onnx.save_model(model, str(path))
+
+
+def _dynamic(axes: Axes) -> dict[int, object]:
+    return {i: Dim.DYNAMIC for i, axis in enumerate(axes) if isinstance(axis, str)}
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Drops what the tracer noted about source files; it differs from machine to machine."""
+    model.graph.ClearField("metadata_props")
+    model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.doc_string = ""
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
+        value.ClearField("metadata_props")
+    model.graph.ClearField("value_info")
+
+
+def _name_axes(value: onnx.ValueInfoProto, axes: Axes) -> None:
+    for dim, axis in zip(value.type.tensor_type.shape.dim, axes, strict=True):
+        if isinstance(axis, str):
+            dim.dim_param = axis
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the tracer says about packages and shapes that do not concern the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,8 @@
+"""``python -m florence_onnx`` is the command line."""
+
+import sys
+
+from florence_onnx.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Encoded pictures, and putting them and their prompts together for the encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.sessions import Graphs
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A picture that has been through the vision encoder; any number of tasks can follow."""
+
+    image_features: npt.NDArray[np.float32]
+    """[N,D], the mean token first."""
+    size: tuple[int, int]
+    """(width, height) of the picture in pixels."""
+
+
+def encoder_inputs(
+    graphs: Graphs, scenes: Sequence[Scene], input_ids: Sequence[Sequence[int]], pad_token_id: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Image features, then text embeddings, padded on the right to the longest prompt.
+
+    Args:
+        graphs: The opened graphs.
+        scenes: One per request.
+        input_ids: One prompt per request.
+        pad_token_id: Fills up shorter prompts; masked.
+
+    Returns:
+        attention_mask int64 [B,S] and inputs_embeds float32 [B,S,D].
+    """
+    lengths = [len(ids) for ids in input_ids]
+    padded = np.full((len(lengths), max(lengths)), pad_token_id, dtype=np.int64)
+    for row, ids in zip(padded, input_ids, strict=True):
+        row[: len(ids)] = ids
+    features = np.stack([scene.image_features for scene in scenes])
+    embeds = np.concatenate([features, graphs.embed(padded)], axis=1)
+    text_mask = np.arange(padded.shape[1]) < np.array(lengths)[:, None]
+    image_mask = np.ones(features.shape[:2], dtype=np.int64)
+    return np.concatenate([image_mask, text_mask.astype(np.int64)], axis=1), embeds

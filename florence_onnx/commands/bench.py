@@ -1,0 +1,64 @@
+"""``florence-onnx bench``: seconds per stage on this machine."""
+
+import argparse
+import json
+import platform
+import sys
+
+import numpy as np
+
+from florence_onnx.commands.options import add_model_options, open_model, positive
+from florence_onnx.stages import STAGES, time_stages
+
+NAME = "bench"
+SUMMARY = "Time every stage of a request on this machine."
+EXAMPLES = """examples:
+  florence-onnx bench MODEL
+  florence-onnx bench MODEL --beams 1 --tokens 100 --repeats 15 --json
+
+The picture is 1280x960 random pixels: speed does not depend on what it shows.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument("--beams", type=positive, metavar="N", help="default: the checkpoint's")
+    parser.add_argument("--tokens", type=positive, default=32, help="answer length (default 32)")
+    parser.add_argument("--repeats", type=positive, default=7, help="counted runs (default 7)")
+    parser.add_argument("--warmup", type=int, default=1, help="runs not counted (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model_options(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    model = open_model(arguments)
+    image = np.random.default_rng(0).integers(0, 256, (960, 1280, 3), dtype=np.uint8)
+    print(f"timing {arguments.warmup} + {arguments.repeats} runs", file=sys.stderr)
+    seconds = time_stages(
+        model,
+        image,
+        tokens=max(arguments.tokens, 3),
+        repeats=arguments.repeats,
+        warmup=arguments.warmup,
+        **({"num_beams": arguments.beams} if arguments.beams else {}),
+    )
+    if arguments.json:
+        import onnxruntime
+
+        content = {
+            "seconds": seconds,
+            "tokens": arguments.tokens,
+            "repeats": arguments.repeats,
+            "beams": arguments.beams or model.policy.num_beams,
+            "precision": arguments.precision,
+            "providers": model.providers,
+            "onnxruntime": onnxruntime.__version__,
+            "machine": platform.machine(),
+        }
+        print(json.dumps(content, indent=2))
+    else:
+        for stage in (*STAGES, "total"):
+            print(f"{stage:14} {1000 * seconds[stage]:10.1f} ms")
+    return 0

@@ -1,0 +1,65 @@
+"""``florence-onnx info``: what a model folder holds."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from florence_onnx import graphs
+from florence_onnx.commands.options import add_model_options
+from florence_onnx.companions import Companions
+from florence_onnx.resolver import resolve
+from florence_onnx.sessions import open_graphs, present_precisions
+
+NAME = "info"
+SUMMARY = "Show a model's graphs, sizes, geometry, generation policy and providers."
+EXAMPLES = """examples:
+  florence-onnx info MODEL
+  florence-onnx info MODEL --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model_options(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    folder = resolve(arguments.model, precision=arguments.precision)
+    opened = open_graphs(folder, arguments.precision, arguments.provider, arguments.threads)
+    companions = Companions.read(folder)
+    files = {name: folder / graphs.graph_file(name, arguments.precision) for name in graphs.GRAPHS}
+    content: dict[str, Any] = {
+        "folder": str(folder),
+        "precisions": present_precisions(folder),
+        "precision": arguments.precision,
+        "bytes": {name: path.stat().st_size for name, path in files.items()},
+        "geometry": {
+            **opened.geometry(),
+            "image_height": companions.preprocessor.size[0],
+            "image_width": companions.preprocessor.size[1],
+            "max_positions": companions.max_positions,
+        },
+        "generation": asdict(companions.policy),
+        "providers": opened.providers(),
+    }
+    if arguments.json:
+        print(json.dumps(content, indent=2))
+    else:
+        _print(content)
+    return 0
+
+
+def _print(content: dict[str, Any]) -> None:
+    print(content["folder"])
+    print(f"precisions: {', '.join(content['precisions'])}; shown: {content['precision']}")
+    for name, size in content["bytes"].items():
+        providers = ", ".join(content["providers"][name])
+        print(f"  {name:24} {size / 1e6:8.1f} MB  {providers}")
+    for section in ("geometry", "generation"):
+        print(f"{section}:")
+        for name, value in content[section].items():
+            print(f"  {name:24} {value}")

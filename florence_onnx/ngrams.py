@@ -1,0 +1,32 @@
+"""Which tokens would repeat an n-gram."""
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+
+
+def repeating_tokens(history: Ids, size: int) -> tuple[Ids, Ids]:
+    """The tokens that would complete an n-gram their row already holds.
+
+    Same rule as transformers' NoRepeatNGramLogitsProcessor, the start token included.
+
+    Args:
+        history: The tokens of every row so far, int64 [R,L].
+        size: Tokens per n-gram, at least 1.
+
+    Returns:
+        Rows and tokens, int64 [N] each, ordered by row.
+    """
+    length = history.shape[1]
+    # Where the row's last token occurs with a successor and room for the tokens before it; a
+    # few places, so comparing those tokens costs little.
+    if size == 1:
+        rows, followers = np.nonzero(np.ones(history.shape, dtype=bool))
+    else:
+        rows, followers = np.nonzero(history[:, size - 2 : -1] == history[:, -1:])
+        followers += size - 1
+    for back in range(2, size):
+        same = history[rows, followers - back] == history[rows, length - back]
+        rows, followers = rows[same], followers[same]
+    return rows, history[rows, followers]

@@ -1,0 +1,179 @@
+"""How answers are searched: the checkpoint's generation settings and the caller's overrides."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, Literal
+
+from florence_onnx.errors import GenerationError, ModelFileError
+from florence_onnx.tokenizer import Tokenizer
+
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+_FORCED = ("forced_bos_token_id", "forced_eos_token_id")
+_TOKENS = (*_SPECIAL, *_FORCED, "decoder_start_token_id")
+_LEAST = {
+    "max_positions": 1,
+    "max_new_tokens": 1,
+    "min_new_tokens": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "no_repeat_ngram_size": 0,
+}
+_COUNTS = (*_LEAST, *_SPECIAL, "decoder_start_token_id")
+_PENALTY_LIMIT = 8.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationPolicy:
+    """The options of a search, under the names and with the meaning they have in transformers.
+
+    Raises:
+        GenerationError: An option is out of range or of the wrong type.
+    """
+
+    decoder_start_token_id: int
+    """The token every sequence starts from; it is part of the returned ids."""
+    bos_token_id: int
+    """The tokenizer's ``<s>``."""
+    eos_token_id: int
+    """The token that ends a sequence, the tokenizer's ``</s>``."""
+    pad_token_id: int
+    """The tokenizer's ``<pad>``."""
+    max_positions: int
+    """Positions of the decoder: a property of the model, the most that can be generated."""
+    max_new_tokens: int
+    """The most tokens to generate, the ends included, the start token not."""
+    min_new_tokens: int = 0
+    """Tokens to generate before a sequence may end by itself."""
+    num_beams: int = 1
+    """Hypotheses followed at once; 1 is greedy search."""
+    num_return_sequences: int = 1
+    """Hypotheses returned per request, best first; at most ``num_beams``."""
+    early_stopping: bool | Literal["never"] = False
+    """True: stop as soon as ``num_beams`` sequences have ended. False: go on while the best
+    running one, were it to end now, would beat the worst of them. "never": go on while it could
+    still beat it at any length."""
+    length_penalty: float = 1.0
+    """A sequence's summed log-probability is divided by its length to this power: above 0 favours
+    longer sequences."""
+    no_repeat_ngram_size: int = 0
+    """No run of so many tokens occurs twice in a sequence; 0 allows any repetition."""
+    forced_bos_token_id: int | None = None
+    """The first token to generate, whatever its score; None leaves it to the model."""
+    forced_eos_token_id: int | None = None
+    """The token to put at ``max_new_tokens``, whatever its score; None leaves it to the model."""
+
+    def __post_init__(self) -> None:
+        """Checks every option."""
+        for name in _COUNTS:
+            _require(_is_integer(getattr(self, name)), name, getattr(self, name), "a whole number")
+        for name in _FORCED:
+            value = getattr(self, name)
+            _require(value is None or _is_integer(value), name, value, "a token id or None")
+        for name, least in (*_LEAST.items(), *((name, 0) for name in _TOKENS)):
+            value = getattr(self, name)
+            _require(value is None or value >= least, name, value, f"at least {least}")
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        for name, other, why in (
+            ("max_new_tokens", "max_positions", "the positions of this model's decoder"),
+            ("min_new_tokens", "max_new_tokens", "max_new_tokens"),
+            ("num_return_sequences", "num_beams", "num_beams"),
+        ):
+            value, limit = getattr(self, name), getattr(self, other)
+            _require(value <= limit, name, value, f"at most {limit}, {why}")
+        stopping = self.early_stopping
+        _require(
+            isinstance(stopping, bool) or stopping == "never",
+            "early_stopping",
+            stopping,
+            'True, False or "never"',
+        )
+        penalty = self.length_penalty
+        _require(
+            isinstance(penalty, Real)
+            and not isinstance(penalty, bool)
+            and math.isfinite(penalty)
+            and abs(penalty) <= _PENALTY_LIMIT,
+            "length_penalty",
+            penalty,
+            f"a number from {-_PENALTY_LIMIT} to {_PENALTY_LIMIT}",
+        )
+
+    def replace(self, **overrides: Any) -> "GenerationPolicy":
+        """This policy with some options changed.
+
+        Args:
+            **overrides: Any field but ``max_positions``.
+
+        Raises:
+            GenerationError: An option does not exist, or its value is out of range.
+        """
+        options = [f.name for f in dataclasses.fields(self) if f.name != "max_positions"]
+        for name in overrides:
+            if name not in options:
+                raise GenerationError(
+                    f"unknown generation option {name!r}; valid are {', '.join(sorted(options))}"
+                )
+        return dataclasses.replace(self, **overrides)
+
+    @classmethod
+    def from_config(
+        cls,
+        generation_config: Mapping[str, Any],
+        config: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        max_positions: int,
+    ) -> "GenerationPolicy":
+        """The policy of a model folder.
+
+        What generation_config.json does not say is looked up in ``text_config``, where the
+        released checkpoints keep it, and else is as transformers has it; without a limit there,
+        answers may be as long as the decoder's positions allow. The ids at the top level of
+        config.json are never read: many fine-tunes carry wrong ones.
+
+        Args:
+            generation_config: The content of generation_config.json.
+            config: The content of config.json.
+            tokenizer: Tells the ids of ``<s>``, ``</s>`` and ``<pad>``.
+            max_positions: Positions of the decoder.
+
+        Raises:
+            ModelFileError: The ids in generation_config.json are not the tokenizer's, or a
+                setting is out of range.
+        """
+        for name in _SPECIAL:
+            stored, right = generation_config.get(name), getattr(tokenizer, name)
+            if stored not in (None, right):
+                raise ModelFileError(
+                    f"generation_config.json: {name} is {stored}, but {right} in tokenizer.json; "
+                    "export the checkpoint again, which repairs it, or correct the file"
+                )
+        found: dict[str, Any] = {
+            "decoder_start_token_id": tokenizer.eos_token_id,
+            "max_new_tokens": max_positions,
+        }
+        text_config = config.get("text_config") or {}
+        for field in dataclasses.fields(cls):
+            for source in (generation_config, text_config):
+                value = source.get(field.name)
+                # A null means "not said", except that it switches off a forced token.
+                if value is not None or (field.name in _FORCED and field.name in source):
+                    found[field.name] = value
+                    break
+        found |= {name: getattr(tokenizer, name) for name in _SPECIAL}
+        try:
+            return cls(**(found | {"max_positions": max_positions}))
+        except GenerationError as error:
+            raise ModelFileError(f"generation_config.json: {error}") from error
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise GenerationError(f"{name} is {value!r}; it must be {allowed}")

@@ -1,0 +1,84 @@
+"""The export modules against transformers, stage by stage, before anything is traced."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from florence_onnx import graphs
+from florence_onnx.errors import ValidationError
+from florence_onnx_export.config import ModelConfig
+from florence_onnx_export.graph_specs import build_specs
+from florence_onnx_export.modules.layers import ACTIVATIONS
+from florence_onnx_export.reference import compare_with_transformers
+from helpers.random_models import BASE, SMALL, Geometry, make_model
+
+TINY = SMALL[0]
+PADDED = next(geometry for geometry in SMALL if geometry.name == "padded")
+
+
+def specs_of(model):
+    config = ModelConfig.from_dict(model.config.to_dict())
+    return build_specs(config, model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("geometry", "height", "width"),
+    [
+        *((geometry, *geometry.image_size) for geometry in SMALL),
+        (TINY, 96, 160),
+        (PADDED, 70, 133),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_every_stage_equals_transformers(geometry: Geometry, height: int, width: int) -> None:
+    model = make_model(geometry, seed=1)
+    differences = compare_with_transformers(specs_of(model), model, height, width)
+    assert set(differences) == set(graphs.GRAPHS)
+    assert max(differences.values()) < 1e-4
+
+
+@pytest.mark.parametrize(("height", "width"), [(768, 768), (480, 640)])
+def test_base_geometry_equals_transformers(height: int, width: int) -> None:
+    model = make_model(BASE, seed=2)
+    differences = compare_with_transformers(specs_of(model), model, height, width)
+    assert max(differences.values()) < 1e-4
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activations_are_those_of_transformers(activation: str) -> None:
+    config = TINY.config()
+    config.vision_config.activation_function = activation
+    config.text_config.activation_function = activation
+    geometry = _Fixed(TINY, config)
+    model = make_model(geometry, seed=3)
+    compare_with_transformers(specs_of(model), model, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        (graphs.VISION_ENCODER, "vision_tower.blocks.0.0.spatial_block.window_attn.qkv.bias"),
+        (graphs.EMBED_TOKENS, "language_model.shared.weight"),
+        (graphs.ENCODER, "language_model.encoder.layers.1.fc2.bias"),
+        (graphs.DECODER, "language_model.decoder.layers.1.encoder_attn.k_proj.weight"),
+    ],
+)
+def test_a_wrong_weight_is_noticed_and_its_stage_named(stage: str, name: str) -> None:
+    model = make_model(TINY, seed=4)
+    specs = specs_of(model)
+    with torch.no_grad():
+        model.state_dict()[f"model.{name}"][0].add_(0.5)
+    with pytest.raises(ValidationError, match=stage):
+        compare_with_transformers(specs, model, 64, 64)
+
+
+class _Fixed(Geometry):
+    """A geometry with another configuration."""
+
+    def __init__(self, geometry: Geometry, config) -> None:
+        super().__init__(**dataclasses.asdict(geometry))
+        object.__setattr__(self, "fixed", config)
+
+    def config(self):
+        return self.fixed
