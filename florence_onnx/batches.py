@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from florence_onnx.errors import ImageError
 from florence_onnx.sessions import Graphs
 
 
@@ -32,13 +33,23 @@ def encoder_inputs(
 
     Returns:
         attention_mask int64 [B,S] and inputs_embeds float32 [B,S,D].
+
+    Raises:
+        ImageError: A scene is not of this model.
     """
     lengths = [len(ids) for ids in input_ids]
     padded = np.full((len(lengths), max(lengths)), pad_token_id, dtype=np.int64)
     for row, ids in zip(padded, input_ids, strict=True):
         row[: len(ids)] = ids
+    text = graphs.embed(padded)
+    shapes = {scene.image_features.shape for scene in scenes}
+    if len(shapes) > 1 or any(shape[1] != text.shape[2] for shape in shapes):
+        raise ImageError(
+            f"a scene was encoded by another model: image features {sorted(shapes)} in one batch, "
+            f"where this model is {text.shape[2]} wide"
+        )
     features = np.stack([scene.image_features for scene in scenes])
-    embeds = np.concatenate([features, graphs.embed(padded)], axis=1)
+    embeds = np.concatenate([features, text], axis=1)
     text_mask = np.arange(padded.shape[1]) < np.array(lengths)[:, None]
     image_mask = np.ones(features.shape[:2], dtype=np.int64)
     return np.concatenate([image_mask, text_mask.astype(np.int64)], axis=1), embeds

@@ -1,6 +1,8 @@
 """The command line: ``florence-onnx run | export | info | bench``."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,16 +42,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a known error, printed as one line on stderr.
     """
-    arguments = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A label or file name that the terminal cannot show is no reason to lose the answer.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        arguments = build_parser().parse_args(argv)
         status: int = arguments.execute(arguments)
+        sys.stdout.flush()
     except FlorenceError as error:
-        print(f"florence-onnx: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # Whoever read the output has closed it; nothing is left to say, not even on exit.
-        sys.stdout = None
-        return 0
+        return _fail(error)
+    except OSError as error:
+        _settle_output()
+        # A closed pipe means that whoever read the output has seen enough.
+        return 0 if isinstance(error, BrokenPipeError) else _fail(error)
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _fail(error: Exception) -> int:
+    print(f"florence-onnx: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def _settle_output() -> None:
+    """Drops output that cannot be written, which Python would try and fail to write on exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -33,7 +33,10 @@ class Companions:
             TokenizerError: The tokenizer lacks tokens that Florence-2 needs.
         """
         config = _read_json(folder / "config.json")
-        max_positions = config.get("text_config", {}).get("max_position_embeddings")
+        text_config = config.get("text_config")
+        if not isinstance(text_config, dict):
+            text_config = {}
+        max_positions = text_config.get("max_position_embeddings")
         if not isinstance(max_positions, int):
             raise ModelFileError(
                 f"{folder / 'config.json'} has no text_config.max_position_embeddings; "

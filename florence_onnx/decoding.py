@@ -13,8 +13,7 @@ from florence_onnx.policy import GenerationPolicy
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# What transformers gives to a beam without a sequence of its own. It is finite so that such beams
-# stay ordered among themselves.
+# What transformers gives to a beam without a sequence of its own: less than any sequence has.
 _NOTHING = np.float32(-1e9)
 
 
@@ -71,7 +70,8 @@ def search(step: Step, batch_size: int, policy: GenerationPolicy) -> list[list[H
         policy: The options of the search.
 
     Returns:
-        For each request ``num_return_sequences`` hypotheses, best first.
+        For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
+        exist, the start token alone fills up, with a score of -1e9 or less.
     """
     beams = _Beams(batch_size, policy)
     while beams.requests.size:
@@ -91,9 +91,12 @@ class _Ended:
     """The best sequences of each request that have ended, as many as there are beams."""
 
     def __init__(self, batch_size: int, policy: GenerationPolicy) -> None:
-        self._blank = Hypothesis((policy.decoder_start_token_id,), float(_NOTHING))
+        # A strongly negative length penalty can push scores below _NOTHING. That ends a beam search
+        # of transformers, but not its greedy search, which keeps no scores.
+        least = -np.float32(np.inf) if policy.num_beams == 1 else _NOTHING
+        self._blank = Hypothesis((policy.decoder_start_token_id,), float(least))
         self.best = [[self._blank] * policy.num_beams for _ in range(batch_size)]
-        self.worst_score: Floats = np.full(batch_size, _NOTHING)
+        self.worst_score: Floats = np.full(batch_size, least)
         self.are_full = np.zeros(batch_size, dtype=bool)
 
     def add(self, request: int, hypothesis: Hypothesis) -> None:
@@ -129,11 +132,11 @@ class _Beams:
     @property
     def generated(self) -> int:
         """How many tokens the beams hold after the start token."""
-        return self._history.shape[2] - 1
+        return int(self._history.shape[2]) - 1
 
     def last_tokens(self) -> Ids:
         """The token that each row appends, int64 [R]."""
-        return self._history[:, : self._width, -1].reshape(-1)
+        return self._history[:, : self._width, -1].ravel()
 
     def force(self, token_id: int) -> None:
         """Continues every beam with one token, at no cost."""
@@ -188,14 +191,15 @@ class _Beams:
             self._collect(ends[:, :beams], scores, parents, tokens)
             scores = np.where(ends, scores + _NOTHING, scores)
             order = np.argsort(-scores, axis=1, kind="stable")
-            scores, parents, tokens = (x[every, order] for x in (scores, parents, tokens))
+            scores, parents = scores[every, order], parents[every, order]
+            tokens = tokens[every, order]
         parents = parents[:, :beams]
         self._scores = scores[:, :beams]
         self._history = np.concatenate(
             (self._history[every, parents], tokens[:, :beams, None]), axis=2
         )
         # With one row per request, that row is what every beam continues.
-        self.rows = (every * self._width + parents % self._width)[:, :width].reshape(-1)
+        self.rows = (every * self._width + parents % self._width)[:, :width].ravel()
         self._width = width
         self._leave()
 
@@ -220,7 +224,7 @@ class _Beams:
         if generated == policy.max_new_tokens:
             stays[:] = False
         if not stays.all():
-            self.rows = self.rows.reshape(len(stays), -1)[stays].reshape(-1)
+            self.rows = self.rows.reshape(len(stays), -1)[stays].ravel()
             self.requests = self.requests[stays]
             self._scores, self._history = self._scores[stays], self._history[stays]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from florence_onnx.batches import Scene, encoder_inputs
 from florence_onnx.companions import Companions
 from florence_onnx.decoding import Hypothesis, search
-from florence_onnx.errors import GenerationError, TaskError
+from florence_onnx.errors import GenerationError, InputError, TaskError, TokenizerError
 from florence_onnx.image import ImageInput, to_rgb
 from florence_onnx.parsing import parse_answer
 from florence_onnx.policy import GenerationPolicy
@@ -83,7 +83,15 @@ class Florence2:
             ModelError: The model, one of its files or a provider cannot be had.
         """
         folder = resolve(source, precision=precision)
-        return cls(Companions.read(folder), open_graphs(folder, precision, providers, threads))
+        companions = Companions.read(folder)
+        graphs = open_graphs(folder, precision, providers, threads)
+        highest = int(companions.tokenizer.location_token_ids.max())
+        if highest >= graphs.geometry()["vocabulary"]:
+            raise TokenizerError(
+                f"{folder / 'tokenizer.json'} is of another model: its ids go up to {highest}, and "
+                f"the graphs know {graphs.geometry()['vocabulary']} tokens"
+            )
+        return cls(companions, graphs)
 
     @property
     def providers(self) -> dict[str, list[str]]:
@@ -174,15 +182,22 @@ class Florence2:
 
     def _check(self, requests: list[Request]) -> list[_Question]:
         """Prepares each picture once and builds every prompt."""
-        pictures: dict[int, _Picture | Scene] = {}
+        pictures: dict[object, _Picture | Scene] = {}
         questions = []
         for request in requests:
-            image, asked, *given = request
-            if id(image) not in pictures:
-                pictures[id(image)] = self._prepare(image)
-            picture = pictures[id(image)]
+            if not isinstance(request, Sequence) or len(request) != 3:
+                raise InputError(
+                    "a request is (image or scene, task, text or region or None), "
+                    f"not {type(request).__name__}: {request!r:.80}"
+                )
+            image, asked, given = request
+            # A path is the same picture whenever it is given; pixels are when they are one object.
+            key = image if isinstance(image, str | os.PathLike) else id(image)
+            if key not in pictures:
+                pictures[key] = self._prepare(image)
+            picture = pictures[key]
             task = resolve_task(asked)
-            prompt = _prompt(task, given[0] if given else None, picture.size)
+            prompt = _prompt(task, given, picture.size)
             input_ids = self.companions.tokenizer.encode(prompt)
             questions.append(_Question(picture, task, input_ids))
         return questions

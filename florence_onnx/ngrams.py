@@ -19,14 +19,14 @@ def repeating_tokens(history: Ids, size: int) -> tuple[Ids, Ids]:
         Rows and tokens, int64 [N] each, ordered by row.
     """
     length = history.shape[1]
-    # Where the row's last token occurs with a successor and room for the tokens before it; a
-    # few places, so comparing those tokens costs little.
     if size == 1:
         rows, followers = np.nonzero(np.ones(history.shape, dtype=bool))
     else:
+        # Where the row's last token occurs with a successor and with room for the tokens before
+        # it. These are few places, so comparing the tokens before costs little.
         rows, followers = np.nonzero(history[:, size - 2 : -1] == history[:, -1:])
         followers += size - 1
-    for back in range(2, size):
+    for back in range(2, min(size, length)):
         same = history[rows, followers - back] == history[rows, length - back]
         rows, followers = rows[same], followers[same]
     return rows, history[rows, followers]

@@ -1,14 +1,17 @@
 """Choosing ONNX Runtime's execution providers, and checking that they were obtained."""
 
+import contextlib
 import ctypes
 import importlib.util
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from florence_onnx.errors import MissingDependencyError, ProviderError
+from florence_onnx.gather import gather_graph
 
-Provider = str | tuple[str, Mapping[str, Any]]
+Provider = str | tuple[str, dict[str, Any]]
 """An ONNX Runtime provider by its own name, or the name and its options."""
 
 CPU = "CPUExecutionProvider"
@@ -29,18 +32,20 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
 
     Args:
         requested: Provider names or (name, options) pairs; None for CUDA where this build of
-            ONNX Runtime has it and it loads, else the CPU.
+            ONNX Runtime has it and it starts, else the CPU.
 
     Raises:
-        ProviderError: A requested provider is not in this build of ONNX Runtime, or cannot load.
+        ProviderError: A requested provider is not in this build of ONNX Runtime, or cannot start.
     """
     import onnxruntime as ort
 
     available = ort.get_available_providers()
     if requested is None:
-        usable = CUDA in available and cuda_failure() is None
+        usable = CUDA in available and start_failure(CUDA) is None
         return [CUDA, CPU] if usable else [CPU]
     chosen: list[Provider] = [requested] if isinstance(requested, str) else list(requested)
+    if not chosen:
+        raise ProviderError(f"providers is empty; choose from {', '.join(available)}, or None")
     for provider in chosen:
         name = provider_name(provider)
         if name not in available:
@@ -49,11 +54,9 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
                 f"provider {name!r} is not in this build of ONNX Runtime{hint}; "
                 f"it has {', '.join(available)}"
             )
-        failure = cuda_failure() if name == CUDA else None
+        failure = start_failure(provider)
         if failure:
-            raise ProviderError(f"{CUDA} cannot load: {failure}")
-    if not chosen:
-        raise ProviderError(f"providers is empty; choose from {', '.join(available)}, or None")
+            raise ProviderError(f"{name} cannot start: {failure}")
     return chosen
 
 
@@ -61,9 +64,13 @@ def provider_name(provider: Provider) -> str:
     """The name in a provider given with or without options."""
     if isinstance(provider, str):
         return provider
-    if isinstance(provider, tuple) and len(provider) == 2 and isinstance(provider[0], str):
-        return provider[0]
-    raise ProviderError(f"a provider is a name or a (name, options) pair, not {provider!r}")
+    if isinstance(provider, tuple) and len(provider) == 2:
+        name, options = provider
+        if isinstance(name, str) and isinstance(options, dict):
+            return name
+    raise ProviderError(
+        f"a provider is a name or a pair of a name and a dict of options, not {provider!r}"
+    )
 
 
 def check_obtained(requested: Sequence[Provider], obtained: Sequence[str]) -> None:
@@ -76,12 +83,37 @@ def check_obtained(requested: Sequence[Provider], obtained: Sequence[str]) -> No
         )
 
 
+def start_failure(provider: Provider) -> str | None:
+    """Why a provider of this build cannot start, or None when it can, found out by a tiny graph."""
+    import onnxruntime as ort
+
+    name = provider_name(provider)
+    failure = cuda_failure() if name == CUDA else None
+    if failure or name == CPU:
+        return failure
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(
+            gather_graph(count=1, rank=1), options, providers=[provider], enable_fallback=0
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common base.
+        return first_line(error)
+    return None if name in session.get_providers() else "its log on stderr says why"
+
+
+def first_line(error: Exception) -> str:
+    """What an error of ONNX Runtime says first; the rest are places in its source."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def cuda_failure() -> str | None:
     """Why CUDA's provider library cannot be loaded, or None when it can."""
     import onnxruntime as ort
 
     if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+        with contextlib.redirect_stdout(sys.stderr):  # It prints what it cannot find.
+            ort.preload_dlls()
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     if not library.exists():
         return None

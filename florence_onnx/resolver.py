@@ -29,16 +29,16 @@ def resolve(
         ModelNotFoundError: There is no such folder or repository, or the hub cannot be reached.
         PrecisionError: ``precision`` is not one of ``graphs.PRECISIONS``.
     """
+    if source == "demo" and not Path(source).is_dir():
+        if not DEMO.is_dir():
+            raise ModelNotFoundError("this installation of florence-onnx ships no demo model")
+        return DEMO
     folder = local_folder(source)
     if folder is not None:
         return folder
-    if source == "demo":
-        if not DEMO.is_dir():
-            raise ModelNotFoundError("This installation of florence-onnx ships no demo model")
-        return DEMO
     if precision not in graphs.PRECISIONS:
         raise PrecisionError(
-            f"Unknown precision {precision!r}; choose one of {', '.join(graphs.PRECISIONS)}"
+            f"unknown precision {precision!r}; choose one of {', '.join(graphs.PRECISIONS)}"
         )
     files = [graphs.graph_file(graph, precision) for graph in graphs.GRAPHS]
     required = [*graphs.COMPANIONS, *files]
@@ -49,19 +49,19 @@ def resolve(
 
 
 def local_folder(source: str | os.PathLike[str]) -> Path | None:
-    """The folder that ``source`` names, or None when it can only be ``"demo"`` or a hub id.
+    """The folder that ``source`` names, or None when it can only be a hub id.
 
     Raises:
-        ModelNotFoundError: ``source`` is a path, and no folder is there.
+        ModelNotFoundError: ``source`` is neither a folder nor what a hub id looks like.
     """
     path = Path(source)
     if os.fspath(source) and path.is_dir():
         return path
-    if isinstance(source, str) and (source == "demo" or _HUB_ID.fullmatch(source)):
+    if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return None
     what = "a file, not a model folder" if path.is_file() else "not an existing folder"
     raise ModelNotFoundError(
-        f"{os.fspath(source)!r} is {what}; give a folder, a hub id such as 'org/name', or 'demo'"
+        f"{os.fspath(source)!r} is {what}; give a folder or a hub id such as 'org/name'"
     )
 
 
@@ -102,7 +102,7 @@ def download(
         return snapshot(cached=False)
     except Exception as error:  # which HTTP client raises depends on the hub library's version
         reason = _reason(error, revision)
-        raise ModelNotFoundError(f"Hub model {repository!r} {reason}") from error
+        raise ModelNotFoundError(f"hub model {repository!r} {reason}") from error
 
 
 def _reason(error: Exception, revision: str | None) -> str:

@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from florence_onnx import graphs
 from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
-from florence_onnx.providers import Provider, check_obtained, choose_providers, require_onnxruntime
+from florence_onnx.providers import (
+    CUDA,
+    Provider,
+    check_obtained,
+    choose_providers,
+    first_line,
+    require_onnxruntime,
+)
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -45,6 +52,8 @@ class Graphs:
     """Decoder layers, read from the decoder's inputs."""
     device: str
     """Where tensors live between graphs: ``cpu`` or ``cuda``."""
+    device_id: int = 0
+    """Which of several GPUs."""
 
     def providers(self) -> dict[str, list[str]]:
         """The providers ONNX Runtime gave each graph, most used first."""
@@ -105,14 +114,17 @@ def open_graphs(
         name: _open(folder / graphs.graph_file(name, precision), name, chosen, threads)
         for name in graphs.GRAPHS
     }
-    obtained = sessions[graphs.DECODER].get_providers()
+    _check_widths(sessions)
+    decoder = sessions[graphs.DECODER]
+    first = decoder.get_providers()[0]
     return Graphs(
         vision_encoder=sessions[graphs.VISION_ENCODER],
         embed_tokens=sessions[graphs.EMBED_TOKENS],
         encoder=sessions[graphs.ENCODER],
-        decoder=sessions[graphs.DECODER],
-        layers=_check_caches(sessions[graphs.ENCODER], sessions[graphs.DECODER]),
-        device="cuda" if obtained[0] == "CUDAExecutionProvider" else "cpu",
+        decoder=decoder,
+        layers=_check_caches(sessions[graphs.ENCODER], decoder),
+        device="cuda" if first == CUDA else "cpu",
+        device_id=int(decoder.get_provider_options()[first].get("device_id", 0)),
     )
 
 
@@ -148,10 +160,12 @@ def _open(
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        # Its fallback to the CPU would print on stdout; check_obtained is stricter anyway.
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base.
-        reason = str(error).splitlines()[0]
-        raise ModelFileError(f"{path} is not a graph ONNX Runtime can run: {reason}") from error
+        raise ModelFileError(
+            f"{path} is not a graph ONNX Runtime can run: {first_line(error)}"
+        ) from error
     check_obtained(providers, session.get_providers())
     inputs, outputs = EXPECTED[graph]
     _check_names(path, "input", inputs, [value.name for value in session.get_inputs()])
@@ -179,3 +193,16 @@ def _check_caches(encoder: "ort.InferenceSession", decoder: "ort.InferenceSessio
     wanted = list(graphs.cache_names("present", "encoder", layers))
     _check_names(Path(graphs.ENCODER), "output", wanted, present)
     return layers
+
+
+def _check_widths(sessions: "dict[str, ort.InferenceSession]") -> None:
+    """Checks that the graphs are of one model: they hand each other tensors of its hidden size."""
+    widths = {
+        f"{value.name} of {graph}": (value.shape or [None])[-1]
+        for graph, session in sessions.items()
+        for value in (*session.get_inputs(), *session.get_outputs())
+        if value.name in ("image_features", "inputs_embeds", "last_hidden_state")
+    }
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise GraphContractError(f"the graphs are of different models; hidden sizes: {listed}")

@@ -1,5 +1,6 @@
 """The decoder as a step() callable, with its cache kept where the provider keeps it."""
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,8 @@ class Scores:
             return self._log_probs.numpy()[:, :k], self._ids.numpy()[:, :k]
         logits = self._logits.numpy()[:, -1]
         k = min(k, logits.shape[1])
-        best = np.argpartition(logits, -k, axis=1)[:, -k:]
+        # In order of their ids, so that the lower id comes first where logits are equal.
+        best = np.sort(np.argpartition(logits, -k, axis=1)[:, -k:], axis=1)
         order = np.argsort(-np.take_along_axis(logits, best, axis=1), axis=1, kind="stable")
         ids = np.take_along_axis(best, order, axis=1)
         peak = logits.max(axis=1, keepdims=True)
@@ -61,11 +63,10 @@ class DecoderSteps:
         self._cross = self._encode(inputs_embeds)
         batch, heads, _, head_dim = self._cross[0].shape()
         empty = ort.OrtValue.ortvalue_from_shape_and_type(
-            [batch, heads, 0, head_dim], np.float32, model.device, 0
+            [batch, heads, 0, head_dim], np.float32, model.device, model.device_id
         )
         self._past = [empty] * len(self._past_names)
         self._embed = model.embed_tokens.io_binding()
-        self._embed.bind_output("inputs_embeds", model.device)
         self._step = model.decoder.io_binding()
         self._bind_cross()
 
@@ -89,7 +90,7 @@ class DecoderSteps:
         step.bind_output("topk_log_probs", "cpu")
         step.bind_output("topk_ids", "cpu")
         for name in ("logits", *self._present_names):
-            step.bind_output(name, self._model.device)
+            self._bind_output(step, name)
         self._model.decoder.run_with_iobinding(step)
         log_probs, ids, logits, *self._past = step.get_outputs()
         return Scores((log_probs, ids), logits)
@@ -99,14 +100,14 @@ class DecoderSteps:
         binding.bind_cpu_input("attention_mask", self._mask)
         binding.bind_cpu_input("inputs_embeds", inputs_embeds)
         for name in graphs.cache_names("present", "encoder", self._model.layers):
-            binding.bind_output(name, self._model.device)
+            self._bind_output(binding, name)
         self._model.encoder.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
     def _embed_tokens(self, token_ids: Ids) -> "ort.OrtValue":
         self._embed.bind_cpu_input("input_ids", token_ids[:, None])
         self._embed.clear_binding_outputs()
-        self._embed.bind_output("inputs_embeds", self._model.device)
+        self._bind_output(self._embed, "inputs_embeds")
         self._model.embed_tokens.run_with_iobinding(self._embed)
         value: ort.OrtValue = self._embed.get_outputs()[0]
         return value
@@ -116,18 +117,28 @@ class DecoderSteps:
         for name, value in zip(self._cross_names, self._cross, strict=True):
             self._step.bind_ortvalue_input(name, value)
 
+    def _bind_output(self, binding: "ort.IOBinding", name: str) -> None:
+        """Leaves an output where the graphs run."""
+        binding.bind_output(name, self._model.device, self._model.device_id)
+
     def _keep(self, kept: Ids) -> None:
         """Drops the other requests from the mask and the cross-attention cache."""
-        session = self._ort.InferenceSession(
-            gather_graph(len(self._cross), rank=4),
-            providers=self._model.decoder.get_providers(),
-        )
-        binding = session.io_binding()
+        binding = self._gather.io_binding()
         binding.bind_cpu_input("rows", kept)
         for i, value in enumerate(self._cross):
             binding.bind_ortvalue_input(f"data_{i}", value)
-            binding.bind_output(f"out_{i}", self._model.device)
-        session.run_with_iobinding(binding)
+            self._bind_output(binding, f"out_{i}")
+        self._gather.run_with_iobinding(binding)
         self._cross = list(binding.get_outputs())
         self._mask = np.ascontiguousarray(self._mask[kept])
         self._bind_cross()
+
+    @cached_property
+    def _gather(self) -> "ort.InferenceSession":
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        decoder = self._model.decoder
+        given = decoder.get_provider_options()
+        providers = [(name, given[name]) for name in decoder.get_providers()]
+        graph = gather_graph(len(self._cross), rank=4)
+        return self._ort.InferenceSession(graph, options, providers=providers)

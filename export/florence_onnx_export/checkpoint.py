@@ -101,7 +101,7 @@ def _to_native(stored: dict[str, Tensor]) -> dict[str, Tensor]:
 def _to_float32(name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point() or tensor.element_size() < 2:
         raise CheckpointError(
-            f"Weight {name} is stored as {tensor.dtype}; quantised checkpoints cannot be exported, "
+            f"weight {name} is stored as {tensor.dtype}; quantised checkpoints cannot be exported, "
             "only float32, float16 and bfloat16"
         )
     return tensor.to(torch.float32)
@@ -117,7 +117,7 @@ def _tie(weights: dict[str, Tensor], config: ModelConfig) -> None:
         weights[key_maps.EMBEDDING] = embedding
         if any(not torch.equal(copy, embedding) for copy in copies):
             raise CheckpointError(
-                "Encoder and decoder have different token embeddings; only one shared embedding "
+                "encoder and decoder have different token embeddings; only one shared embedding "
                 "can be exported"
             )
         # Two different tensors stay two, whatever the configuration says.
@@ -151,4 +151,4 @@ def _refuse(what: str, names: Iterable[str]) -> None:
     names = sorted(names)
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise CheckpointError(f"The checkpoint has {what} {', '.join(names[:3])}{more}")
+        raise CheckpointError(f"the checkpoint has {what} {', '.join(names[:3])}{more}")

@@ -7,10 +7,11 @@ from typing import Any
 
 from florence_onnx.errors import CheckpointError, ModelError
 from florence_onnx.image import Preprocessor
+from florence_onnx.policy import GenerationPolicy
 from florence_onnx.tasks import InputKind, Task
 from florence_onnx.tokenizer import Tokenizer
 from florence_onnx_export.checkpoint import Checkpoint
-from florence_onnx_export.config import VisionConfig
+from florence_onnx_export.config import ModelConfig, VisionConfig
 from florence_onnx_export.generation_files import generation_config, repair_ids
 from florence_onnx_export.tokenizer_files import write_tokenizer
 from florence_onnx_export.weight_files import read_json
@@ -58,8 +59,9 @@ def write_companions(checkpoint: Checkpoint, out: Path) -> list[str]:
     saved = _optional_json(folder / "generation_config.json")
     generation, more = generation_config(checkpoint.raw_config, saved, tokenizer)
     repairs += more
-    preprocessing, more = _preprocessor_config(checkpoint)
+    preprocessing, more = _preprocessor_config(folder)
     repairs += more
+    _check(checkpoint.config, generation, preprocessing, tokenizer)
     contents = {
         "config.json": config,
         "generation_config.json": generation,
@@ -82,28 +84,46 @@ def _config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[dict[str, Any
     return config, repairs
 
 
-def _preprocessor_config(checkpoint: Checkpoint) -> tuple[dict[str, Any], list[str]]:
+def _preprocessor_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
     repairs = []
-    saved = (_optional_json(checkpoint.folder / "processor_config.json") or {}).get(
-        "image_processor"
-    ) or _optional_json(checkpoint.folder / "preprocessor_config.json")
+    saved = _saved_preprocessing(folder)
     if saved is None:
-        saved = {}
         repairs.append(
             "preprocessor_config.json: the checkpoint has none; "
             "the size and constants of the released models are written"
         )
-    config = {name: value for name, value in saved.items() if name != "auto_map"}
-    for name, released in RELEASED_PREPROCESSING.items():
-        config.setdefault(name, released)
+    config = RELEASED_PREPROCESSING | {
+        name: value for name, value in (saved or {}).items() if value is not None
+    }
+    config.pop("auto_map", None)
     config["image_processor_type"] = "CLIPImageProcessor"
     config["processor_class"] = "Florence2Processor"
+    return config | _task_tables(), repairs
+
+
+def _saved_preprocessing(folder: Path) -> dict[str, Any] | None:
+    """Newer transformers save it inside processor_config.json."""
+    processor = _optional_json(folder / "processor_config.json") or {}
+    inside = processor.get("image_processor")
+    if isinstance(inside, dict):
+        return inside
+    return _optional_json(folder / "preprocessor_config.json")
+
+
+def _check(
+    config: ModelConfig,
+    generation: dict[str, Any],
+    preprocessing: dict[str, Any],
+    tokenizer: Tokenizer,
+) -> None:
+    """Has the runtime read what was put together, so that it will not refuse it later."""
+    positions = config.text.max_position_embeddings
     try:
-        height, width = Preprocessor.from_config(config).size
+        GenerationPolicy.from_config(generation, {}, tokenizer, positions)
+        height, width = Preprocessor.from_config(preprocessing).size
     except ModelError as error:
         raise CheckpointError(str(error)) from error
-    _check_grid(height, width, checkpoint.config.vision)
-    return config | _task_tables(), repairs
+    _check_grid(height, width, config.vision)
 
 
 def _check_grid(height: int, width: int, config: VisionConfig) -> None:

@@ -99,8 +99,9 @@ class ModelConfig:
         Raises:
             CheckpointError: It describes another model, or one that cannot be exported.
         """
+        if config.get("model_type") != "florence2":
+            raise _unsupported("model_type", config.get("model_type"), "'florence2'")
         fields = _Fields(config, "")
-        fields.expect("model_type", "florence2")
         text, vision = fields.section("text_config"), fields.section("vision_config")
         native = is_native(config)
         result = cls(
@@ -180,15 +181,14 @@ def _check_fit(config: ModelConfig) -> None:
             raise _unsupported(
                 f"vision_config.{name}", getattr(vision, name), f"{stages} values, as in depths"
             )
-    divisions = [
-        ("vision_config.num_heads", vision.num_heads, vision.embed_dim),
-        ("vision_config.num_groups", vision.num_groups, vision.embed_dim),
-        ("text_config.encoder_attention_heads", (text.encoder_attention_heads,), (text.d_model,)),
-        ("text_config.decoder_attention_heads", (text.decoder_attention_heads,), (text.d_model,)),
-    ]
-    for name, divisors, sizes in divisions:
-        if any(size % divisor for size, divisor in zip(sizes, divisors, strict=True)):
-            raise _unsupported(name, divisors, f"divisors of the hidden sizes {sizes}")
+    for name in ("num_heads", "num_groups"):
+        parts = getattr(vision, name)
+        if any(width % part for width, part in zip(vision.embed_dim, parts, strict=True)):
+            raise _unsupported(f"vision_config.{name}", parts, f"divisors of {vision.embed_dim}")
+    for name in ("encoder_attention_heads", "decoder_attention_heads"):
+        heads = getattr(text, name)
+        if text.d_model % heads:
+            raise _unsupported(f"text_config.{name}", heads, f"divisors of {text.d_model}")
     if vision.projection_dim != text.d_model:
         raise _unsupported(
             "vision_config.projection_dim", vision.projection_dim, f"the text's {text.d_model}"

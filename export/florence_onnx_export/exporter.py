@@ -9,8 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime
+import onnxscript
+import torch
+import transformers
+
 from florence_onnx import graphs
-from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
+from florence_onnx.errors import ExportError, FlorenceError, OutputExistsError, PrecisionError
 from florence_onnx_export.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx_export.companions import write_companions
 from florence_onnx_export.graph_specs import build_specs
@@ -47,7 +53,7 @@ def export(
     Raises:
         CheckpointError: The checkpoint cannot be read or is not a Florence-2.
         ValidationError: A module or graph does not agree with the reference.
-        OutputExistsError: ``out`` exists and ``force`` is false.
+        OutputExistsError: ``out`` exists, and ``force`` is false or it is not a model folder.
         PrecisionError: An unknown precision.
         ExportError: The disk is full, or the folder cannot be written.
     """
@@ -56,6 +62,8 @@ def export(
         raise PrecisionError(
             f"unknown precision {unknown[0]!r}; choose from {', '.join(graphs.PRECISIONS)}"
         )
+    if force:
+        _check_replaceable(out, source)
     try:
         with staged_folder(out, force) as folder:
             report = _export_into(folder, source, precisions, progress)
@@ -65,6 +73,16 @@ def export(
         raise
     except OSError as error:
         raise ExportError(f"exporting to {out} failed: {error}") from error
+
+
+def _check_replaceable(out: Path, source: str | Path) -> None:
+    """Keeps ``force`` from deleting the checkpoint or anything else that no export has written."""
+    if out.is_dir() and out.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
+        raise OutputExistsError(f"{out} holds the checkpoint itself; choose another folder")
+    if out.exists() and not ((out / "onnx").is_dir() or (out.is_dir() and not any(out.iterdir()))):
+        raise OutputExistsError(
+            f"{out} is not a model folder, and --force replaces no other; choose another folder"
+        )
 
 
 def _export_into(
@@ -83,7 +101,7 @@ def _export_into(
         checkpoint = read_checkpoint(source)
         repairs = write_companions(checkpoint, folder)
     for repair in repairs:
-        progress(f"repaired: {repair}")
+        progress(f"note: {repair}")
     with step("compare", "comparing the export modules with transformers"):
         specs = build_specs(checkpoint.config, checkpoint.weights)
         modules = compare_with_transformers(specs, transformers_model(checkpoint), 224, 160)
@@ -117,5 +135,9 @@ def _parameters(checkpoint: Checkpoint) -> int:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("florence-onnx", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-    return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}
+    """Asked of the packages themselves: onnxruntime is installed under several names."""
+    return {
+        "python": platform.python_version(),
+        "florence-onnx": metadata.version("florence-onnx"),
+        **{p.__name__: p.__version__ for p in (torch, transformers, onnx, onnxscript, onnxruntime)},
+    }

@@ -44,8 +44,9 @@ def generation_config(
         sources = [text, saved or {}]
     said = {name: _first(sources, name) for name in _UNSAID}
     repairs = []
-    if saved is None and all(value is None for value in said.values()):
-        said = _released(tokenizer)
+    released = _released(tokenizer)
+    if saved is None and all(said[name] is None for name in released):
+        said |= released
         repairs.append(
             "generation_config.json: the checkpoint does not say how it generates; "
             "the settings of the released models are written"
@@ -97,7 +98,5 @@ def _released(tokenizer: Tokenizer) -> dict[str, Any]:
         "num_beams": 3,
         "early_stopping": True,
         "no_repeat_ngram_size": 3,
-        "length_penalty": 1.0,
         "forced_bos_token_id": tokenizer.bos_token_id,
-        "forced_eos_token_id": tokenizer.eos_token_id,
     }

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from florence_onnx import graphs
 from florence_onnx.errors import ValidationError
 from florence_onnx_export.checkpoint import Checkpoint
-from florence_onnx_export.graph_specs import GraphSpec
+from florence_onnx_export.graph_specs import GraphSpec, head_bias
 
 TOLERANCE = 1e-4
 """Largest difference of a stage, relative to its largest value."""
@@ -33,6 +33,10 @@ def transformers_model(checkpoint: Checkpoint) -> Florence2ForConditionalGenerat
     left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     if left:
         raise ValidationError(f"transformers' model needs tensors that were not read: {left[:3]}")
+    bias = head_bias(checkpoint.weights)
+    if bias is not None:
+        # Microsoft's model adds it to the logits; transformers' has no place of its own for it.
+        model.lm_head.bias = torch.nn.Parameter(bias)
     return model.eval()
 
 

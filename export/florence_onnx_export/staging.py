@@ -1,5 +1,6 @@
 """Output folders that appear whole or not at all."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,13 +9,16 @@ from pathlib import Path
 
 from florence_onnx.errors import OutputExistsError
 
+_PARTIAL, _REPLACED = ".partial-", ".replaced-"
+
 
 @contextmanager
 def staged_folder(target: Path, force: bool) -> Iterator[Path]:
     """Yields a hidden folder beside ``target`` that becomes ``target`` when the block succeeds.
 
     After an exception the hidden folder is removed; after a kill it stays behind, and the next
-    call for the same target removes it once the process that made it is gone.
+    call for the same target removes it. A target that was moved aside when the kill came is put
+    back.
 
     Args:
         target: The folder to make.
@@ -23,23 +27,24 @@ def staged_folder(target: Path, force: bool) -> Iterator[Path]:
     Raises:
         OutputExistsError: ``target`` exists and ``force`` is false.
     """
-    target = target.absolute()
-    if target.exists() and not force:
-        raise OutputExistsError(f"{target} exists; choose another folder or pass --force")
+    target = target.resolve()
+    _clean_up(target)
+    _check_free(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
-    staging = _staging_path(target, os.getpid())
+    staging = target.with_name(f".{target.name}{_PARTIAL}{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
         yield staging
+        _check_free(target, force)
         _swap(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _staging_path(target: Path, process: int) -> Path:
-    return target.with_name(f".{target.name}.partial-{process}")
+def _check_free(target: Path, force: bool) -> None:
+    if target.exists() and not force:
+        raise OutputExistsError(f"{target} exists; choose another folder or pass --force")
 
 
 def _swap(staging: Path, target: Path) -> None:
@@ -47,24 +52,27 @@ def _swap(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.rename(target)
         return
-    old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
+    old = target.with_name(f".{target.name}{_REPLACED}{os.getpid()}")
     target.rename(old)
     try:
         staging.rename(target)
     except OSError:
         old.rename(target)
         raise
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old)
-    else:
-        old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove_abandoned(target: Path) -> None:
-    for folder in target.parent.glob(f".{target.name}.partial-*"):
-        process = folder.name.rpartition("-")[2]
-        if process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
+def _clean_up(target: Path) -> None:
+    """Undoes what processes that were killed have left beside ``target``."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        for kind in (_PARTIAL, _REPLACED):
+            process = left.name.removeprefix(f".{target.name}{kind}")
+            if not process.isdigit() or _alive(int(process)):
+                continue
+            if kind == _REPLACED and not target.exists():
+                left.rename(target)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _alive(process: int) -> bool:

@@ -91,6 +91,8 @@ def _bart(model: models.BPE, folder: Path) -> Tokenizer:
 def _add_listed(tokenizer: Tokenizer, path: Path) -> None:
     """Adds the tokens of an added_tokens.json, which have to come out at the ids it names."""
     listed = read_json(path)
+    if not all(type(token_id) is int for token_id in listed.values()):
+        raise CheckpointError(f"{path} is not a list of tokens and their ids")
     for token in sorted(listed, key=lambda token: int(listed[token])):
         tokenizer.add_special_tokens([_special(token)])
         if tokenizer.token_to_id(token) != listed[token]:

@@ -11,6 +11,7 @@ import torch
 from torch.export import Dim
 
 from florence_onnx_export.graph_specs import Axes, GraphSpec, Sizes
+from florence_onnx_export.modules.translations import TABLE
 
 OPSET = 18
 """Newest operator set that every ONNX Runtime since 1.14 runs."""
@@ -30,6 +31,7 @@ def trace(spec: GraphSpec, path: Path) -> None:
             input_names=list(spec.inputs),
             output_names=list(spec.outputs),
             opset_version=OPSET,
+            custom_translation_table=TABLE,
             dynamo=True,
             verbose=False,
         )

@@ -108,6 +108,6 @@ def _difference(graph: str, name: str, got: Array, want: Array) -> OutputCheck:
     difference = float(np.max(np.abs(got - want), initial=0.0))
     largest = float(np.max(np.abs(want), initial=0.0))
     relative = difference / largest if largest else difference
-    if not np.isfinite(got).all():
+    if not (np.isfinite(got).all() and np.isfinite(want).all()):
         relative = float("inf")
     return OutputCheck(graph, name, tuple(got.shape), difference, relative)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from florence_onnx.commands.options import add_model_options, open_model, positive
+from florence_onnx.commands.options import add_model_options, open_model, whole_number
 from florence_onnx.stages import STAGES, time_stages
 
 NAME = "bench"
@@ -23,10 +23,19 @@ The picture is 1280x960 random pixels: speed does not depend on what it shows.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
-    parser.add_argument("--beams", type=positive, metavar="N", help="default: the checkpoint's")
-    parser.add_argument("--tokens", type=positive, default=32, help="answer length (default 32)")
-    parser.add_argument("--repeats", type=positive, default=7, help="counted runs (default 7)")
-    parser.add_argument("--warmup", type=int, default=1, help="runs not counted (default 1)")
+    parser.add_argument(
+        "--beams", type=whole_number(1), metavar="N", help="default: the checkpoint's"
+    )
+    # A first token, one to time, and the last, which may be forced and then costs no step.
+    parser.add_argument(
+        "--tokens", type=whole_number(3), default=32, help="answer length (default 32, least 3)"
+    )
+    parser.add_argument(
+        "--repeats", type=whole_number(1), default=7, help="counted runs (default 7)"
+    )
+    parser.add_argument(
+        "--warmup", type=whole_number(0), default=1, help="runs not counted (default 1)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model_options(parser)
 
@@ -39,7 +48,7 @@ def execute(arguments: argparse.Namespace) -> int:
     seconds = time_stages(
         model,
         image,
-        tokens=max(arguments.tokens, 3),
+        tokens=arguments.tokens,
         repeats=arguments.repeats,
         warmup=arguments.warmup,
         **({"num_beams": arguments.beams} if arguments.beams else {}),

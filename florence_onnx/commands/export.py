@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import signal
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,8 @@ def execute(arguments: argparse.Namespace) -> int:
     def progress(message: str) -> None:
         print(f"[{time.perf_counter() - start:6.1f} s] {message}", file=sys.stderr, flush=True)
 
+    # A plain kill is an exception then, and the half-written folder is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     exporter = importlib.import_module("florence_onnx_export.exporter")
     report = exporter.export(
         arguments.checkpoint,

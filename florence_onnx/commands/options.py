@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+from collections.abc import Callable
 
 from florence_onnx import graphs
 from florence_onnx.model import Florence2
@@ -22,7 +23,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "(default: CUDAExecutionProvider where it loads, else CPUExecutionProvider)",
     )
     parser.add_argument(
-        "--threads", type=positive, metavar="N", help="threads (default: ONNX Runtime's choice)"
+        "--threads",
+        type=whole_number(1),
+        metavar="N",
+        help="threads (default: ONNX Runtime's choice)",
     )
 
 
@@ -36,9 +40,16 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
     )
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+def whole_number(least: int) -> Callable[[str], int]:
+    """What reads a whole number of at least ``least``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return value
+
+    return read

@@ -77,8 +77,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _region(text: str) -> str | list[float]:
-    """Four numbers with commas between them, or location tokens as they are."""
-    return text if "<" in text else [float(part) for part in text.split(",")]
+    """Numbers with commas between them, or else the text, which may be location tokens."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
 
 
 def _with_progress(images: list[str]) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """Checkpoint folders in both formats, written from a transformers model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Florence2ForConditionalGeneration
 
-from helpers.tokenizers import make_tokenizer
+from helpers.random_models import SMALL
+from helpers.tokenizers import VOCABULARY, make_tokenizer
+
+GEOMETRY = replace(SMALL[0], vocab_size=VOCABULARY + 1, image_token_id=VOCABULARY)
+"""A small model with a row for every token of the tokenizer written beside it."""
+
 
 POLICY = {
     "num_beams": 3,
@@ -129,8 +135,30 @@ def original_name(native: str) -> str:
 def original_config(model: Florence2ForConditionalGeneration) -> dict[str, Any]:
     """The config.json that Microsoft's code would need for ``model``."""
     text, vision = model.config.text_config.to_dict(), model.config.vision_config.to_dict()
-    text_names = ["vocab_size", "activation_function", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings", "scale_embedding"]
-    vision_names = ["patch_size", "patch_stride", "patch_padding", "patch_prenorm", "num_heads", "num_groups", "depths", "window_size", "projection_dim"]
+    text_names = [
+        "vocab_size",
+        "activation_function",
+        "d_model",
+        "encoder_layers",
+        "decoder_layers",
+        "encoder_attention_heads",
+        "decoder_attention_heads",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "max_position_embeddings",
+        "scale_embedding",
+    ]
+    vision_names = [
+        "patch_size",
+        "patch_stride",
+        "patch_padding",
+        "patch_prenorm",
+        "num_heads",
+        "num_groups",
+        "depths",
+        "window_size",
+        "projection_dim",
+    ]
     return {
         "model_type": "florence2",
         "architectures": ["Florence2ForConditionalGeneration"],

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from florence_onnx_export.modules import operators
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
+    "gelu": operators.gelu,
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
@@ -35,14 +37,23 @@ class Weights:
         return self._tensors.get(self._prefix + name)
 
 
+def constant(tensor: Tensor) -> nn.Parameter:
+    """A weight of a graph: contiguous, and without a gradient."""
+    return nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), requires_grad=False)
+
+
 class Linear(nn.Module):
-    """``x @ weight + bias``, the weight stored as [in, out], the layout products read fastest."""
+    """``x @ weight + bias``, the weight stored as [in, out], the layout products read fastest.
+
+    The product is one matrix product over all tokens, which the engine runs with its bias, or
+    with a tensor to add to, in one pass.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Takes ``weight`` as checkpoints store it: [out, in]."""
         super().__init__()
-        self.weight = nn.Parameter(weight.t().contiguous(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.clone(), requires_grad=False)
+        self.weight = constant(weight.t())
+        self.bias = None if bias is None else constant(bias)
 
     @classmethod
     def of(cls, weights: Weights, scale: float = 1.0) -> "Linear":
@@ -52,8 +63,20 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., in] to [..., out]."""
-        y = torch.matmul(x, self.weight)
-        return y if self.bias is None else y + self.bias
+        flat = x.reshape(-1, x.shape[-1])
+        if self.bias is None:
+            y = torch.matmul(flat, self.weight)
+        else:
+            y = torch.addmm(self.bias, flat, self.weight)
+        return y.reshape(*x.shape[:-1], self.weight.shape[1])
+
+    def onto(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Maps [..., in] to [..., out] and adds a tensor of that shape."""
+        flat = torch.addmm(
+            residual.reshape(-1, self.weight.shape[1]), x.reshape(-1, x.shape[-1]), self.weight
+        )
+        y = flat if self.bias is None else flat + self.bias
+        return y.reshape(residual.shape)
 
 
 class LayerNorm(nn.Module):
@@ -61,8 +84,8 @@ class LayerNorm(nn.Module):
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weights["weight"].clone(), requires_grad=False)
-        self.bias = nn.Parameter(weights["bias"].clone(), requires_grad=False)
+        self.weight = constant(weights["weight"])
+        self.bias = constant(weights["bias"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., C] to the same shape."""
@@ -81,6 +104,10 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., C] to the same shape."""
         return self.fc2(self.activation(self.fc1(x)))
+
+    def onto(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Maps [..., C] to the same shape and adds the residual."""
+        return self.fc2.onto(self.activation(self.fc1(x)), residual)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from florence_onnx_export.config import TextConfig
-from florence_onnx_export.modules.layers import FeedForward, LayerNorm, Linear, Weights, attention
+from florence_onnx_export.modules.layers import (
+    FeedForward,
+    LayerNorm,
+    Linear,
+    Weights,
+    attention,
+    constant,
+)
 
 POSITION_OFFSET = 2
 """Rows of BART's position table before position 0."""
@@ -39,7 +46,7 @@ class Embedding(nn.Module):
     def __init__(self, table: Tensor, config: TextConfig) -> None:
         super().__init__()
         scale = config.d_model**0.5 if config.scale_embedding else 1.0
-        self.table = nn.Parameter(table * scale, requires_grad=False)
+        self.table = constant(table * scale)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Maps input_ids [B,T] to inputs_embeds [B,T,D]."""
@@ -52,7 +59,7 @@ class Positions(nn.Module):
     def __init__(self, weights: Weights) -> None:
         super().__init__()
         table = weights["embed_positions.weight"][POSITION_OFFSET:]
-        self.table = nn.Parameter(table.clone(), requires_grad=False)
+        self.table = constant(table)
         self.norm = LayerNorm(weights.at("layernorm_embedding"))
 
     def forward(self, x: Tensor, start: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 Equal to transformers' ``Florence2VisionBackbone`` + ``Florence2MultiModalProjector`` (DaViT: Ding
 et al. 2022), laid out for a graph engine: activations stay [B,H,W,C] and only the convolutions
-see [B,C,H,W]; queries, keys and values are three products instead of one that is permuted
-afterwards; scales, residuals of the depthwise convolutions and the temporal embedding are folded
-into the weights.
+see [B,C,H,W]; attention inside windows is one operator of the engine; attention over channels
+never makes queries and keys; the residuals of the depthwise convolutions and the temporal
+embedding are folded into weights, other residuals and biases into products.
 """
 
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from florence_onnx_export.config import VisionConfig
-from florence_onnx_export.modules.layers import FeedForward, LayerNorm, Linear, Weights, attention
+from florence_onnx_export.modules import operators
+from florence_onnx_export.modules.layers import FeedForward, LayerNorm, Linear, Weights, constant
 
 
 class Convolution(nn.Module):
@@ -22,8 +23,8 @@ class Convolution(nn.Module):
         self, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.clone(), requires_grad=False)
-        self.bias = nn.Parameter(bias.clone(), requires_grad=False)
+        self.weight = constant(weight)
+        self.bias = constant(bias)
         self.stride = stride
         self.padding = padding
         self.groups = groups
@@ -68,76 +69,70 @@ class PatchEmbedding(nn.Module):
         return self.conv(self.norm(x)) if self.norm_first else self.norm(self.conv(x))
 
 
-def query_key_value(weights: Weights, query_scale: float) -> tuple[Linear, Linear, Linear]:
-    """Splits a joint qkv layer in three, the query scaled."""
-    layers = []
-    bias = weights.get("bias")
-    biases = [None] * 3 if bias is None else list(bias.chunk(3))
-    for weight, part, scale in zip(
-        weights["weight"].chunk(3), biases, (query_scale, 1, 1), strict=True
-    ):
-        layers.append(Linear(weight * scale, None if part is None else part * scale))
-    return layers[0], layers[1], layers[2]
-
-
 class WindowAttention(nn.Module):
-    """Multi-head attention inside square windows."""
+    """Multi-head attention inside square windows, without its output projection."""
 
     def __init__(self, weights: Weights, heads: int, window: int) -> None:
         super().__init__()
         self.heads = heads
         self.window = window
-        head_dim = weights["proj.weight"].shape[0] // heads
-        self.query, self.key, self.value = query_key_value(weights.at("qkv"), head_dim**-0.5)
+        joint = weights["qkv.weight"]
+        bias = weights.get("qkv.bias")
+        bias = joint.new_zeros(joint.shape[0]) if bias is None else bias
+        self.weight = constant(joint.t().contiguous())
+        self.bias = constant(bias)
         self.proj = Linear.of(weights.at("proj"))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [B,H,W,C] to the same shape; the grid is padded with zeros to whole windows."""
-        batch, height, width, channels = x.shape
-        w = self.window
-        x = F.pad(x, (0, 0, 0, -width % w, 0, -height % w))
-        rows, columns = x.shape[1] // w, x.shape[2] // w
-        # One transpose of [w, columns] blocks of w*C contiguous values makes the windows.
-        x = x.reshape(batch * rows, w, columns, w * channels).transpose(1, 2)
-        x = self.attend(x.reshape(batch * rows * columns, w * w, channels))
-        x = x.reshape(batch * rows, columns, w, w * channels).transpose(1, 2)
-        return x.reshape(batch, rows * w, columns * w, channels)[:, :height, :width]
-
-    def attend(self, x: Tensor) -> Tensor:
-        """Attention over [windows, tokens, C]."""
-        windows, tokens, channels = x.shape
-        query, key, value = (
-            layer(x).reshape(windows, tokens, self.heads, channels // self.heads).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
-        mixed = attention(query, key, value).transpose(1, 2)
-        return self.proj(mixed.reshape(windows, tokens, channels))
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Maps [B,H,W,C] to the same shape and adds the residual."""
+        windows = operators.to_windows(x, self.window)
+        mixed = operators.self_attention(windows, self.weight, self.bias, self.heads)
+        return self.proj.onto(operators.from_windows(mixed, x, self.window), residual)
 
 
 class ChannelAttention(nn.Module):
-    """Attention of channels over channels, inside groups; tokens are the features."""
+    """Attention of channels over channels, inside groups; tokens are the features.
+
+    With x [N,C] the scores of a group are q^T k = Wq^T (x^T x) Wk, and the output, projection
+    included, is x (Wv A^T Wo): two products over the tokens instead of four, on [N,C] as it lies.
+    Biases enter through the column sums of x.
+    """
 
     def __init__(self, weights: Weights, groups: int) -> None:
         super().__init__()
-        self.groups = groups
-        self.query, self.key, self.value = query_key_value(weights.at("qkv"), 1.0)
-        self.proj = Linear.of(weights.at("proj"))
+        channels = weights["proj.weight"].shape[0]
+        split = (groups, channels // groups, channels)
+        query, key, value = weights["qkv.weight"].chunk(3)
+        bias = weights.get("qkv.bias")
+        biases = query.new_zeros(3 * channels) if bias is None else bias
+        query_bias, key_bias, value_bias = biases.chunk(3)
+        self.query = constant(query.reshape(split))
+        self.query_bias = constant(query_bias.reshape(groups, -1, 1))
+        self.key = constant(key.reshape(split).transpose(1, 2))
+        self.key_bias = constant(key_bias.reshape(groups, 1, -1))
+        self.value = constant(value.t())
+        self.value_bias = constant(value_bias.reshape(1, -1))
+        self.output = constant(weights["proj.weight"].t().reshape(split))
+        self.output_bias = constant(weights["proj.bias"])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [B,H,W,C] to the same shape."""
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Maps [B,H,W,C] to the same shape and adds the residual."""
         batch, height, width, channels = x.shape
         tokens = height * width
-        x = x.reshape(batch, tokens, channels)
-        query, key, value = (
-            layer(x).reshape(batch, tokens, self.groups, channels // self.groups)
-            for layer in (self.query, self.key, self.value)
-        )
-        # [B,groups,C/g,N] x [B,groups,N,C/g], scaled by N^-0.5 (small here, so scaled last).
-        scores = torch.matmul(query.permute(0, 2, 3, 1), key.permute(0, 2, 1, 3))
-        weights = torch.softmax(scores * tokens**-0.5, dim=-1)
-        mixed = torch.matmul(value.permute(0, 2, 1, 3), weights.transpose(-1, -2))
-        mixed = mixed.permute(0, 2, 1, 3).reshape(batch, height, width, channels)
-        return self.proj(mixed)
+        flat = x.reshape(batch, tokens, channels)
+        gram = torch.matmul(flat.transpose(1, 2), flat).unsqueeze(1)
+        # A product with ones: the engine's sums along the middle axis are slower.
+        sums = torch.matmul(flat.new_ones(1, tokens), flat).unsqueeze(1)
+        # [B,groups,C,C/g]: x^T k, the bias of k included; then q^T k, [B,groups,C/g,C/g].
+        keys = torch.matmul(gram, self.key) + sums.transpose(2, 3) * self.key_bias
+        key_sums = torch.matmul(sums, self.key) + self.key_bias * tokens
+        scores = torch.matmul(self.query, keys) + self.query_bias * key_sums
+        attended = torch.softmax(scores * tokens**-0.5, dim=-1)
+        mixed = torch.matmul(attended.transpose(2, 3), self.output)
+        mixed = mixed.reshape(batch, channels, channels)
+        bias = torch.matmul(self.value_bias, mixed) + self.output_bias
+        output = torch.matmul(flat, torch.matmul(self.value, mixed)) + bias
+        return residual + output.reshape(batch, height, width, channels)
 
 
 class Block(nn.Module):
@@ -155,9 +150,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [B,H,W,C] to the same shape."""
         x = self.conv1(x)
-        x = x + self.mixer(self.norm1(x))
+        x = self.mixer(self.norm1(x), x)
         x = self.conv2(x)
-        return x + self.ffn(self.norm2(x))
+        return self.ffn.onto(self.norm2(x), x)
 
 
 class Projector(nn.Module):
@@ -170,8 +165,8 @@ class Projector(nn.Module):
         # A single picture is frame 0 of the temporal embedding, which is added to every token.
         temporal = weights["visual_temporal_embed.pos_idx_to_embed"][0]
         half = columns.shape[1]
-        self.columns = nn.Parameter(columns + temporal[:half], requires_grad=False)
-        self.rows = nn.Parameter(rows + temporal[half:], requires_grad=False)
+        self.columns = constant(columns + temporal[:half])
+        self.rows = constant(rows + temporal[half:])
         self.projection = Linear.of(weights.at("image_projection"))
         self.norm = LayerNorm(weights.at("image_proj_norm"))
 

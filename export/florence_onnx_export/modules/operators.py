@@ -1,0 +1,77 @@
+"""Operators that the tracer keeps whole, with their meaning in PyTorch.
+
+Tests compare this meaning with transformers; `translations` gives each its ONNX form. Kept whole
+they spare the tracer the shape arithmetic of windows, and let a graph use operators that PyTorch
+does not have.
+"""
+
+import torch
+from torch import Tensor
+
+
+@torch.library.custom_op("florence::to_windows", mutates_args=())
+def to_windows(x: Tensor, size: int) -> Tensor:
+    """[B,H,W,C] -> [windows,size*size,C], the grid padded with zeros to whole windows."""
+    batch, height, width, channels = x.shape
+    x = torch.nn.functional.pad(x, (0, 0, 0, -width % size, 0, -height % size))
+    rows, columns = x.shape[1] // size, x.shape[2] // size
+    # One transpose of [size, columns] blocks of size*C contiguous values makes the windows.
+    x = x.reshape(batch * rows, size, columns, size * channels).transpose(1, 2)
+    return x.reshape(batch * rows * columns, size * size, channels).clone()
+
+
+@to_windows.register_fake
+def _(x: Tensor, size: int) -> Tensor:
+    batch, height, width, channels = x.shape
+    count = batch * ((height + size - 1) // size) * ((width + size - 1) // size)
+    return x.new_empty((count, size * size, channels))
+
+
+@torch.library.custom_op("florence::from_windows", mutates_args=())
+def from_windows(windows: Tensor, grid: Tensor, size: int) -> Tensor:
+    """[windows,size*size,C] -> [B,H,W,C], the inverse of `to_windows` for a grid of that shape."""
+    batch, height, width, channels = grid.shape
+    rows, columns = -(-height // size), -(-width // size)
+    x = windows.reshape(batch * rows, columns, size, size * channels).transpose(1, 2)
+    x = x.reshape(batch, rows * size, columns * size, channels)
+    return x[:, :height, :width].clone()
+
+
+@from_windows.register_fake
+def _(windows: Tensor, grid: Tensor, size: int) -> Tensor:
+    return torch.empty_like(grid)
+
+
+@torch.library.custom_op("florence::self_attention", mutates_args=())
+def self_attention(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
+    """Multi-head self-attention up to the output projection.
+
+    Args:
+        x: [N,T,C].
+        weight: Queries, keys and values side by side, [C,3C].
+        bias: [3C].
+        heads: Number of heads.
+    """
+    batch, tokens, channels = x.shape
+    joint = (torch.matmul(x, weight) + bias).reshape(batch, tokens, 3, heads, -1)
+    query, key, value = joint.permute(2, 0, 3, 1, 4)
+    scale = (channels // heads) ** -0.5
+    scores = torch.matmul(query * scale, key.transpose(-1, -2))
+    mixed = torch.matmul(torch.softmax(scores, dim=-1), value)
+    return mixed.transpose(1, 2).reshape(batch, tokens, channels)
+
+
+@self_attention.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("florence::gelu", mutates_args=())
+def gelu(x: Tensor) -> Tensor:
+    """GELU by the error function."""
+    return torch.nn.functional.gelu(x)
+
+
+@gelu.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)

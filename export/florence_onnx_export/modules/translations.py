@@ -1,0 +1,77 @@
+"""The ONNX meaning of the operators in `operators`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import onnxscript
+import torch
+from onnxscript import FLOAT
+from onnxscript import opset18 as op
+from onnxscript.values import Opset
+
+from florence_onnx_export.modules import operators as _operators  # noqa: F401  registers them
+
+functions = Opset("florence", 1)
+contrib = Opset("com.microsoft", 1)
+
+
+@onnxscript.script(functions)
+def to_windows(x: FLOAT[...], size: int) -> FLOAT[...]:
+    """Padding is a branch of its own: at the released sizes there is none, and no copy for it."""
+    width = op.Shape(x, start=2, end=3)
+    channels = op.Shape(x, start=3, end=4)
+    side = op.Reshape(op.Constant(value_int=size), op.Constant(value_ints=[1]))
+    missing = op.Mod(op.Neg(op.Shape(x, start=1, end=3)), side)
+    columns = op.Div(width + side - 1, side)
+    blocks = op.Concat(op.Constant(value_ints=[-1]), side, columns, side * channels, axis=0)
+    if op.Greater(op.ReduceMax(missing, keepdims=0), 0):
+        none = op.Constant(value_ints=[0, 0, 0, 0, 0])
+        padded = op.Pad(x, op.Concat(none, missing, op.Constant(value_ints=[0]), axis=0))
+        windows = op.Transpose(op.Reshape(padded, blocks), perm=[0, 2, 1, 3])
+    else:
+        windows = op.Transpose(op.Reshape(x, blocks), perm=[0, 2, 1, 3])
+    return op.Reshape(
+        windows, op.Concat(op.Constant(value_ints=[-1]), side * side, channels, axis=0)
+    )
+
+
+@onnxscript.script(functions)
+def from_windows(windows: FLOAT[...], grid: FLOAT[...], size: int) -> FLOAT[...]:
+    """Cropping is a branch of its own, as padding is above."""
+    shape = op.Shape(grid)
+    batch = op.Shape(grid, start=0, end=1)
+    extent = op.Shape(grid, start=1, end=3)
+    width = op.Shape(grid, start=2, end=3)
+    channels = op.Shape(grid, start=3, end=4)
+    side = op.Reshape(op.Constant(value_int=size), op.Constant(value_ints=[1]))
+    columns = op.Div(width + side - 1, side)
+    last = op.Constant(value_ints=[-1])
+    blocks = op.Concat(last, columns, side, side * channels, axis=0)
+    if op.Greater(op.ReduceMax(op.Mod(op.Neg(extent), side), keepdims=0), 0):
+        rows = op.Transpose(op.Reshape(windows, blocks), perm=[0, 2, 1, 3])
+        whole = op.Reshape(rows, op.Concat(batch, last, columns * side, channels, axis=0))
+        x = op.Slice(whole, op.Constant(value_ints=[0, 0]), extent, op.Constant(value_ints=[1, 2]))
+    else:
+        x = op.Transpose(op.Reshape(windows, blocks), perm=[0, 2, 1, 3])
+    return op.Reshape(x, shape)
+
+
+@onnxscript.script(functions)
+def self_attention(x: FLOAT[...], weight: FLOAT[...], bias: FLOAT[...], heads: int) -> FLOAT[...]:
+    """ONNX Runtime's Attention: projection and heads in one operator, no transposes between."""
+    return contrib.Attention(x, weight, bias, num_heads=heads)
+
+
+@onnxscript.script(functions)
+def gelu(x: FLOAT[...]) -> FLOAT[...]:
+    """GELU by the error function as one operator, which the older operator sets do not have."""
+    return contrib.Gelu(x)
+
+
+TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.florence.to_windows.default: to_windows,
+    torch.ops.florence.from_windows.default: from_windows,
+    torch.ops.florence.self_attention.default: self_attention,
+    torch.ops.florence.gelu.default: gelu,
+}
+"""What the tracer is given."""

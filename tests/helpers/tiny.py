@@ -1,0 +1,112 @@
+"""The committed tiny model: opened, copied, counted, and run in processes of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import florence_onnx
+from florence_onnx import Florence2, Task
+from florence_onnx.model import Request
+from florence_onnx.tasks import InputKind
+
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
+"""A model folder with random weights: 64x64 pictures, 160 positions, 3 beams."""
+
+TEXT = "a green car"
+REGION = (3.0, 5.0, 20.0, 17.5)
+"""Fits pictures of at least 20x18 pixels."""
+
+
+def copy_tiny(folder: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(TINY, folder / "tiny"))
+
+
+def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Rewrites a JSON file after ``change`` has had its content."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def picture(seed: int, height: int = 24, width: int = 32) -> npt.NDArray[np.uint8]:
+    """Coarse random blocks, which look different from each other at any size."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return blocks.repeat(-(-height // 3), 0).repeat(-(-width // 4), 1)[:height, :width]
+
+
+def input_of(task: Task) -> str | tuple[float, ...] | None:
+    """Some valid input for a task, None for those that take none."""
+    return {InputKind.NONE: None, InputKind.TEXT: TEXT, InputKind.REGION: REGION}[task.input_kind]
+
+
+def mixed_requests() -> list[Request]:
+    """All tasks and a fine-tune's prompt, on pictures of different sizes, some of them twice."""
+    pictures = [picture(0), picture(1, 64, 64), picture(2, 18, 90), picture(3, 120, 21)]
+    requests: list[Request] = [
+        (pictures[i % len(pictures)], task, input_of(task)) for i, task in enumerate(Task)
+    ]
+    return [*requests, (pictures[0], "<DefectVQA>Is anything broken?", None)]
+
+
+def varied_end(model: Florence2, requests: Sequence[Request], **generation: Any) -> dict[str, Any]:
+    """Generation options that make the answers end early, at different lengths.
+
+    A token that occurs in the answers at many different places is taken for the end.
+    """
+    generation |= {"forced_eos_token_id": None}
+    answers = [result.token_ids[2:] for result in model.run(requests, **generation)]
+    common = set(answers[0]).intersection(*answers[1:]) - {model.policy.eos_token_id}
+    end = max(common, key=lambda token: len({answer.index(token) for answer in answers}))
+    return generation | {"eos_token_id": end}
+
+
+class Counted:
+    """A session that notes the shapes it is fed; everything else is the session's."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *arguments: Any) -> Any:
+        self.calls += 1
+        return self._session.run(*arguments)
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        self.calls += 1
+        self._session.run_with_iobinding(binding)
+
+
+def counted(model: Florence2) -> Florence2:
+    """The same model with every session counted."""
+    names = ("vision_encoder", "embed_tokens", "encoder", "decoder")
+    sessions = {name: Counted(getattr(model.graphs, name)) for name in names}
+    return Florence2(model.companions, replace(model.graphs, **sessions))
+
+
+def run_python(
+    *arguments: str, env: dict[str, str] | None = None, **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Runs the Python of the tests with this package importable."""
+    package = Path(florence_onnx.__file__).parents[1]
+    search = {"PYTHONPATH": os.pathsep.join([str(package), str(package / "export")])}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **search, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
