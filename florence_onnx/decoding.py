@@ -71,7 +71,8 @@ def search(step: Step, batch_size: int, policy: GenerationPolicy) -> list[list[H
 
     Returns:
         For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
-        exist, the start token alone fills up, with a score of -1e9 or less.
+        can be had, as with forced tokens alone, others of no value fill up: copies, or the start
+        token by itself, as transformers has them, with scores far below any real one.
     """
     beams = _Beams(batch_size, policy)
     while beams.requests.size:

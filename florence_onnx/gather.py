@@ -1,31 +1,34 @@
-"""A one-operator graph that selects rows of tensors where the provider keeps them.
+"""A one-operator graph that gathers from tensors where the provider keeps them.
 
-When a request leaves the batch its cross-attention keys and values have to go too, and they
-may lie in device memory. The graph is a few dozen bytes of protobuf, written out here because
-the runtime has no other use for the onnx package.
+When a request leaves the batch its keys and values have to go too, and when the cache is full it
+has to grow; both may lie in device memory. The graph is a few hundred bytes of protobuf, written
+out here because the runtime has no other use for the onnx package.
 """
 
 FLOAT = 1
 INT64 = 7
+INT_ATTRIBUTE = 2
 
 
-def gather_graph(count: int, rank: int, element_type: int = FLOAT) -> bytes:
-    """A serialised ONNX model: ``out_i = data_i[rows]`` for ``count`` tensors.
+def gather_graph(count: int, rank: int, axis: int = 0, element_type: int = FLOAT) -> bytes:
+    """A serialised ONNX model: ``out_i = take(data_i, indices, axis)`` for ``count`` tensors.
 
     Args:
         count: Number of tensors.
         rank: Number of axes of each.
+        axis: The axis that ``indices`` select from.
         element_type: ONNX element type of each.
 
     Returns:
-        A model with inputs ``rows`` int64 [n] and ``data_i``, and outputs ``out_i``.
+        A model with inputs ``indices`` int64 [n] and ``data_i``, and outputs ``out_i``.
     """
     graph = b""
-    inputs = [_value("rows", INT64, 1)]
+    inputs = [_value("indices", INT64, 1)]
+    attribute = _text(1, "axis") + _number(3, axis) + _number(20, INT_ATTRIBUTE)
     outputs = []
     for i in range(count):
-        node = _text(1, f"data_{i}") + _text(1, "rows") + _text(2, f"out_{i}") + _text(4, "Gather")
-        graph += _bytes(1, node)
+        names = _text(1, f"data_{i}") + _text(1, "indices") + _text(2, f"out_{i}")
+        graph += _bytes(1, names + _text(4, "Gather") + _bytes(5, attribute))
         inputs.append(_value(f"data_{i}", element_type, rank))
         outputs.append(_value(f"out_{i}", element_type, rank))
     graph += _text(2, "gather")

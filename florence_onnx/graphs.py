@@ -2,8 +2,8 @@
 
 Names follow the ONNX exports of Florence-2 on the model hub where a tensor exists there.
 ``B`` is the batch (pictures), ``R`` the decoder's rows (``B`` times the beams), ``S`` the
-encoder's length (image tokens, then text tokens), ``T`` the decoder's new tokens, ``P`` its
-past length, ``D`` the hidden size, ``V`` the vocabulary.
+encoder's length (image tokens, then text tokens), ``C`` the capacity of the decoder's cache,
+``D`` the hidden size, ``V`` the vocabulary.
 
 ==================  =========================================================================
 graph               tensors
@@ -13,17 +13,22 @@ embed_tokens        input_ids i64[B,T] -> inputs_embeds f32[B,T,D]
 encoder_model       attention_mask i64[B,S], inputs_embeds f32[B,S,D] -> last_hidden_state
                     f32[B,S,D], present.{i}.encoder.key|value f32[B,heads,S,head_dim]: the
                     cross-attention keys and values, computed once per picture
-decoder_with_past_  encoder_attention_mask i64[B,S], inputs_embeds f32[R,T,D], beam_idx i64[R],
-model               past_key_values.{i}.decoder.key|value f32[Q,heads,P,head_dim],
+decoder_with_past_  encoder_attention_mask i64[B,S], inputs_embeds f32[R,1,D], position_ids
+model               i64[1], cache_slots i64[B,beams], cache_mask bool[B,beams,C],
+                    past_key_values.{i}.decoder.key|value f32[B,heads,C,head_dim],
                     past_key_values.{i}.encoder.key|value f32[B,heads,S,head_dim] ->
-                    logits f32[R,T,V], topk_log_probs f32[R,K], topk_ids i64[R,K],
-                    present.{i}.decoder.key|value f32[R,heads,P+T,head_dim]
+                    logits f32[R,1,V], topk_log_probs f32[R,K], topk_ids i64[R,K],
+                    present.{i}.decoder.key|value f32[B,heads,C,head_dim]
 ==================  =========================================================================
 
-``beam_idx`` names, for every row, the row of the past that it continues, so beams are reordered,
-multiplied and dropped inside the graph. Rows are ordered by picture, and ``R`` is a multiple of
-``B``. ``topk_*`` are the ``K`` most probable next tokens after the last of the ``T`` tokens with
-their log-probabilities (log-softmax over the vocabulary), in descending order.
+The decoder's cache is a set of slots that the beams of a picture share. A step writes each row's
+key and value into the slot that ``cache_slots`` names, and the row sees the slots that
+``cache_mask`` allows, its own new one included. Reordering beams is a matter of the mask: nothing
+in the cache moves, and a past that beams have in common is stored and read once. With ``past``
+and ``present`` bound to one buffer the step writes in place.
+
+``topk_*`` are the ``K`` most probable next tokens of each row and their log-probabilities
+(log-softmax over the vocabulary), in descending order. Rows are ordered by picture.
 """
 
 from collections.abc import Iterator

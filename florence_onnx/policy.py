@@ -43,7 +43,7 @@ class GenerationPolicy:
     max_positions: int
     """Positions of the decoder: a property of the model, the most that can be generated."""
     max_new_tokens: int
-    """The most tokens to generate, the ends included, the start token not."""
+    """The most tokens to generate, forced ones included, the start token not."""
     min_new_tokens: int = 0
     """Tokens to generate before a sequence may end by itself."""
     num_beams: int = 1

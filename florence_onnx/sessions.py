@@ -29,7 +29,7 @@ EXPECTED = {
     graphs.EMBED_TOKENS: (("input_ids",), ("inputs_embeds",)),
     graphs.ENCODER: (("attention_mask", "inputs_embeds"), ("last_hidden_state",)),
     graphs.DECODER: (
-        ("encoder_attention_mask", "inputs_embeds", "beam_idx"),
+        ("encoder_attention_mask", "inputs_embeds", "position_ids", "cache_slots", "cache_mask"),
         ("logits", "topk_log_probs", "topk_ids"),
     ),
 }
@@ -114,7 +114,7 @@ def open_graphs(
         name: _open(folder / graphs.graph_file(name, precision), name, chosen, threads)
         for name in graphs.GRAPHS
     }
-    _check_widths(sessions)
+    check_widths(sessions)
     decoder = sessions[graphs.DECODER]
     first = decoder.get_providers()[0]
     return Graphs(
@@ -186,16 +186,22 @@ def _check_caches(encoder: "ort.InferenceSession", decoder: "ort.InferenceSessio
     """Checks that both graphs agree on the cache; returns the number of decoder layers."""
     past = [value.name for value in decoder.get_inputs() if value.name.startswith("past_key")]
     layers = len(past) // 4
+
+    def check(graph: str, kind: str, prefix: str, side: str, found: list[str]) -> None:
+        # A decoder without any cache lacks at least the first layer's.
+        wanted = list(graphs.cache_names(prefix, side, max(layers, 1)))
+        _check_names(Path(graph), kind, wanted, found)
+
     for side in ("decoder", "encoder"):
-        wanted = list(graphs.cache_names("past_key_values", side, layers))
-        _check_names(Path(graphs.DECODER), "input", wanted or ["past_key_values"], past)
+        check(graphs.DECODER, "input", "past_key_values", side, past)
+    present = [value.name for value in decoder.get_outputs()]
+    check(graphs.DECODER, "output", "present", "decoder", present)
     present = [value.name for value in encoder.get_outputs()]
-    wanted = list(graphs.cache_names("present", "encoder", layers))
-    _check_names(Path(graphs.ENCODER), "output", wanted, present)
+    check(graphs.ENCODER, "output", "present", "encoder", present)
     return layers
 
 
-def _check_widths(sessions: "dict[str, ort.InferenceSession]") -> None:
+def check_widths(sessions: "dict[str, ort.InferenceSession]") -> None:
     """Checks that the graphs are of one model: they hand each other tensors of its hidden size."""
     widths = {
         f"{value.name} of {graph}": (value.shape or [None])[-1]

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Ids = npt.NDArray[np.int64]
 
+FIRST_CAPACITY = 64
+"""Slots of a new cache; it doubles when they are used up."""
+
 
 class Scores:
     """The log-probabilities of one step; they come to the host only as far as they are read."""
@@ -51,24 +54,16 @@ class DecoderSteps:
             attention_mask: int64 [B,S].
             inputs_embeds: Image features, then text embeddings, float32 [B,S,D].
         """
-        import onnxruntime as ort
-
-        self._ort = ort
         self._model = model
         self._requests = np.arange(len(attention_mask))
         self._mask = attention_mask
-        self._past_names = list(graphs.cache_names("past_key_values", "decoder", model.layers))
-        self._cross_names = list(graphs.cache_names("past_key_values", "encoder", model.layers))
-        self._present_names = list(graphs.cache_names("present", "decoder", model.layers))
         self._cross = self._encode(inputs_embeds)
-        batch, heads, _, head_dim = self._cross[0].shape()
-        empty = ort.OrtValue.ortvalue_from_shape_and_type(
-            [batch, heads, 0, head_dim], np.float32, model.device, model.device_id
-        )
-        self._past = [empty] * len(self._past_names)
+        self._cache = self._empty_cache()
+        self._seen = np.zeros((len(attention_mask), 1, FIRST_CAPACITY), dtype=np.bool_)
+        self._position = np.zeros(1, dtype=np.int64)
         self._embed = model.embed_tokens.io_binding()
         self._step = model.decoder.io_binding()
-        self._bind_cross()
+        self._bind_caches()
 
     def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> Scores:
         """One step of the search.
@@ -78,67 +73,112 @@ class DecoderSteps:
             rows: The row of the previous call that each row continues, int64 [R].
             requests: The requests still in the batch, int64 [active]; R is a multiple of it.
         """
+        past = self._seen.reshape(-1, self._seen.shape[-1])[rows]
+        self._seen = past.reshape(len(requests), -1, past.shape[-1])
         if len(requests) < len(self._requests):
             self._keep(np.searchsorted(self._requests, requests))
             self._requests = requests
+        slots = self._take_slots()
         step = self._step
         step.bind_ortvalue_input("inputs_embeds", self._embed_tokens(token_ids))
-        step.bind_cpu_input("beam_idx", rows)
-        for name, value in zip(self._past_names, self._past, strict=True):
-            step.bind_ortvalue_input(name, value)
-        step.clear_binding_outputs()
-        step.bind_output("topk_log_probs", "cpu")
-        step.bind_output("topk_ids", "cpu")
-        for name in ("logits", *self._present_names):
-            self._bind_output(step, name)
+        step.bind_cpu_input("position_ids", self._position)
+        step.bind_cpu_input("cache_slots", slots)
+        step.bind_cpu_input("cache_mask", self._seen)
+        for name, device in (("topk_log_probs", "cpu"), ("topk_ids", "cpu"), ("logits", None)):
+            step.bind_output(name, device or self._model.device)
         self._model.decoder.run_with_iobinding(step)
-        log_probs, ids, logits, *self._past = step.get_outputs()
-        return Scores((log_probs, ids), logits)
+        self._position = self._position + 1
+        outputs = dict(zip(self._outputs, step.get_outputs(), strict=True))
+        return Scores((outputs["topk_log_probs"], outputs["topk_ids"]), outputs["logits"])
+
+    def _take_slots(self) -> Ids:
+        """Gives every row a slot that no row of its request sees; int64 [active,beams]."""
+        beams = self._seen.shape[1]
+        used = self._seen.any(axis=1)
+        if int(used.sum(axis=1).max()) + beams > used.shape[1]:
+            self._grow()
+            used = self._seen.any(axis=1)
+        slots = np.argsort(used, axis=1, kind="stable")[:, :beams]
+        np.put_along_axis(self._seen, slots[:, :, None], True, axis=2)
+        return np.ascontiguousarray(slots)
 
     def _encode(self, inputs_embeds: npt.NDArray[np.float32]) -> "list[ort.OrtValue]":
         binding = self._model.encoder.io_binding()
         binding.bind_cpu_input("attention_mask", self._mask)
         binding.bind_cpu_input("inputs_embeds", inputs_embeds)
         for name in graphs.cache_names("present", "encoder", self._model.layers):
-            self._bind_output(binding, name)
+            binding.bind_output(name, self._model.device)
         self._model.encoder.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
+    def _empty_cache(self) -> "list[ort.OrtValue]":
+        import onnxruntime as ort
+
+        batch, heads, _, head_dim = self._cross[0].shape()
+        # Zeros, because what lies in unseen slots is multiplied by zero and must not be NaN.
+        zeros = np.zeros((batch, heads, FIRST_CAPACITY, head_dim), dtype=np.float32)
+        return [
+            ort.OrtValue.ortvalue_from_numpy(zeros.copy(), self._model.device, 0)
+            for _ in self._cross
+        ]
+
     def _embed_tokens(self, token_ids: Ids) -> "ort.OrtValue":
         self._embed.bind_cpu_input("input_ids", token_ids[:, None])
-        self._embed.clear_binding_outputs()
-        self._bind_output(self._embed, "inputs_embeds")
+        self._embed.bind_output("inputs_embeds", self._model.device)
         self._model.embed_tokens.run_with_iobinding(self._embed)
         value: ort.OrtValue = self._embed.get_outputs()[0]
         return value
 
-    def _bind_cross(self) -> None:
-        self._step.bind_cpu_input("encoder_attention_mask", self._mask)
-        for name, value in zip(self._cross_names, self._cross, strict=True):
-            self._step.bind_ortvalue_input(name, value)
-
-    def _bind_output(self, binding: "ort.IOBinding", name: str) -> None:
-        """Leaves an output where the graphs run."""
-        binding.bind_output(name, self._model.device, self._model.device_id)
+    def _bind_caches(self) -> None:
+        """Binds what stays where it is from step to step; past and present share a buffer."""
+        layers = self._model.layers
+        step = self._step
+        step.clear_binding_inputs()
+        step.clear_binding_outputs()
+        step.bind_cpu_input("encoder_attention_mask", self._mask)
+        names = graphs.cache_names("past_key_values", "encoder", layers)
+        for name, value in zip(names, self._cross, strict=True):
+            step.bind_ortvalue_input(name, value)
+        for prefix, bind in (
+            ("past_key_values", step.bind_ortvalue_input),
+            ("present", step.bind_ortvalue_output),
+        ):
+            names = graphs.cache_names(prefix, "decoder", layers)
+            for name, value in zip(names, self._cache, strict=True):
+                bind(name, value)
+        present = graphs.cache_names("present", "decoder", layers)
+        self._outputs = [*present, "topk_log_probs", "topk_ids", "logits"]
 
     def _keep(self, kept: Ids) -> None:
-        """Drops the other requests from the mask and the cross-attention cache."""
-        binding = self._gather.io_binding()
-        binding.bind_cpu_input("rows", kept)
-        for i, value in enumerate(self._cross):
-            binding.bind_ortvalue_input(f"data_{i}", value)
-            self._bind_output(binding, f"out_{i}")
-        self._gather.run_with_iobinding(binding)
-        self._cross = list(binding.get_outputs())
+        """Drops the other requests from the mask and both caches."""
+        count = len(self._cross)
+        values = self._gather([*self._cross, *self._cache], kept, axis=0)
+        self._cross, self._cache = values[:count], values[count:]
         self._mask = np.ascontiguousarray(self._mask[kept])
-        self._bind_cross()
+        self._bind_caches()
 
-    @cached_property
-    def _gather(self) -> "ort.InferenceSession":
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        decoder = self._model.decoder
-        given = decoder.get_provider_options()
-        providers = [(name, given[name]) for name in decoder.get_providers()]
-        graph = gather_graph(len(self._cross), rank=4)
-        return self._ort.InferenceSession(graph, options, providers=providers)
+    def _grow(self) -> None:
+        """Doubles the cache; what the new slots hold is not seen before it is written."""
+        capacity = self._seen.shape[2]
+        slots = np.minimum(np.arange(2 * capacity), capacity - 1)
+        self._cache = self._gather(self._cache, slots, axis=2)
+        self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, capacity)))
+        self._bind_caches()
+
+    def _gather(
+        self, values: "list[ort.OrtValue]", indices: Ids, axis: int
+    ) -> "list[ort.OrtValue]":
+        """Takes ``indices`` of an axis of every value, where the provider keeps them."""
+        import onnxruntime as ort
+
+        session = ort.InferenceSession(
+            gather_graph(len(values), rank=4, axis=axis),
+            providers=self._model.decoder.get_providers(),
+        )
+        binding = session.io_binding()
+        binding.bind_cpu_input("indices", indices)
+        for i, value in enumerate(values):
+            binding.bind_ortvalue_input(f"data_{i}", value)
+            binding.bind_output(f"out_{i}", self._model.device)
+        session.run_with_iobinding(binding)
+        return list(binding.get_outputs())

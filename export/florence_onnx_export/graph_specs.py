@@ -34,9 +34,9 @@ class Sizes:
     sequence: int
     """Encoder length in tokens."""
     tokens: int
-    """New decoder tokens."""
-    past: int
-    """Cached decoder tokens."""
+    """Tokens to embed."""
+    slots: int
+    """Capacity of the decoder's cache, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,24 @@ def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Genera
     dims = {
         "batch": sizes.batch,
         "rows": sizes.batch * sizes.beams,
-        "past_rows": sizes.batch * sizes.beams,
+        "beams": sizes.beams,
         "height": sizes.height,
         "width": sizes.width,
         "sequence": sizes.sequence,
         "tokens": sizes.tokens,
-        "past": sizes.past,
+        "slots": sizes.slots,
     }
     shape = [dims[axis] if isinstance(axis, str) else axis for axis in axes]
     if name.endswith("attention_mask"):
         mask = torch.ones(shape, dtype=torch.int64)
         mask[-1, -(sizes.sequence // 4) :] = 0
         return mask
-    if name == "beam_idx":
-        return torch.arange(shape[0]).flip(0)
+    if name == "position_ids":
+        return torch.tensor([sizes.slots - sizes.beams])
+    if name == "cache_slots":
+        return torch.stack([torch.randperm(sizes.slots, generator=generator)[: shape[1]]] * shape[0])
+    if name == "cache_mask":
+        return torch.rand(shape, generator=generator) < 0.5
     if name == "input_ids":
         return torch.randint(0, 100, shape, generator=generator)
     return torch.randn(shape, generator=generator)
@@ -142,16 +146,18 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
             decoder,
             {
                 "encoder_attention_mask": ("batch", "sequence"),
-                "inputs_embeds": ("rows", "tokens", width),
-                "beam_idx": ("rows",),
-                **cache("past_key_values", "decoder", "past_rows", "past"),
+                "inputs_embeds": ("rows", 1, width),
+                "position_ids": (1,),
+                "cache_slots": ("batch", "beams"),
+                "cache_mask": ("batch", "beams", "slots"),
+                **cache("past_key_values", "decoder", "batch", "slots"),
                 **cache("past_key_values", "encoder", "batch", "sequence"),
             },
             {
-                "logits": ("rows", "tokens", head.shape[0]),
+                "logits": ("rows", 1, head.shape[0]),
                 "topk_log_probs": ("rows", decoder.topk),
                 "topk_ids": ("rows", decoder.topk),
-                **cache("present", "decoder", "rows", "length"),
+                **cache("present", "decoder", "batch", "slots"),
             },
         ),
     ]

@@ -118,12 +118,20 @@ def _compare_stages(
 def _decode(
     modules: dict[str, torch.nn.Module], mask: Tensor, cross: list[Tensor], ids: Tensor
 ) -> Tensor:
+    """Logits token by token; every row takes slots of its own, in no particular order."""
+    batch = len(mask)
     rows, steps = ids.shape
-    cache = [t.new_zeros((rows, t.shape[1], 0, t.shape[3])) for t in cross]
+    beams = rows // batch
+    order = torch.randperm(rows // batch * steps, generator=torch.Generator().manual_seed(1))
+    slots = order.reshape(steps, 1, beams).expand(-1, batch, -1)
+    cache = [t.new_zeros((batch, t.shape[1], len(order), t.shape[3])) for t in cross]
+    seen = torch.zeros((batch, beams, len(order)), dtype=torch.bool)
     logits = []
     for step in range(steps):
+        seen.scatter_(2, slots[step].unsqueeze(-1), True)
         embeds = modules[graphs.EMBED_TOKENS](ids[:, step : step + 1])
-        outputs = modules[graphs.DECODER](mask, embeds, torch.arange(rows), cache, cross)
+        step_inputs = (embeds, torch.tensor([step]), slots[step], seen)
+        outputs = modules[graphs.DECODER](mask, *step_inputs, cache, cross)
         logits.append(outputs[0])
         cache = list(outputs[3:])
     return torch.cat(logits, dim=1)

@@ -16,7 +16,7 @@ from florence_onnx_export.modules.translations import TABLE
 OPSET = 18
 """Newest operator set that every ONNX Runtime since 1.14 runs."""
 
-TRACED = Sizes(batch=2, beams=3, height=160, width=224, sequence=24, tokens=3, past=5)
+TRACED = Sizes(batch=2, beams=3, height=160, width=224, sequence=24, tokens=5, slots=9)
 """Sizes used while tracing; they differ from each other so that no two axes are taken for one."""
 
 

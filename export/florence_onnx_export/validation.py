@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 CHECKED = (
     TRACED,
-    Sizes(batch=1, beams=1, height=96, width=128, sequence=40, tokens=1, past=0),
+    Sizes(batch=1, beams=1, height=96, width=128, sequence=40, tokens=1, slots=1),
 )
 """The sizes graphs are compared at: those of tracing, and the smallest step of a search."""
 

@@ -75,3 +75,16 @@ def gelu(x: Tensor) -> Tensor:
 @gelu.register_fake
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
+
+
+@torch.library.custom_op("florence::scatter", mutates_args=())
+def scatter(cache: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+    """``cache`` with ``updates`` [...,D] at ``indices`` [...,n], which name its first n axes."""
+    result = cache.clone()
+    result[indices.unbind(-1)] = updates
+    return result
+
+
+@scatter.register_fake
+def _(cache: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+    return torch.empty_like(cache)

@@ -2,13 +2,18 @@
 
 Equal to transformers' ``BartModel`` inside Florence-2 (post-norm blocks, learned positions with
 an offset of 2). The cross-attention keys and values are outputs of the encoder, computed once per
-picture and shared by all beams; the decoder gathers its own cache by ``beam_idx``.
+picture and shared by all beams. The decoder's own keys and values lie in slots that the beams of
+a picture share as well: a mask says which slots are a beam's past, so nothing is moved when beams
+are reordered, and a past that beams have in common is stored and read once.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from florence_onnx_export.config import TextConfig
+from florence_onnx_export.modules import operators
 from florence_onnx_export.modules.layers import (
     FeedForward,
     LayerNorm,
@@ -20,6 +25,9 @@ from florence_onnx_export.modules.layers import (
 
 POSITION_OFFSET = 2
 """Rows of BART's position table before position 0."""
+
+LOWEST = torch.finfo(torch.float32).min
+"""The bias of a key that is not to be seen; finite, so that a row without keys gives no NaN."""
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -36,8 +44,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def mask_bias(mask: Tensor) -> Tensor:
     """A mask of ones and zeros [B,S] as a bias on scores [B,1,1,S]."""
-    lowest = torch.finfo(torch.float32).min
-    return ((1 - mask) * lowest).to(torch.float32)[:, None, None, :]
+    return torch.where(mask.bool(), 0.0, LOWEST)[:, None, None, :]
 
 
 class Embedding(nn.Module):
@@ -62,38 +69,36 @@ class Positions(nn.Module):
         self.table = constant(table)
         self.norm = LayerNorm(weights.at("layernorm_embedding"))
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """Embeds positions ``start`` and on into x [B,T,D]."""
-        return self.norm(x + self.table[start : start + x.shape[1]])
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeds the positions from 0 on into x [B,T,D]."""
+        return self.norm(x + self.table[: x.shape[1]])
+
+    def at(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        """Embeds position_ids int64 [T] into x [B,T,D]."""
+        return self.norm(x + nn.functional.embedding(position_ids, self.table))
 
 
-class SelfAttention(nn.Module):
-    """The four layers of an attention block; heads are split, not mixed yet."""
+class Attention(nn.Module):
+    """The layers of an attention block around the mixing of heads."""
 
     def __init__(self, weights: Weights, heads: int) -> None:
         super().__init__()
         self.heads = heads
         head_dim = weights["q_proj.weight"].shape[0] // heads
         self.q_proj = Linear.of(weights.at("q_proj"), scale=head_dim**-0.5)
-        self.k_proj = Linear.of(weights.at("k_proj"))
-        self.v_proj = Linear.of(weights.at("v_proj"))
         self.out_proj = Linear.of(weights.at("out_proj"))
 
     def query(self, x: Tensor) -> Tensor:
-        """Scaled queries [B,heads,T,head_dim]."""
+        """Scaled queries of x [B,T,D], [B,heads,T,head_dim]."""
         return split_heads(self.q_proj(x), self.heads)
-
-    def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B,heads,T,head_dim]."""
-        return split_heads(self.k_proj(x), self.heads), split_heads(self.v_proj(x), self.heads)
 
     def output(self, mixed: Tensor) -> Tensor:
         """Mixed heads [B,heads,T,head_dim] to [B,T,D]."""
         return self.out_proj(merge_heads(mixed))
 
 
-class CrossKeyValue(nn.Module):
-    """Keys and values of one decoder layer's cross-attention."""
+class KeyValue(nn.Module):
+    """Keys and values of an attention block."""
 
     def __init__(self, weights: Weights, heads: int) -> None:
         super().__init__()
@@ -102,28 +107,8 @@ class CrossKeyValue(nn.Module):
         self.v_proj = Linear.of(weights.at("v_proj"))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps last_hidden_state [B,S,D] to two tensors [B,heads,S,head_dim]."""
+        """Maps x [B,T,D] to two tensors [B,heads,T,head_dim]."""
         return split_heads(self.k_proj(x), self.heads), split_heads(self.v_proj(x), self.heads)
-
-
-class CrossAttention(nn.Module):
-    """Attention of all beams of a picture over the picture's keys and values."""
-
-    def __init__(self, weights: Weights, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        head_dim = weights["q_proj.weight"].shape[0] // heads
-        self.q_proj = Linear.of(weights.at("q_proj"), scale=head_dim**-0.5)
-        self.out_proj = Linear.of(weights.at("out_proj"))
-
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Maps x [R,T,D] to the same shape; key and value are [B,heads,S,head_dim]."""
-        rows, tokens, channels = x.shape
-        batch = key.shape[0]
-        # The beams of a picture become tokens of one query, so its keys are read once.
-        query = split_heads(self.q_proj(x).reshape(batch, -1, channels), self.heads)
-        mixed = merge_heads(attention(query, key, value, bias))
-        return self.out_proj(mixed.reshape(rows, tokens, channels))
 
 
 class EncoderLayer(nn.Module):
@@ -131,14 +116,16 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(weights.at("self_attn"), config.encoder_attention_heads)
+        heads = config.encoder_attention_heads
+        self.attention = Attention(weights.at("self_attn"), heads)
+        self.key_value = KeyValue(weights.at("self_attn"), heads)
         self.attention_norm = LayerNorm(weights.at("self_attn_layer_norm"))
         self.ffn = FeedForward(weights, config.activation_function)
         self.ffn_norm = LayerNorm(weights.at("final_layer_norm"))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Maps [B,S,D] to the same shape."""
-        mixed = attention(self.attention.query(x), *self.attention.key_value(x), bias)
+        mixed = attention(self.attention.query(x), *self.key_value(x), bias)
         x = self.attention_norm(x + self.attention.output(mixed))
         return self.ffn_norm(x + self.ffn(x))
 
@@ -154,14 +141,14 @@ class TextEncoder(nn.Module):
             EncoderLayer(encoder.at(f"layers.{i}"), config) for i in range(config.encoder_layers)
         )
         self.cross = nn.ModuleList(
-            CrossKeyValue(decoder.at(f"layers.{i}.encoder_attn"), config.decoder_attention_heads)
+            KeyValue(decoder.at(f"layers.{i}.encoder_attn"), config.decoder_attention_heads)
             for i in range(config.decoder_layers)
         )
 
     def forward(self, attention_mask: Tensor, inputs_embeds: Tensor) -> tuple[Tensor, ...]:
         """Maps inputs_embeds [B,S,D] to last_hidden_state [B,S,D], then key, value per layer."""
         bias = mask_bias(attention_mask)
-        x = self.positions(inputs_embeds, 0)
+        x = self.positions(inputs_embeds)
         for layer in self.layers:
             x = layer(x, bias)
         return (x, *(tensor for cross in self.cross for tensor in cross(x)))
@@ -173,33 +160,38 @@ class DecoderLayer(nn.Module):
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__()
         heads = config.decoder_attention_heads
-        self.attention = SelfAttention(weights.at("self_attn"), heads)
+        self.attention = Attention(weights.at("self_attn"), heads)
+        self.key_value = KeyValue(weights.at("self_attn"), heads)
         self.attention_norm = LayerNorm(weights.at("self_attn_layer_norm"))
-        self.cross = CrossAttention(weights.at("encoder_attn"), heads)
+        self.cross = Attention(weights.at("encoder_attn"), heads)
         self.cross_norm = LayerNorm(weights.at("encoder_attn_layer_norm"))
         self.ffn = FeedForward(weights, config.activation_function)
         self.ffn_norm = LayerNorm(weights.at("final_layer_norm"))
 
     def forward(
-        self,
-        x: Tensor,
-        past: tuple[Tensor, Tensor],
-        causal_bias: Tensor,
-        cross: tuple[Tensor, Tensor],
-        cross_bias: Tensor,
+        self, x: Tensor, own: "Cache", cross: "Cache", slots: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps x [R,T,D] to the same shape and the extended keys and values."""
-        key, value = self.attention.key_value(x)
-        key = torch.cat([past[0], key], dim=2)
-        value = torch.cat([past[1], value], dim=2)
-        mixed = attention(self.attention.query(x), key, value, causal_bias)
+        """Maps x [B,beams,D] to the same shape, and the cache's keys and values as they are now."""
+        new_key, new_value = self.key_value(x)
+        key = operators.scatter(own.key, slots, new_key)
+        value = operators.scatter(own.value, slots, new_value)
+        mixed = attention(self.attention.query(x), key, value, own.bias)
         x = self.attention_norm(x + self.attention.output(mixed))
-        x = self.cross_norm(x + self.cross(x, *cross, cross_bias))
+        mixed = attention(self.cross.query(x), cross.key, cross.value, cross.bias)
+        x = self.cross_norm(x + self.cross.output(mixed))
         return self.ffn_norm(x + self.ffn(x)), key, value
 
 
+class Cache(NamedTuple):
+    """Keys and values [B,heads,length,head_dim], and the bias that hides some of them."""
+
+    key: Tensor
+    value: Tensor
+    bias: Tensor
+
+
 class TextDecoder(nn.Module):
-    """BART's decoder with the output head and the best candidates of the last token."""
+    """One step of BART's decoder, the output head, and the best candidates of each row."""
 
     def __init__(
         self,
@@ -210,6 +202,7 @@ class TextDecoder(nn.Module):
         topk: int,
     ) -> None:
         super().__init__()
+        self.heads = config.decoder_attention_heads
         self.positions = Positions(weights.at("decoder"))
         self.layers = nn.ModuleList(
             DecoderLayer(weights.at(f"decoder.layers.{i}"), config)
@@ -222,39 +215,51 @@ class TextDecoder(nn.Module):
         self,
         encoder_attention_mask: Tensor,
         inputs_embeds: Tensor,
-        beam_idx: Tensor,
+        position_ids: Tensor,
+        cache_slots: Tensor,
+        cache_mask: Tensor,
         decoder_cache: list[Tensor],
         encoder_cache: list[Tensor],
     ) -> tuple[Tensor, ...]:
-        """One step: logits [R,T,V], the top candidates, and the extended cache.
+        """One step: logits [R,1,V], the top candidates [R,K], and the cache.
+
+        The beams of a picture are the tokens of one query, so its keys are read once for all.
 
         Args:
             encoder_attention_mask: int64 [B,S].
-            inputs_embeds: [R,T,D].
-            beam_idx: int64 [R], the row of ``decoder_cache`` that each row continues.
-            decoder_cache: key and value of every layer, [Q,heads,P,head_dim].
-            encoder_cache: key and value of every layer, [B,heads,S,head_dim].
+            inputs_embeds: [R,1,D], rows ordered by picture.
+            position_ids: int64 [1], how many tokens the answers have so far.
+            cache_slots: int64 [B,beams], the slot each row's key and value go to.
+            cache_mask: bool [B,beams,C], the slots each row sees, its new one included.
+            decoder_cache: Key and value of every layer, [B,heads,C,head_dim].
+            encoder_cache: Key and value of every layer, [B,heads,S,head_dim].
         """
-        past = [tensor.index_select(0, beam_idx) for tensor in decoder_cache]
-        start, tokens = past[0].shape[2], inputs_embeds.shape[1]
-        causal = causal_bias(start, tokens)
+        batch, beams = cache_slots.shape
+        rows, _, width = inputs_embeds.shape
+        slots = slot_indices(cache_slots, self.heads)
+        hidden = torch.where(cache_mask, 0.0, LOWEST).unsqueeze(1)
         cross_bias = mask_bias(encoder_attention_mask)
-        x = self.positions(inputs_embeds, start)
+        x = self.positions.at(inputs_embeds, position_ids).reshape(batch, beams, width)
         present: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            pair = slice(2 * i, 2 * i + 2)
-            x, key, value = layer(
-                x, tuple(past[pair]), causal, tuple(encoder_cache[pair]), cross_bias
-            )
+            own = Cache(decoder_cache[2 * i], decoder_cache[2 * i + 1], hidden)
+            cross = Cache(encoder_cache[2 * i], encoder_cache[2 * i + 1], cross_bias)
+            x, key, value = layer(x, own, cross, slots)
             present += [key, value]
-        logits = self.head(x)
-        log_probs = torch.log_softmax(logits[:, -1], dim=-1)
-        best = torch.topk(log_probs, self.topk, dim=-1)
-        return (logits, best.values, best.indices, *present)
+        logits = self.head(x.reshape(rows, width))
+        best = torch.topk(torch.log_softmax(logits, dim=-1), self.topk, dim=-1)
+        return (logits.unsqueeze(1), best.values, best.indices, *present)
 
 
-def causal_bias(past: int, tokens: int) -> Tensor:
-    """Bias [T,P+T] that hides later tokens from earlier ones."""
-    query = torch.arange(tokens).unsqueeze(1) + past
-    key = torch.arange(past + tokens).unsqueeze(0)
-    return (key > query).to(torch.float32) * torch.finfo(torch.float32).min
+def slot_indices(slots: Tensor, heads: int) -> Tensor:
+    """Indices [B,heads,beams,3] of cache_slots [B,beams] in a cache [B,heads,C,head_dim]."""
+    batch, beams = slots.shape
+    shape = (batch, heads, beams)
+    return torch.stack(
+        [
+            torch.arange(batch)[:, None, None].expand(shape),
+            torch.arange(heads)[None, :, None].expand(shape),
+            slots[:, None, :].expand(shape),
+        ],
+        dim=-1,
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import onnxscript
 import torch
-from onnxscript import FLOAT
+from onnxscript import FLOAT, INT64
 from onnxscript import opset18 as op
 from onnxscript.values import Opset
 
@@ -68,10 +68,17 @@ def gelu(x: FLOAT[...]) -> FLOAT[...]:
     return contrib.Gelu(x)
 
 
+@onnxscript.script(functions)
+def scatter(cache: FLOAT[...], indices: INT64[...], updates: FLOAT[...]) -> FLOAT[...]:
+    """In place where input and output are bound to one buffer, as the runtime does."""
+    return op.ScatterND(cache, indices, updates)
+
+
 TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.florence.to_windows.default: to_windows,
     torch.ops.florence.from_windows.default: from_windows,
     torch.ops.florence.self_attention.default: self_attention,
     torch.ops.florence.gelu.default: gelu,
+    torch.ops.florence.scatter.default: scatter,
 }
 """What the tracer is given."""
