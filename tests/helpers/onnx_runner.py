@@ -1,0 +1,48 @@
+"""Runs generation cases through exported graphs on ONNX Runtime."""
+
+from pathlib import Path
+
+from helpers.parity import Case, Found
+
+from florence_onnx import graphs
+from florence_onnx.batches import Scene, encoder_inputs
+from florence_onnx.decoding import search
+from florence_onnx.sessions import Graphs, open_graphs
+from florence_onnx.steps import DecoderSteps
+from florence_onnx_export.config import ModelConfig
+from florence_onnx_export.graph_specs import build_specs
+from florence_onnx_export.tracing import trace
+
+
+class OnnxRunner:
+    """Exports each model that the cases need, once, and answers with the runtime's own parts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened: dict[tuple[str, int], Graphs] = {}
+
+    def __call__(self, case: Case) -> list[Found]:
+        model = self._graphs(case)
+        features = model.image_features(case.pixel_values())
+        height, width = case.geometry.image_size
+        scenes = [Scene(tokens, (width, height)) for tokens in features]
+        policy = case.policy()
+        mask, embeds = encoder_inputs(model, scenes, case.prompts(), policy.pad_token_id)
+        found = search(DecoderSteps(model, mask, embeds), len(scenes), policy)
+        return [[(one.token_ids, one.score) for one in request] for request in found]
+
+    def _graphs(self, case: Case) -> Graphs:
+        key = (case.geometry.name, case.model_seed)
+        if key not in self._opened:
+            folder = self._folder / f"{key[0]}-{key[1]}"
+            if not folder.exists():
+                self._export(case, folder)
+            self._opened[key] = open_graphs(folder, "fp32", ["CPUExecutionProvider"], threads=1)
+        return self._opened[key]
+
+    def _export(self, case: Case, folder: Path) -> None:
+        model = case.model()
+        config = ModelConfig.from_dict(model.config.to_dict())
+        (folder / "onnx").mkdir(parents=True)
+        for spec in build_specs(config, model.state_dict()):
+            trace(spec, folder / graphs.graph_file(spec.name, "fp32"))
