@@ -1,0 +1,1 @@
+"""Drawn scenes with exact answers to every task: numpy and Pillow only."""

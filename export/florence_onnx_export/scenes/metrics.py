@@ -1,0 +1,224 @@
+"""How right answers are: one number per task, from generated texts and the scenes' ground truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from florence_onnx.parsing import parse_answer
+from florence_onnx.results import (
+    BoxesOrPolygonsResult,
+    BoxesResult,
+    PolygonsResult,
+    QuadBoxesResult,
+)
+from florence_onnx.tasks import Task
+from florence_onnx_export.scenes.answers import Question
+from florence_onnx_export.scenes.scene import Scene, Shape
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question about a scene and what a model generated."""
+
+    scene: Scene
+    """What was drawn."""
+    question: Question
+    """What was asked."""
+    text: str
+    """The generated text, location and special tokens included."""
+
+
+def score_tasks(answers: Sequence[Answered]) -> dict[str, float]:
+    """The measure of every task asked, by the task's name.
+
+    Detection, dense captions, proposals, grounding, open vocabulary and OCR with regions: the
+    share of true boxes that a predicted one of the same label matches with an intersection over
+    union of at least 0.5, less the share that false ones would take: 2 * matched / (true +
+    predicted). OCR: edits per true character (0 is best). Segmentation: mean intersection over
+    union with the drawn shape. Captions, categories, descriptions: the share of exact answers.
+    """
+    scores = {}
+    for task in Task:
+        of_task = [answer for answer in answers if answer.question.task is task]
+        if of_task:
+            scores[task.name] = _score(task, of_task)
+    return scores
+
+
+def _score(task: Task, answers: Sequence[Answered]) -> float:
+    if task in (Task.OCR, Task.REGION_TO_OCR):
+        pairs = [(plain_text(answer), answer.question.answer) for answer in answers]
+        return character_error(pairs)
+    if task in (Task.REFERRING_EXPRESSION_SEGMENTATION, Task.REGION_TO_SEGMENTATION):
+        return float(np.mean([polygon_iou(answer) for answer in answers]))
+    if task in _BOX_TASKS:
+        matched, true, predicted = match_counts(answers)
+        return 2 * matched / max(1, true + predicted)
+    return float(np.mean([plain_text(answer) == answer.question.answer for answer in answers]))
+
+
+_BOX_TASKS = (
+    Task.OD,
+    Task.DENSE_REGION_CAPTION,
+    Task.REGION_PROPOSAL,
+    Task.CAPTION_TO_PHRASE_GROUNDING,
+    Task.OPEN_VOCABULARY_DETECTION,
+    Task.OCR_WITH_REGION,
+)
+
+
+def plain_text(answer: Answered) -> str:
+    """The generated text without special tokens."""
+    text = answer.text
+    for token in ("<s>", "</s>", "<pad>"):
+        text = text.replace(token, "")
+    return text.strip()
+
+
+def character_error(pairs: Sequence[tuple[str, str]]) -> float:
+    """Edits (Levenshtein) from (read, true) texts per true character."""
+    edits = sum(_edits(read, true) for read, true in pairs)
+    return edits / max(1, sum(len(true) for _, true in pairs))
+
+
+def match_counts(
+    answers: Sequence[Answered], threshold: float = 0.5, labelled: bool = True
+) -> tuple[int, int, int]:
+    """How many true places were found, how many there are, how many were predicted.
+
+    A predicted place counts once, for a true one whose intersection over union with it is at
+    least `threshold` and, if `labelled`, whose label it has.
+    """
+    matched = true = predicted = 0
+    for answer in answers:
+        wanted = places(answer, answer.question.answer)
+        found = places(answer, answer.text)
+        true, predicted = true + len(wanted), predicted + len(found)
+        for label, points in found:
+            rivals = [place for place in wanted if place[0] == label or not labelled]
+            best = max(rivals, key=lambda place: overlap(place[1], points), default=None)
+            if best is not None and overlap(best[1], points) >= threshold:
+                wanted.remove(best)
+                matched += 1
+    return matched, true, predicted
+
+
+def places(answer: Answered, text: str) -> list[tuple[str, Points]]:
+    """(label, corners in pixels) of everything a text locates for the answer's question."""
+    size = (answer.scene.width, answer.scene.height)
+    result = parse_answer(text, answer.question.task, size)
+    if isinstance(result, BoxesResult):
+        return [
+            (label, _corners(box)) for label, box in zip(result.labels, result.boxes, strict=True)
+        ]
+    if isinstance(result, BoxesOrPolygonsResult):
+        return [
+            (label, _corners(box))
+            for label, box in zip(result.box_labels, result.boxes, strict=True)
+        ]
+    if isinstance(result, QuadBoxesResult):
+        return [
+            (label, _pairs(quad))
+            for label, quad in zip(result.labels, result.quad_boxes, strict=True)
+        ]
+    if isinstance(result, PolygonsResult):
+        return [("", _pairs(outlines[0])) for outlines in result.polygons]
+    raise TypeError(f"{answer.question.task} locates nothing")
+
+
+def polygon_iou(answer: Answered) -> float:
+    """Intersection over union of the first answered outline and the shape as drawn."""
+    found = places(answer, answer.text)
+    if not found or len(found[0][1]) < 3:
+        return 0.0
+    shape = _shape_asked_for(answer)
+    mask = _mask(found[0][1], answer.scene)
+    truth = _mask(shape.outline, answer.scene, round_box=shape.box if _is_round(shape) else None)
+    return float((mask & truth).sum() / max(1, (mask | truth).sum()))
+
+
+def overlap(a: Points, b: Points) -> float:
+    """Intersection over union of two convex polygons."""
+    inner = _area(_clip(list(a), list(b)))
+    union = _area(a) + _area(b) - inner
+    return inner / union if union > 0 else 0.0
+
+
+def _shape_asked_for(answer: Answered) -> Shape:
+    question = answer.question
+    for shape in answer.scene.shapes:
+        if question.text == f"the {shape.label}" or question.region == shape.box:
+            return shape
+    raise ValueError(f"{question.prompt!r} is about no shape of its scene")
+
+
+def _is_round(shape: Shape) -> bool:
+    return shape.kind == "circle"
+
+
+def _mask(
+    points: Points, scene: Scene, round_box: tuple[float, float, float, float] | None = None
+) -> NDArray[np.bool_]:
+    image = Image.new("1", (scene.width, scene.height))
+    draw = ImageDraw.Draw(image)
+    if round_box is not None:
+        draw.ellipse(round_box, fill=1)
+    else:
+        draw.polygon(list(points), fill=1)
+    return np.asarray(image)
+
+
+def _corners(box: Sequence[float]) -> Points:
+    x1, y1, x2, y2 = box
+    return ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
+
+
+def _pairs(flat: Sequence[float]) -> Points:
+    return list(zip(flat[0::2], flat[1::2], strict=True))
+
+
+def _clip(subject: list[tuple[float, float]], window: Points) -> Points:
+    """The part of a polygon within a convex one (Sutherland and Hodgman)."""
+    sign = 1 if _signed_area(window) >= 0 else -1
+    for (x1, y1), (x2, y2) in zip(window, [*window[1:], window[0]], strict=True):
+        sides = [sign * ((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1)) for x, y in subject]
+        kept: list[tuple[float, float]] = []
+        for i, point in enumerate(subject):
+            before, side = sides[i - 1], sides[i]
+            if (before < 0) != (side < 0):
+                part = before / (before - side)
+                px, py = subject[i - 1]
+                kept.append((px + part * (point[0] - px), py + part * (point[1] - py)))
+            if side >= 0:
+                kept.append(point)
+        subject = kept
+        if not subject:
+            break
+    return subject
+
+
+def _signed_area(points: Points) -> float:
+    return (
+        sum(
+            x * v - u * y for (x, y), (u, v) in zip(points, [*points[1:], *points[:1]], strict=True)
+        )
+        / 2
+    )
+
+
+def _area(points: Points) -> float:
+    return abs(_signed_area(points))
+
+
+def _edits(a: str, b: str) -> int:
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        previous, row[0] = row[0], i
+        for j, other in enumerate(b, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != other))
+    return row[-1]

@@ -1,0 +1,120 @@
+"""Command line: python -m florence_onnx_export.training --config FILE --out FOLDER."""
+
+import argparse
+import json
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from florence_onnx.errors import FlorenceError, InputError
+from florence_onnx.tasks import Task
+from florence_onnx_export.checkpoint import read_checkpoint
+from florence_onnx_export.companions import write_companions
+from florence_onnx_export.reference import transformers_model
+from florence_onnx_export.scenes.answers import ask
+from florence_onnx_export.scenes.scene import sample_scene
+from florence_onnx_export.training.batches import JsonLinesSource, SceneSource
+from florence_onnx_export.training.cache import cached_pictures
+from florence_onnx_export.training.config import Recipe, load_recipe
+from florence_onnx_export.training.dense import DenseHead
+from florence_onnx_export.training.evaluation import evaluate
+from florence_onnx_export.training.folder import save_folder, save_tuned
+from florence_onnx_export.training.loop import train
+from florence_onnx_export.training.network import build_network, tied
+from florence_onnx_export.training.vocabulary import train_tokenizer
+
+_TOKENIZER_SCENES = 1000
+_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; 2 and one line on stderr for a known error."""
+    parser = argparse.ArgumentParser(prog="florence_onnx_export.training", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="JSON recipe")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for checkpoints and the model; resumes"
+    )
+    parser.add_argument("--from", dest="checkpoint", help="Florence-2 to fine-tune")
+    parser.add_argument("--data", type=Path, help="JSON lines to fine-tune on")
+    options = parser.parse_args(arguments)
+    try:
+        recipe = load_recipe(options.config)
+        if (options.checkpoint is None) != (options.data is None):
+            raise InputError("--from and --data go together: what to fine-tune, and on what")
+        if options.checkpoint is None:
+            train_from_scratch(recipe, options.out)
+        else:
+            fine_tune(recipe, options.checkpoint, options.data, options.out)
+    except FlorenceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
+    """Train on drawn scenes; the model goes to `out/model`. Returns the losses."""
+    scratch, settings = recipe.scratch, recipe.optimisation
+    if scratch is None:
+        raise InputError("training from scratch needs a configuration with a 'scratch' section")
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    tokenizer = scene_tokenizer(scratch.text_tokens)
+    network = build_network(scratch.vision, scratch.text, tokenizer)
+    network.to(_DEVICE)  # type: ignore[arg-type]
+    pictures = cached_pictures(
+        out / f"pictures-{scratch.image_size}.npy", scratch.pictures, scratch.image_size
+    )
+    losses = train(
+        network,
+        tokenizer,
+        SceneSource(scratch, pictures, settings.seed),
+        settings,
+        out,
+        head=DenseHead(scratch.text["d_model"]).to(_DEVICE),
+        dense_weight=scratch.dense_weight,
+        evaluate=partial(
+            evaluate, network, tokenizer, scratch.image_size, scratch.evaluated_scenes
+        ),
+    )
+    save_folder(network, tokenizer, scratch.image_size, scratch.grid**2 + 1, out / "model")
+    return losses
+
+
+def fine_tune(recipe: Recipe, checkpoint: str, data: Path, out: Path) -> list[float]:
+    """Train a checkpoint on own examples; the model goes to `out/model`. Returns the losses."""
+    settings = recipe.optimisation
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    start = read_checkpoint(checkpoint)
+    network = tied(transformers_model(start), start)
+    network.to(_DEVICE)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        write_companions(start, Path(folder))
+        tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        preprocessing = json.loads((Path(folder) / "preprocessor_config.json").read_text())
+    source = JsonLinesSource(
+        data, preprocessing["size"]["height"], settings.batch_size, settings.seed
+    )
+    losses = train(network, tokenizer, source, settings, out)
+    save_tuned(network, start, out / "model")
+    return losses
+
+
+def scene_tokenizer(text_tokens: int) -> Tokenizer:
+    """The tokenizer of the texts of the first training scenes."""
+    texts = []
+    for seed in range(_TOKENIZER_SCENES):
+        scene, rng = sample_scene(seed), np.random.default_rng(seed)
+        for task in Task:
+            question = ask(scene, task, rng)
+            texts += [question.prompt, question.answer]
+    return train_tokenizer(texts, text_tokens)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Batches of (picture, prompt, answer): from drawn scenes, or from JSON lines of one's own."""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from florence_onnx.errors import InputError
+from florence_onnx.prompts import build_prompt
+from florence_onnx.tasks import Task
+from florence_onnx_export.scenes.answers import ask
+from florence_onnx_export.scenes.scene import Scene, sample_scene
+from florence_onnx_export.training.cache import squashed
+from florence_onnx_export.training.config import Scratch
+from florence_onnx_export.training.dense import DenseTargets, dense_targets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures and the questions about them."""
+
+    pictures: NDArray[np.uint8]
+    """uint8 [pictures, size, size, 3]."""
+    questions: tuple[tuple[int, str, str], ...]
+    """(index of the picture, prompt, answer)."""
+    dense: tuple[DenseTargets, ...]
+    """One per picture where the scene is known; else empty."""
+
+
+class Source(Protocol):
+    """Where batches come from; the same step always gives the same batch."""
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        ...
+
+
+class SceneSource:
+    """Drawn scenes and questions about them."""
+
+    def __init__(self, scratch: Scratch, pictures: NDArray[np.uint8], seed: int) -> None:
+        """`pictures` holds those of the training scenes, by seed."""
+        self._scratch = scratch
+        self._pictures = pictures
+        self._seed = seed
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        rng = np.random.default_rng((self._seed, step))
+        stage = self._scratch.stage(step)
+        scenes: list[Scene] = []
+        while len(scenes) < stage.batch_size:
+            scene = sample_scene(int(rng.integers(len(self._pictures))))
+            if len(scene.shapes) <= stage.most_shapes:
+                scenes.append(scene)
+        names, weights = list(stage.task_weights), np.array(list(stage.task_weights.values()))
+        questions = []
+        for index, scene in enumerate(scenes if stage.questions else []):
+            odds = weights / weights.sum()
+            for name in rng.choice(names, stage.questions, replace=False, p=odds):
+                question = ask(scene, Task.parse(str(name)), rng)
+                questions.append((index, question.prompt, question.answer))
+        dense = tuple(dense_targets(scene, self._scratch.grid) for scene in scenes)
+        pictures = self._pictures[[scene.seed[1] for scene in scenes]]
+        return Batch(pictures, tuple(questions), dense)
+
+
+class JsonLinesSource:
+    """Examples from a file: {"image": path, "prompt": "<DocVQA>question", "answer": "..."}.
+
+    Paths are relative to the file's folder. A prompt may be a task's tag, followed by its text or
+    region, or anything else that is to be taken as it stands.
+    """
+
+    def __init__(self, path: Path, size: int, batch_size: int, seed: int) -> None:
+        """Read the file; pictures are opened when a batch needs them.
+
+        Raises:
+            InputError: if the file cannot be read or a line lacks one of the three fields.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines if line.strip()]
+            self._examples = [
+                (path.parent / row["image"], expand_prompt(row["prompt"]), str(row["answer"]))
+                for row in rows
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f'{path} must hold lines of {{"image": ..., "prompt": ..., "answer": ...}}: '
+                f"{error!r}"
+            ) from error
+        if not self._examples:
+            raise InputError(f"{path} holds no example")
+        self._size = size
+        self._order = _Order(len(self._examples), batch_size, seed)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        examples = [self._examples[index] for index in self._order.indices(step)]
+        pictures = []
+        for image, _, _ in examples:
+            with Image.open(image) as picture:
+                pictures.append(squashed(picture, self._size))
+        questions = tuple((i, prompt, answer) for i, (_, prompt, answer) in enumerate(examples))
+        return Batch(np.stack(pictures), questions, dense=())
+
+
+class _Order:
+    """Which items make up each step's batch: every item once, then again in another order."""
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.seed = seed
+        self._count = count
+        self._batch_size = batch_size
+        self._shuffled = lru_cache(maxsize=2)(self._shuffle)
+
+    def indices(self, step: int) -> list[int]:
+        places = range(step * self._batch_size, (step + 1) * self._batch_size)
+        return [int(self._shuffled(place // self._count)[place % self._count]) for place in places]
+
+    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng((self.seed, epoch, 7)).permutation(self._count)
+
+
+def expand_prompt(prompt: str) -> str:
+    """A prompt that begins with a task's tag as the model reads it; any other as it stands."""
+    for task in Task:
+        if prompt.startswith(task.value):
+            return build_prompt(task, prompt.removeprefix(task.value).strip() or None)
+    return prompt

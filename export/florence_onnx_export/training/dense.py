@@ -1,0 +1,159 @@
+"""An auxiliary head on the image tokens: what lies under each, and where its edges are.
+
+It exists during training only and is not part of the model. It gives every image token a target
+of its own, which teaches the vision encoder long before the decoder's answers can.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from florence_onnx.locations import to_bins
+from florence_onnx_export.scenes.scene import Box, Scene, Shape, Word
+from florence_onnx_export.scenes.shapes import BACKGROUNDS, COLOURS, OUTLINES, WORDS
+from florence_onnx_export.training.losses import location_loss
+
+_COLOURS, _KINDS = list(COLOURS), list(OUTLINES)
+_IGNORED = -100
+_CENTRAL = 0.3
+"""Cells whose centre is this near to a box's centre (in sides of it) describe that box."""
+_CLASSES = {
+    "colour": len(COLOURS),
+    "kind": len(OUTLINES),
+    "large": 2,
+    "striped": 2,
+    "word": len(WORDS),
+}
+_PLACES = {"box": 4, "quad": 8}
+_CENTRES = ("shape_centre", "word_centre")
+
+
+@dataclass(frozen=True)
+class DenseTargets:
+    """Per picture and cell of the image grid, row by row."""
+
+    centres: dict[str, NDArray[np.float32]]
+    """[cells] 1 where a shape's or a word's centre falls into the cell."""
+    classes: dict[str, NDArray[np.int64]]
+    """[cells] class of what covers the cell, -100 where nothing does."""
+    places: dict[str, NDArray[np.int64]]
+    """[cells, 4 or 8] location bins of the corners of what covers the cell, or -100."""
+    background: int
+    """Index into `BACKGROUNDS`."""
+
+
+class DenseHead(nn.Module):
+    """Two layers from an image token to everything in `DenseTargets`.
+
+    Corners are named by the model's own location embeddings, so that image tokens learn to hold
+    places in the form the decoder has to utter.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self._sizes = {**dict.fromkeys(_CENTRES, 1), **_CLASSES}
+        self.hidden = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU())
+        self.cells = nn.Linear(2 * width, sum(self._sizes.values()))
+        self.places = nn.ModuleDict(
+            {name: nn.Linear(2 * width, count * width) for name, count in _PLACES.items()}
+        )
+        self.picture = nn.Linear(width, len(BACKGROUNDS))
+
+    def loss(
+        self,
+        image_features: torch.Tensor,
+        targets: Sequence[DenseTargets],
+        locations: torch.Tensor,
+        sigma: float,
+    ) -> torch.Tensor:
+        """Sum of the mean losses of centres, classes, corners and the background.
+
+        Args:
+            image_features: [pictures, 1 + cells, width], the pooled token first.
+            targets: one per picture.
+            locations: the embeddings of the location tokens, [1000, width].
+            sigma: width of the corners' targets in bins.
+        """
+        device = image_features.device
+        hidden = self.hidden(image_features[:, 1:])
+        split = self.cells(hidden).split(list(self._sizes.values()), dim=-1)
+        outputs = dict(zip(self._sizes, split, strict=True))
+        background = torch.tensor([target.background for target in targets], device=device)
+        loss = functional.cross_entropy(self.picture(image_features[:, 0]), background)
+        for name in _CENTRES:
+            wanted = _stacked([target.centres[name] for target in targets], device)
+            loss = loss + 10 * functional.binary_cross_entropy_with_logits(
+                outputs[name][..., 0], wanted
+            )
+        for name in _CLASSES:
+            classes = _stacked([target.classes[name] for target in targets], device)
+            loss = loss + functional.cross_entropy(
+                outputs[name].flatten(0, 1), classes.flatten(), ignore_index=_IGNORED
+            )
+        for name, head in self.places.items():
+            bins = _stacked([target.places[name] for target in targets], device)
+            known = bins[..., 0] != _IGNORED
+            queries = head(hidden[known]).unflatten(-1, (_PLACES[name], -1)).flatten(0, 1)
+            log_p = (queries @ locations.T).log_softmax(dim=-1)
+            loss = loss + location_loss(log_p, bins[known].flatten(), sigma) / len(log_p)
+        return loss
+
+
+def dense_targets(scene: Scene, grid: int) -> DenseTargets:
+    """What a perfect head would say about a scene on a grid x grid of image tokens."""
+    cells = grid * grid
+    targets = DenseTargets(
+        centres={name: np.zeros(cells, np.float32) for name in _CENTRES},
+        classes={name: np.full(cells, _IGNORED, np.int64) for name in _CLASSES},
+        places={name: np.full((cells, n), _IGNORED, np.int64) for name, n in _PLACES.items()},
+        background=BACKGROUNDS.index(scene.background),
+    )
+    middles = (np.indices((grid, grid)).reshape(2, cells).T[:, ::-1] + 0.5) / grid
+    size = (scene.width, scene.height)
+    for index in scene.depth:
+        _mark_shape(targets, scene.shapes[index], middles, size)
+    for word in scene.words:
+        _mark_word(targets, word, middles, size)
+    return targets
+
+
+def _mark_shape(
+    targets: DenseTargets, shape: Shape, middles: NDArray[np.float64], size: tuple[int, int]
+) -> None:
+    centre, covered = _cells_of(shape.box, middles, size)
+    targets.centres["shape_centre"][centre] = 1
+    targets.classes["colour"][covered] = _COLOURS.index(shape.colour)
+    targets.classes["kind"][covered] = _KINDS.index(shape.kind)
+    targets.classes["large"][covered] = shape.large
+    targets.classes["striped"][covered] = shape.striped
+    targets.places["box"][covered] = to_bins(shape.box, size)
+
+
+def _mark_word(
+    targets: DenseTargets, word: Word, middles: NDArray[np.float64], size: tuple[int, int]
+) -> None:
+    centre, covered = _cells_of(word.box, middles, size)
+    targets.centres["word_centre"][centre] = 1
+    targets.classes["word"][covered] = WORDS.index(word.text)
+    targets.places["quad"][covered] = to_bins([value for xy in word.quad for value in xy], size)
+
+
+def _cells_of(
+    box: Box, middles: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[int, NDArray[np.int64]]:
+    """The cell of a box's centre, and all that describe the box."""
+    low, high = np.array(box).reshape(2, 2) / size
+    away = np.abs(middles - (low + high) / 2)
+    centre = int(away.max(axis=1).argmin())
+    covered = (away <= _CENTRAL * (high - low)).all(axis=1)
+    covered[centre] = True
+    return centre, np.flatnonzero(covered)
+
+
+def _stacked(arrays: Sequence[NDArray[np.generic]], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.stack(arrays)).to(device)

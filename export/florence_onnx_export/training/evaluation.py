@@ -1,0 +1,79 @@
+"""Ask a network about held-out scenes with transformers' own generation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import Florence2ForConditionalGeneration
+
+from florence_onnx.tasks import Task
+from florence_onnx_export.scenes.answers import ask
+from florence_onnx_export.scenes.drawing import draw
+from florence_onnx_export.scenes.metrics import Answered, score_tasks
+from florence_onnx_export.scenes.scene import sample_scene
+from florence_onnx_export.training.cache import squashed
+from florence_onnx_export.training.steps import PAD, padded, pixel_values
+
+_LONGEST = 160
+"""More tokens than any right answer has."""
+
+
+def evaluate(
+    network: Florence2ForConditionalGeneration,
+    tokenizer: Tokenizer,
+    image_size: int,
+    scenes: int,
+    beams: int = 1,
+) -> dict[str, float]:
+    """Every task's measure on the first held-out scenes, each asked every task."""
+    if scenes == 0:
+        return {}
+    answers: list[Answered] = []
+    drawn = [sample_scene(seed, "held-out") for seed in range(scenes)]
+    pictures = np.stack([squashed(draw(scene), image_size) for scene in drawn])
+    for task in Task:
+        questions = [ask(scene, task, np.random.default_rng((*scene.seed, 2))) for scene in drawn]
+        prompts = [question.prompt for question in questions]
+        texts = generate(network, tokenizer, pictures, prompts, beams)
+        answers += map(Answered, drawn, questions, texts)
+    return score_tasks(answers)
+
+
+def generate(
+    network: Florence2ForConditionalGeneration,
+    tokenizer: Tokenizer,
+    pictures: NDArray[np.uint8],
+    prompts: Sequence[str],
+    beams: int,
+) -> list[str]:
+    """One text per picture (uint8 [pictures, size, size, 3]) and prompt, special tokens kept."""
+    inputs = model_inputs(network, tokenizer, pictures, prompts)
+    with torch.inference_mode():
+        generated = network.generate(  # type: ignore[misc]
+            **inputs, num_beams=beams, do_sample=False, max_new_tokens=_LONGEST
+        )
+    rows = torch.as_tensor(generated).tolist()
+    return [tokenizer.decode(row, skip_special_tokens=False) for row in rows]
+
+
+def model_inputs(
+    network: Florence2ForConditionalGeneration,
+    tokenizer: Tokenizer,
+    pictures: NDArray[np.uint8],
+    prompts: Sequence[str],
+) -> dict[str, Any]:
+    """What the network's forward and `generate` take for pictures and a prompt each."""
+    pixels = pixel_values(pictures).to(network.device)
+    with torch.inference_mode():
+        tokens = network.get_image_features(pixels[:1]).pooler_output.shape[1]
+    image = [network.config.image_token_id] * tokens
+    ids = padded([image + tokenizer.encode(prompt).ids for prompt in prompts])
+    ids = ids.to(network.device)
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != PAD).long(),
+        "pixel_values": pixels,
+    }

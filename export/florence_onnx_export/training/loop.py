@@ -1,0 +1,136 @@
+"""The training loop: AdamW, warm-up, cosine decay, clipping, checkpoints, resuming."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import Florence2ForConditionalGeneration
+
+from florence_onnx_export.training.batches import Source
+from florence_onnx_export.training.config import Optimisation
+from florence_onnx_export.training.dense import DenseHead
+from florence_onnx_export.training.steps import AnswerLoss
+
+_LOG_EVERY = 50
+_GROUPS = 4
+
+
+def train(
+    network: Florence2ForConditionalGeneration,
+    tokenizer: Tokenizer,
+    source: Source,
+    settings: Optimisation,
+    out: Path,
+    *,
+    head: DenseHead | None = None,
+    dense_weight: float = 0.0,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+) -> list[float]:
+    """Train in place, going on from the checkpoint in `out` if there is one.
+
+    Writes `out/state.pt` (to resume from) and `out/log.jsonl` (losses, speed, metrics).
+
+    Returns:
+        The answers' loss of every step of this call.
+    """
+    parts = nn.ModuleDict({"network": network})
+    if head is not None:
+        parts["head"] = head
+    optimiser = _optimiser(parts, settings)
+    first = _resume(out / "state.pt", parts, optimiser)
+    answer_loss = AnswerLoss(network, tokenizer, _GROUPS, settings.bfloat16)
+    losses: list[float] = []
+    started, seen = time.perf_counter(), 0
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(source.batch, first)
+        for step in range(first, settings.steps):
+            batch = coming.result()
+            coming = ahead.submit(source.batch, step + 1)
+            network.train()
+            progress = decay_progress(step, settings)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, settings)
+            start, end = settings.location_sigma
+            loss, dense = answer_loss(batch, start + (end - start) * progress, head)
+            (loss + dense_weight * dense).backward()
+            norm = nn.utils.clip_grad_norm_(parts.parameters(), settings.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            seen += len(batch.pictures)
+            done = step + 1
+            if done % _LOG_EVERY == 0:
+                recent = losses[-_LOG_EVERY:]
+                speed = seen / (time.perf_counter() - started)
+                started, seen = time.perf_counter(), 0
+                _log(
+                    out,
+                    step=done,
+                    loss=sum(recent) / len(recent),
+                    dense=dense.item(),
+                    norm=norm.item(),
+                    learning_rate=learning_rate(step, settings),
+                    pictures_per_second=speed,
+                )
+            if done % settings.save_every == 0 or done == settings.steps:
+                _save(out / "state.pt", done, parts, optimiser)
+                network.eval()
+                metrics = evaluate() if evaluate is not None else {}
+                if metrics:
+                    _log(out, step=done, **metrics)
+                started, seen = time.perf_counter(), 0
+    network.eval()
+    return losses
+
+
+def decay_progress(step: int, settings: Optimisation) -> float:
+    """How far the cosine decay has come, 0 to 1."""
+    length = max(1, settings.steps - settings.hold_steps)
+    return min(max(step - settings.hold_steps, 0) / length, 1.0)
+
+
+def learning_rate(step: int, settings: Optimisation) -> float:
+    """Linear warm-up, constant until `hold_steps`, then half a cosine to zero."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * decay_progress(step, settings)))
+    return settings.learning_rate * warm * cosine
+
+
+def _optimiser(parts: nn.Module, settings: Optimisation) -> torch.optim.Optimizer:
+    matrices = [p for p in parts.parameters() if p.ndim > 1]
+    vectors = [p for p in parts.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _resume(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Load a checkpoint if there is one; the steps it has done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    parts.load_state_dict(state["parts"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def _save(path: Path, step: int, parts: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    state = {"step": step, "parts": parts.state_dict(), "optimiser": optimiser.state_dict()}
+    torch.save(state, path.with_suffix(".partial"))
+    path.with_suffix(".partial").replace(path)
+
+
+def _log(out: Path, **values: float) -> None:
+    rounded = {name: float(f"{value:.4g}") for name, value in values.items()}
+    line = json.dumps({**rounded, "step": int(values["step"])})
+    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    print(line, flush=True)

@@ -1,0 +1,92 @@
+"""A Florence-2 of any size from a configuration, with positions and locations in order."""
+
+import math
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import Florence2Config, Florence2ForConditionalGeneration
+
+from florence_onnx.locations import BINS
+from florence_onnx_export import key_maps
+from florence_onnx_export.checkpoint import Checkpoint
+from florence_onnx_export.training.vocabulary import IMAGE_TOKEN, token_id
+
+_ROW_MULTIPLE = 32
+_LOCATION_RMS = 0.04
+"""Twice what BART gives embeddings to begin with."""
+_POSITION_RMS = 0.5
+"""Near that of the vision encoder's outputs at the start; BART's 0.02 would drown in them."""
+
+
+def build_network(
+    vision: dict[str, Any], text: dict[str, Any], tokenizer: Tokenizer
+) -> Florence2ForConditionalGeneration:
+    """A Florence-2 with random weights.
+
+    Args:
+        vision: fields of transformers' Florence2VisionConfig.
+        text: fields of its BartConfig, without the vocabulary.
+        tokenizer: decides the vocabulary and the special ids.
+    """
+    rows = -(-tokenizer.get_vocab_size() // _ROW_MULTIPLE) * _ROW_MULTIPLE
+    config = Florence2Config(
+        vision_config={**vision, "projection_dim": text["d_model"]},
+        text_config={
+            **text,
+            "model_type": "bart",
+            "vocab_size": rows,
+            "bos_token_id": 0,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 2,
+            "forced_eos_token_id": 2,
+            "tie_word_embeddings": True,
+        },
+        image_token_id=token_id(tokenizer, IMAGE_TOKEN),
+        tie_word_embeddings=True,
+    )
+    network = Florence2ForConditionalGeneration(config)
+    _scale_to_width(network.model)
+    first = token_id(tokenizer, "<loc_0>")
+    with torch.no_grad():
+        weight = network.model.language_model.shared.weight
+        weight[first : first + BINS] = _LOCATION_RMS * smooth_code(BINS, weight.shape[1], BINS / 12)
+        positions = network.model.multi_modal_projector.image_position_embed
+        for axis in (positions.column_embeddings, positions.row_embeddings):
+            places, width = axis.weight.shape
+            axis.weight[:] = _POSITION_RMS * smooth_code(places, width, most_waves=2)
+    return network
+
+
+def _scale_to_width(module: nn.Module) -> None:
+    """Give every product outputs of its inputs' size; BART's 0.02 suits a width of 2,500."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.normal_(part.weight, std=part.weight[0].numel() ** -0.5)
+
+
+def tied(
+    network: Florence2ForConditionalGeneration, checkpoint: Checkpoint
+) -> Florence2ForConditionalGeneration:
+    """A checkpoint's network in which weights that are one stay one when trained."""
+    language = network.model.language_model
+    language.encoder.embed_tokens.weight = language.shared.weight
+    language.decoder.embed_tokens.weight = language.shared.weight
+    weights = checkpoint.weights
+    if weights[key_maps.HEAD] is weights[key_maps.EMBEDDING]:
+        network.lm_head.weight = language.shared.weight
+        network.config.tie_word_embeddings = True
+    return network
+
+
+def smooth_code(places: int, width: int, most_waves: float) -> torch.Tensor:
+    """A code of places on an axis in which near ones are alike, float32 [places, width], rms 1.
+
+    Sines and cosines from half a wave over the axis to `most_waves`. A head tied to such an
+    embedding can name a neighbourhood before it can name a bin.
+    """
+    waves = torch.logspace(math.log10(0.5), math.log10(most_waves), width // 2)
+    phase = 2 * math.pi * waves * (torch.arange(places)[:, None] + 0.5) / places
+    return torch.cat([phase.sin(), phase.cos()], dim=1) * math.sqrt(2)

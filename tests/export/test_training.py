@@ -1,0 +1,242 @@
+"""The training recipe: its parts, and short runs that have to learn something."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional
+
+from florence_onnx.errors import InputError, TaskError
+from florence_onnx.tasks import Task
+from florence_onnx_export.scenes.drawing import draw
+from florence_onnx_export.scenes.scene import sample_scene
+from florence_onnx_export.training.__main__ import (
+    fine_tune,
+    main,
+    scene_tokenizer,
+    train_from_scratch,
+)
+from florence_onnx_export.training.batches import JsonLinesSource, expand_prompt
+from florence_onnx_export.training.config import Optimisation, Recipe, Scratch, Stage, load_recipe
+from florence_onnx_export.training.dense import dense_targets
+from florence_onnx_export.training.loop import decay_progress, learning_rate
+from florence_onnx_export.training.losses import token_loss
+from florence_onnx_export.training.network import smooth_code
+
+RECIPE = Path(__file__).parents[2] / "export/florence_onnx_export/training/demo.json"
+
+_TASKS = {"<OD>": 2.0, "<CAPTION>": 1.0, "<REGION_TO_CATEGORY>": 1.0, "<OCR>": 1.0}
+TINY = Recipe(
+    Optimisation(
+        seed=3,
+        steps=60,
+        learning_rate=2e-3,
+        warmup_steps=5,
+        hold_steps=40,
+        location_sigma=(20.0, 10.0),
+        save_every=1000,
+    ),
+    Scratch(
+        image_size=64,
+        text_tokens=450,
+        vision={
+            "embed_dim": [16, 32, 32, 64],
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 2, 2, 4],
+            "num_groups": [1, 2, 2, 4],
+            "patch_stride": [4, 2, 2, 1],
+            "window_size": 4,
+            "drop_path_rate": 0.0,
+            "max_position_embeddings": 4,
+            "max_temporal_embeddings": 4,
+        },
+        text={
+            "d_model": 64,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 128,
+            "decoder_ffn_dim": 128,
+            "max_position_embeddings": 256,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "activation_dropout": 0.0,
+        },
+        pictures=40,
+        dense_weight=0.5,
+        evaluated_scenes=0,
+        stages=(
+            Stage(0, 8, 2, 3, {**_TASKS, "<OCR>": 0.5}),
+            Stage(40, 8, 6, 3, _TASKS),
+        ),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
+    """A run from scratch, and its losses."""
+    out = tmp_path_factory.mktemp("scratch")
+    return out, train_from_scratch(TINY, out)
+
+
+def test_a_short_run_lowers_its_loss(trained: tuple[Path, list[float]]) -> None:
+    _, losses = trained
+    assert len(losses) == 60
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_a_run_leaves_a_complete_folder(trained: tuple[Path, list[float]]) -> None:
+    folder = trained[0] / "model"
+    config = json.loads((folder / "config.json").read_text())
+    policy = json.loads((folder / "generation_config.json").read_text())
+    size = json.loads((folder / "preprocessor_config.json").read_text())["size"]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert (folder / "model.safetensors").is_file()
+    assert size == {"height": 64, "width": 64}
+    assert policy["num_beams"] == 3 and policy["decoder_start_token_id"] == 2
+    assert config["text_config"]["vocab_size"] > tokenizer.token_to_id("<image>")
+
+
+def test_a_run_stopped_halfway_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    short = replace(TINY, optimisation=replace(TINY.optimisation, steps=6, save_every=3))
+    straight = train_from_scratch(short, tmp_path / "straight")
+    half = replace(short, optimisation=replace(short.optimisation, steps=3))
+    # The schedule of a run of three steps would differ: stop it by the number of steps alone.
+    first = train_from_scratch(half, tmp_path / "halves")
+    second = train_from_scratch(short, tmp_path / "halves")
+    assert first + second == pytest.approx(straight, rel=1e-5)
+    states = [torch.load(tmp_path / run / "state.pt") for run in ("straight", "halves")]
+    for name, tensor in states[0]["parts"].items():
+        torch.testing.assert_close(tensor, states[1]["parts"][name])
+
+
+def test_fine_tuning_learns_own_examples(trained: tuple[Path, list[float]], tmp_path: Path) -> None:
+    rows = []
+    for seed in range(4):
+        draw(sample_scene(seed)).save(tmp_path / f"{seed}.png")
+        for prompt, answer in (("<DocVQA>What is it?", "EXIT"), ("<DocVQA>And then?", "STOP")):
+            rows.append({"image": f"{seed}.png", "prompt": prompt, "answer": answer})
+    data = tmp_path / "train.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    settings = Optimisation(
+        steps=60, batch_size=8, learning_rate=2e-3, warmup_steps=5, hold_steps=30
+    )
+    losses = fine_tune(Recipe(settings, None), str(trained[0] / "model"), data, tmp_path / "out")
+    assert losses[-1] < 0.1 * losses[0]
+    untouched = replace(settings, steps=1, learning_rate=0.0)
+    tuned = str(tmp_path / "out" / "model")
+    again = fine_tune(Recipe(untouched, None), tuned, data, tmp_path / "again")
+    assert again[0] == pytest.approx(losses[-1], rel=0.1, abs=0.01)
+
+
+def test_own_examples_are_read_in_every_form_of_prompt(tmp_path: Path) -> None:
+    assert expand_prompt("<OD>") == Task.OD.prompt
+    assert expand_prompt("<DocVQA>What?") == "<DocVQA>What?"
+    region = "<loc_1><loc_2><loc_30><loc_40>"
+    assert expand_prompt(f"<REGION_TO_OCR>{region}") == f"What text is in the region {region}?"
+    with pytest.raises(TaskError, match="needs text="):
+        expand_prompt("<OPEN_VOCABULARY_DETECTION>")
+    data = tmp_path / "bad.jsonl"
+    data.write_text('{"image": "a.png", "prompt": "<OD>"}\n')
+    with pytest.raises(InputError, match="'answer'"):
+        JsonLinesSource(data, 64, 2, 0)
+
+
+def test_command_line_reports_known_errors_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "recipe.json"
+    config.write_text('{"optimisation": {"stepz": 3}}')
+    assert main(["--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    assert "stepz" in capsys.readouterr().err
+    config.write_text("{}")
+    assert main(["--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    assert "scratch" in capsys.readouterr().err
+
+
+def test_the_committed_recipe_is_complete() -> None:
+    recipe = load_recipe(RECIPE)
+    assert recipe.scratch is not None
+    last = recipe.scratch.stage(10**6)
+    assert last is recipe.scratch.stages[-1] and recipe.scratch.stage(0).first_step == 0
+    assert set(last.task_weights) == {task.value for task in Task} and last.most_shapes == 6
+    assert recipe.scratch.grid == recipe.scratch.vision["window_size"]
+
+
+def test_location_targets_prefer_near_misses() -> None:
+    first, right = 10, 500
+    targets = torch.tensor([first + right])
+
+    def loss_at(bin_: int, sigma: float) -> float:
+        logits = torch.zeros(1, first + 1000)
+        logits[0, first + bin_] = 10.0
+        return token_loss(logits, targets, first, sigma).item()
+
+    assert loss_at(500, 8) < loss_at(504, 8) < loss_at(520, 8)
+    assert loss_at(520, 8) == pytest.approx(loss_at(900, 8), rel=0.05)
+    assert loss_at(504, 0) == pytest.approx(loss_at(900, 0))
+
+
+def test_token_loss_is_least_at_its_targets() -> None:
+    targets = torch.tensor([3, 110])
+    logits = torch.full((2, 1010), -30.0)
+    logits[0, 3] = 30.0
+    wanted = (-0.5 * ((torch.arange(1000.0) - 100) / 4) ** 2).log_softmax(0)
+    logits[1, 10:] = wanted
+    assert token_loss(logits, targets, 10, 4.0).item() == pytest.approx(0, abs=1e-4)
+    text_only = token_loss(logits[:1], targets[:1], 10, 4.0)
+    assert text_only.item() == pytest.approx(
+        functional.cross_entropy(logits[:1], targets[:1]).item()
+    )
+
+
+def test_smooth_code_knows_neighbours() -> None:
+    code = smooth_code(1000, 64, most_waves=80)
+    likeness = functional.normalize(code) @ functional.normalize(code[500:501]).T
+    assert likeness[500] == pytest.approx(1) and likeness[503] > likeness[510] > likeness[700]
+    assert int(likeness.argmax()) == 500
+
+
+def test_dense_targets_mark_the_cells_of_things() -> None:
+    scene = sample_scene(0)
+    targets = dense_targets(scene, 8)
+    assert targets.centres["shape_centre"].sum() == len(scene.shapes)
+    assert targets.centres["word_centre"].sum() == len(scene.words)
+    for shape in scene.shapes:
+        x1, y1, x2, y2 = shape.box
+        cell = int((y1 + y2) / 2 / scene.height * 8) * 8 + int((x1 + x2) / 2 / scene.width * 8)
+        corners = targets.places["box"][cell]
+        assert np.abs(corners / 1000 - np.array(shape.box) / np.tile((scene.width, scene.height), 2)
+                      ).max() < 0.002  # fmt: skip
+
+
+def test_schedule_warms_up_holds_and_decays_to_zero() -> None:
+    settings = Optimisation(steps=100, warmup_steps=10, hold_steps=50, learning_rate=1.0)
+    rates = [learning_rate(step, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[10] == rates[50] == 1.0
+    assert rates[75] == pytest.approx(0.5) and rates[100] == pytest.approx(0)
+    assert decay_progress(20, settings) == 0 and decay_progress(200, settings) == 1
+
+
+def test_the_tokenizer_keeps_prompts_short() -> None:
+    tokenizer = scene_tokenizer(600)
+    assert [tokenizer.token_to_id(token) for token in ("<s>", "<pad>", "</s>", "<unk>")] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    first = tokenizer.token_to_id("<loc_0>")
+    assert tokenizer.token_to_id("<loc_999>") == first + 999
+    assert tokenizer.token_to_id("<sep>") == first + 1010
+    for task in Task:
+        prompt = task.prompt.format(input="red circle")
+        encoded = tokenizer.encode(prompt)
+        assert tokenizer.decode(encoded.ids) == prompt
+        assert len(encoded.ids) <= len(prompt.split()) + 8
