@@ -1,6 +1,5 @@
 """The decoder as a step() callable, with its cache kept where the provider keeps it."""
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,8 +83,9 @@ class DecoderSteps:
         step.bind_cpu_input("position_ids", self._position)
         step.bind_cpu_input("cache_slots", slots)
         step.bind_cpu_input("cache_mask", self._seen)
-        for name, device in (("topk_log_probs", "cpu"), ("topk_ids", "cpu"), ("logits", None)):
-            step.bind_output(name, device or self._model.device)
+        step.bind_output("topk_log_probs", "cpu")
+        step.bind_output("topk_ids", "cpu")
+        self._bind_output(step, "logits")
         self._model.decoder.run_with_iobinding(step)
         self._position = self._position + 1
         outputs = dict(zip(self._outputs, step.get_outputs(), strict=True))
@@ -107,7 +107,7 @@ class DecoderSteps:
         binding.bind_cpu_input("attention_mask", self._mask)
         binding.bind_cpu_input("inputs_embeds", inputs_embeds)
         for name in graphs.cache_names("present", "encoder", self._model.layers):
-            binding.bind_output(name, self._model.device)
+            self._bind_output(binding, name)
         self._model.encoder.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
@@ -118,16 +118,22 @@ class DecoderSteps:
         # Zeros, because what lies in unseen slots is multiplied by zero and must not be NaN.
         zeros = np.zeros((batch, heads, FIRST_CAPACITY, head_dim), dtype=np.float32)
         return [
-            ort.OrtValue.ortvalue_from_numpy(zeros.copy(), self._model.device, 0)
+            ort.OrtValue.ortvalue_from_numpy(
+                zeros.copy(), self._model.device, self._model.device_id
+            )
             for _ in self._cross
         ]
 
     def _embed_tokens(self, token_ids: Ids) -> "ort.OrtValue":
         self._embed.bind_cpu_input("input_ids", token_ids[:, None])
-        self._embed.bind_output("inputs_embeds", self._model.device)
+        self._bind_output(self._embed, "inputs_embeds")
         self._model.embed_tokens.run_with_iobinding(self._embed)
         value: ort.OrtValue = self._embed.get_outputs()[0]
         return value
+
+    def _bind_output(self, binding: "ort.IOBinding", name: str) -> None:
+        """Leaves an output where the graphs run."""
+        binding.bind_output(name, self._model.device, self._model.device_id)
 
     def _bind_caches(self) -> None:
         """Binds what stays where it is from step to step; past and present share a buffer."""
@@ -171,14 +177,19 @@ class DecoderSteps:
         """Takes ``indices`` of an axis of every value, where the provider keeps them."""
         import onnxruntime as ort
 
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1  # Starting threads would take longer than copying.
+        decoder = self._model.decoder
+        settings = decoder.get_provider_options()
         session = ort.InferenceSession(
             gather_graph(len(values), rank=4, axis=axis),
-            providers=self._model.decoder.get_providers(),
+            options,
+            providers=[(name, settings[name]) for name in decoder.get_providers()],
         )
         binding = session.io_binding()
         binding.bind_cpu_input("indices", indices)
         for i, value in enumerate(values):
             binding.bind_ortvalue_input(f"data_{i}", value)
-            binding.bind_output(f"out_{i}", self._model.device)
+            self._bind_output(binding, f"out_{i}")
         session.run_with_iobinding(binding)
         return list(binding.get_outputs())

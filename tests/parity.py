@@ -20,6 +20,7 @@ def main() -> int:
     arguments = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "export"), str(ROOT / "tests")]
     import torch
+
     from helpers.onnx_runner import OnnxRunner
     from helpers.parity import cases, compare
 

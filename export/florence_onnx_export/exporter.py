@@ -77,7 +77,8 @@ def export(
 
 def _check_replaceable(out: Path, source: str | Path) -> None:
     """Keeps ``force`` from deleting the checkpoint or anything else that no export has written."""
-    if out.is_dir() and out.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
+    checkpoint = Path(source).resolve()
+    if checkpoint.exists() and out.resolve() in (checkpoint, *checkpoint.parents):
         raise OutputExistsError(f"{out} holds the checkpoint itself; choose another folder")
     if out.exists() and not ((out / "onnx").is_dir() or (out.is_dir() and not any(out.iterdir()))):
         raise OutputExistsError(

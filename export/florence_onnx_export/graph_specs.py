@@ -89,7 +89,9 @@ def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Genera
     if name == "position_ids":
         return torch.tensor([sizes.slots - sizes.beams])
     if name == "cache_slots":
-        return torch.stack([torch.randperm(sizes.slots, generator=generator)[: shape[1]]] * shape[0])
+        return torch.stack(
+            [torch.randperm(sizes.slots, generator=generator)[: shape[1]]] * shape[0]
+        )
     if name == "cache_mask":
         return torch.rand(shape, generator=generator) < 0.5
     if name == "input_ids":

@@ -48,7 +48,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
             f"{folder}: the tokenizer's ids go up to {highest}, but the token embedding has "
             f"{rows} rows; tokenizer and weights are of different models"
         )
-    tokenizer.save(str(out))
+    out.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     try:
         return RuntimeTokenizer(tokenizer, f"the tokenizer in {folder}")
     except TokenizerError as error:

@@ -38,7 +38,7 @@ def trace(spec: GraphSpec, path: Path) -> None:
     if program is None:
         raise RuntimeError(f"torch.onnx.export returned nothing for {spec.name}")
     model = program.model_proto
-    _strip_traces(model)
+    _strip_traces(model.graph)
     for value, axes in zip(
         [*model.graph.input, *model.graph.output],
         [*spec.inputs.values(), *spec.outputs.values()],
@@ -52,16 +52,16 @@ def _dynamic(axes: Axes) -> dict[int, object]:
     return {i: Dim.DYNAMIC for i, axis in enumerate(axes) if isinstance(axis, str)}
 
 
-def _strip_traces(model: onnx.ModelProto) -> None:
+def _strip_traces(graph: onnx.GraphProto) -> None:
     """Drops what the tracer noted about source files; it differs from machine to machine."""
-    model.graph.ClearField("metadata_props")
-    model.graph.doc_string = ""
-    for node in model.graph.node:
-        node.ClearField("metadata_props")
-        node.doc_string = ""
-    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
-        value.ClearField("metadata_props")
-    model.graph.ClearField("value_info")
+    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):  # a branch of an If
+                _strip_traces(attribute.g)
 
 
 def _name_axes(value: onnx.ValueInfoProto, axes: Axes) -> None:

@@ -6,6 +6,8 @@ import importlib.util
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from florence_onnx import graphs
@@ -49,17 +51,26 @@ def execute(arguments: argparse.Namespace) -> int:
     def progress(message: str) -> None:
         print(f"[{time.perf_counter() - start:6.1f} s] {message}", file=sys.stderr, flush=True)
 
-    # A plain kill is an exception then, and the half-written folder is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    exporter = importlib.import_module("florence_onnx_export.exporter")
-    report = exporter.export(
-        arguments.checkpoint,
-        arguments.out,
-        precisions=[arguments.precision],
-        force=arguments.force,
-        progress=progress,
-    )
+    with _exit_on_termination():
+        exporter = importlib.import_module("florence_onnx_export.exporter")
+        report = exporter.export(
+            arguments.checkpoint,
+            arguments.out,
+            precisions=[arguments.precision],
+            force=arguments.force,
+            progress=progress,
+        )
     worst = max(check["max_rel_diff"] for check in report["graphs_against_pytorch"])
     size = sum(report["bytes"].values()) / 1e6
     print(f"{arguments.out}: {size:.0f} MB, at most {worst:.1e} from PyTorch (relative)")
     return 0
+
+
+@contextmanager
+def _exit_on_termination() -> Iterator[None]:
+    """Turns a plain kill into an exception, so that the half-written folder is removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

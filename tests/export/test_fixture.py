@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from fixtures.make_tiny import TINY, make_tiny
 from onnx import numpy_helper
 
+from fixtures.make_tiny import TINY, make_tiny
 from florence_onnx import graphs
 
 

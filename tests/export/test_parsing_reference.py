@@ -87,7 +87,7 @@ def test_integers_for_every_bin(reference: Any) -> None:
 
 
 def test_quantised_pixels(reference: Any) -> None:
-    rng = random.Random(1)  # noqa: S311
+    rng = random.Random(1)
     for _ in range(300):
         size = rng.randint(1, 5000), rng.randint(1, 5000)
         points = [
@@ -139,7 +139,7 @@ def random_text(rng: random.Random) -> str:
 
 
 def test_parsing_of_random_texts(reference: Any) -> None:
-    rng = random.Random(20240615)  # noqa: S311
+    rng = random.Random(20240615)
     filled: Counter[AnswerKind] = Counter()
     for _ in range(TEXTS):
         text = random_text(rng)

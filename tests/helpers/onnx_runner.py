@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from helpers.parity import Case, Found
-
 from florence_onnx import graphs
 from florence_onnx.batches import Scene, encoder_inputs
 from florence_onnx.decoding import search
@@ -12,6 +10,7 @@ from florence_onnx.steps import DecoderSteps
 from florence_onnx_export.config import ModelConfig
 from florence_onnx_export.graph_specs import build_specs
 from florence_onnx_export.tracing import trace
+from helpers.parity import Case, Found
 
 
 class OnnxRunner:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import florence_onnx
-from florence_onnx import Florence2, Task
+from florence_onnx import Florence2, Task, graphs
 from florence_onnx.model import Request
 from florence_onnx.tasks import InputKind
 
@@ -75,6 +75,49 @@ def varied_end(model: Florence2, requests: Sequence[Request], **generation: Any)
         return len({len(result.token_ids) for result in results})
 
     return generation | {"eos_token_id": max(tokens, key=lengths)}
+
+
+def plain_logits(
+    model: Florence2,
+    attention_mask: npt.NDArray[np.int64],
+    inputs_embeds: npt.NDArray[np.float32],
+    token_ids: Sequence[int],
+) -> npt.NDArray[np.float32]:
+    """Logits [T,V] after each token of one request [1,S], its cache being arrays of numpy.
+
+    Token i lies in slot i and sees the slots up to its own; nothing is bound, shared or dropped.
+    """
+    opened = model.graphs
+    names = list(graphs.cache_names("present", "encoder", opened.layers))
+    given = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+    feeds = dict(
+        zip(
+            graphs.cache_names("past_key_values", "encoder", opened.layers),
+            opened.encoder.run(names, given),
+            strict=True,
+        )
+    )
+    _, heads, _, head_dim = next(iter(feeds.values())).shape
+    past = list(graphs.cache_names("past_key_values", "decoder", opened.layers))
+    outputs = ["logits", *graphs.cache_names("present", "decoder", opened.layers)]
+    length = len(token_ids)
+    cache = [np.zeros((1, heads, length, head_dim), np.float32) for _ in past]
+    logits = []
+    for position, token in enumerate(token_ids):
+        found, *cache = opened.decoder.run(
+            outputs,
+            {
+                **feeds,
+                **dict(zip(past, cache, strict=True)),
+                "encoder_attention_mask": attention_mask,
+                "inputs_embeds": opened.embed(np.array([[token]])),
+                "position_ids": np.array([position]),
+                "cache_slots": np.array([[position]]),
+                "cache_mask": (np.arange(length) <= position)[None, None],
+            },
+        )
+        logits.append(found[0, 0])
+    return np.array(logits)
 
 
 class Counted:

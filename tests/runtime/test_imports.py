@@ -1,0 +1,96 @@
+"""What is public, and what importing and answering need to have installed."""
+
+import json
+import pkgutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import florence_onnx
+from helpers.tiny import TINY, run_python
+
+BANNED = ("torch", "transformers", "onnx", "onnxscript", "optimum", "florence_onnx_export", "PIL")
+
+BAN = """
+import sys
+
+class Ban:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BANNED:
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, Ban())
+"""
+
+WALK_AND_ANSWER = """
+import importlib, json, pkgutil
+import numpy as np
+import florence_onnx
+
+names = [m.name for m in pkgutil.walk_packages(florence_onnx.__path__, "florence_onnx.")]
+for name in names:
+    importlib.import_module(name)
+model = florence_onnx.Florence2.load(sys.argv[1])
+image = np.arange(30 * 40 * 3, dtype=np.uint32).astype(np.uint8).reshape(30, 40, 3)
+result = model(image, "od", max_new_tokens=12)
+loaded = sorted({name.partition(".")[0] for name in sys.modules})
+print(json.dumps({"modules": names, "text": result.text, "loaded": loaded}))
+"""
+
+IMPORT = """
+import json, sys
+import florence_onnx
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def output(result: "subprocess.CompletedProcess[str]") -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_public_names() -> None:
+    assert florence_onnx.__all__ == [
+        "BoxesOrPolygonsResult",
+        "BoxesResult",
+        "Florence2",
+        "FlorenceError",
+        "GenerationPolicy",
+        "PolygonsResult",
+        "QuadBoxesResult",
+        "Result",
+        "Scene",
+        "Task",
+        "TextResult",
+        "parse_answer",
+    ]
+    for name in florence_onnx.__all__:
+        assert getattr(florence_onnx, name).__doc__
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (Path(florence_onnx.__file__).parent / "py.typed").is_file()
+
+
+def test_every_module_and_an_answer_without_torch_and_pillow() -> None:
+    program = f"BANNED = {BANNED!r}\n{BAN}{WALK_AND_ANSWER}"
+    found = json.loads(output(run_python("-c", program, str(TINY))))
+    expected = [m.name for m in pkgutil.walk_packages(florence_onnx.__path__, "florence_onnx.")]
+    assert found["modules"] == expected
+    assert {"florence_onnx.cli", "florence_onnx.commands.export"} < set(expected)
+    assert found["text"].startswith("</s><s>")
+    assert not set(BANNED) & set(found["loaded"])
+
+
+@pytest.mark.parametrize("name", BANNED)
+def test_the_ban_bans(name: str) -> None:
+    result = run_python("-c", f"BANNED = {BANNED!r}\n{BAN}\nimport {name}")
+    assert f"AssertionError: {name} is imported" in result.stderr
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    heavy = {"onnxruntime", "tokenizers", "PIL", "huggingface_hub", "tqdm", *BANNED}
+    loaded = set(json.loads(output(run_python("-c", IMPORT))))
+    assert not heavy & loaded
+    assert {"florence_onnx", "numpy"} <= loaded

@@ -1,0 +1,475 @@
+"""Whole requests on the tiny model: what is answered, what is run, and what is refused."""
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import pytest
+import tokenizers
+from PIL import Image
+
+from florence_onnx import Florence2, GenerationPolicy, Scene, Task, TextResult, parse_answer
+from florence_onnx.batches import encoder_inputs
+from florence_onnx.errors import (
+    GenerationError,
+    ImageError,
+    InputError,
+    RegionError,
+    TaskError,
+    TokenizerError,
+)
+from florence_onnx.locations import to_bins, to_text
+from florence_onnx.steps import DecoderSteps
+from florence_onnx.tasks import InputKind
+from florence_onnx.tokenizer import LOCATION_TOKENS
+from helpers.tiny import (
+    REGION,
+    TEXT,
+    TINY,
+    copy_tiny,
+    counted,
+    input_of,
+    mixed_requests,
+    picture,
+    plain_logits,
+    varied_end,
+)
+
+SHORT = {"max_new_tokens": 12}
+
+
+@pytest.fixture(scope="module")
+def model() -> Florence2:
+    return Florence2.load(TINY, threads=1)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, list[int]]]]:
+    """Rows and requests of every call of the decoder."""
+    calls: list[tuple[int, list[int]]] = []
+    run = DecoderSteps.__call__
+
+    def noted(self: DecoderSteps, token_ids: Any, rows: Any, requests: Any) -> Any:
+        calls.append((len(token_ids), requests.tolist()))
+        return run(self, token_ids, rows, requests)
+
+    monkeypatch.setattr(DecoderSteps, "__call__", noted)
+    yield calls
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("task", Task)
+def test_every_task_is_answered_as_its_text_is_parsed(model: Florence2, task: Task) -> None:
+    given = input_of(task)
+    name = "region" if task.input_kind is InputKind.REGION else "text"
+    result = model(picture(1, 40, 60), task, **{name: given}, **SHORT)  # type: ignore[arg-type]
+    assert result == parse_answer(
+        result.text, task, (60, 40), token_ids=result.token_ids, score=result.score
+    )
+    assert result.to_dict().keys() == {task.value}
+
+
+@pytest.mark.parametrize("spelling", ["od", "OD", "<OD>", Task.OD])
+def test_a_task_by_any_name(model: Florence2, spelling: Task | str) -> None:
+    assert model(picture(1), spelling, **SHORT) == model(picture(1), Task.OD, **SHORT)
+
+
+def test_a_prompt_of_a_fine_tune_passes_through(model: Florence2) -> None:
+    prompt = "<DocVQA>What is the date?"
+    result = model(picture(1), prompt, **SHORT)
+    assert isinstance(result, TextResult)
+    assert result.task == prompt
+    assert result.to_dict() == {prompt: result.answer}
+    assert result.token_ids != model(picture(1), "<DocVQA>Who signed?", **SHORT).token_ids
+
+
+def test_token_ids_decode_to_the_text(model: Florence2) -> None:
+    decoder = tokenizers.Tokenizer.from_file(str(TINY / "tokenizer.json"))
+    for result in model.run(mixed_requests(), **SHORT):
+        assert decoder.decode(list(result.token_ids), skip_special_tokens=False) == result.text
+        assert result.token_ids[:2] == (2, 0), "the start token and the forced first one"
+        assert len(result.token_ids) <= 13
+
+
+def test_a_region_as_box_and_as_tokens(model: Florence2) -> None:
+    image = picture(1, 40, 60)
+    tokens = to_text(to_bins(REGION, (60, 40)))
+    answers = [
+        model(image, Task.REGION_TO_CATEGORY, region=REGION, **SHORT),
+        model(image, Task.REGION_TO_CATEGORY, region=tokens, **SHORT),
+        model(image, Task.REGION_TO_CATEGORY, tokens, **SHORT),
+        model(image, Task.REGION_TO_CATEGORY, region=np.array(REGION), **SHORT),
+        *model.run([(image, Task.REGION_TO_CATEGORY, REGION)], **SHORT),
+    ]
+    assert all(answer == answers[0] for answer in answers)
+    other = model(image, Task.REGION_TO_CATEGORY, region=(0, 0, 60, 40), **SHORT)
+    assert other.score != answers[0].score
+
+
+def test_every_form_of_a_picture(model: Florence2, tmp_path: Path) -> None:
+    pixels = picture(5, 30, 44)
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    expected = model(pixels, "caption", **SHORT)
+    opaque = np.concatenate([pixels, np.full((30, 44, 1), 255, np.uint8)], axis=2)
+    for image in (path, str(path), stream.getvalue(), Image.fromarray(pixels), opaque):
+        assert model(image, "caption", **SHORT) == expected
+    grey = pixels[:, :, 0]
+    assert model(grey, "caption", **SHORT) == model(
+        grey[:, :, None].repeat(3, axis=2), "caption", **SHORT
+    )
+
+
+# How it is searched
+
+
+def logits_of(model: Florence2, scene: Scene, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Logits [T,V] after every token of an answer to `Task.OD`, searched by no one."""
+    prompt = model.companions.tokenizer.encode(Task.OD.prompt)
+    return plain_logits(model, *encoder_inputs(model.graphs, [scene], [prompt], 1), ids)
+
+
+FREE = {"no_repeat_ngram_size": 0, "forced_bos_token_id": None, "forced_eos_token_id": None}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_greedy_takes_the_best_token_every_time(model: Florence2, seed: int) -> None:
+    """150 tokens make the cache grow twice."""
+    scene = model.encode(picture(seed))
+    result = model(scene, Task.OD, num_beams=1, max_new_tokens=150, **FREE)
+    best = logits_of(model, scene, result.token_ids[:-1]).argmax(axis=1)
+    assert list(result.token_ids[1:]) == best.tolist()
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 5, 40])
+def test_the_score_is_the_mean_log_probability(model: Florence2, beams: int) -> None:
+    """40 beams ask for more candidates than the graph returns, and use up the first cache."""
+    scene = model.encode(picture(2))
+    best = model(
+        scene, Task.OD, num_beams=beams, num_return_sequences=beams, max_new_tokens=15, **FREE
+    )
+    for result in (best, *best.alternatives):
+        ids = list(result.token_ids)
+        logits = logits_of(model, scene, ids[:-1]).astype(np.float64)
+        log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        total = log_probs[np.arange(len(ids) - 1), ids[1:]].sum()
+        # 15 float32 log-probabilities of about 5, each right to a few 1e-6.
+        assert result.score == pytest.approx(total / (len(ids) - 1), abs=2e-5)
+
+
+def test_several_sequences_come_back_best_first(model: Florence2) -> None:
+    request = (picture(3), Task.OD)
+    one = model(*request, num_beams=4, **SHORT)
+    several = model(*request, num_beams=4, num_return_sequences=3, **SHORT)
+    assert one.alternatives == ()
+    assert replace(several, alternatives=()) == one
+    assert len(several.alternatives) == 2
+    answers = [several, *several.alternatives]
+    assert [a.score for a in answers] == sorted((a.score for a in answers), reverse=True)
+    assert len({a.token_ids for a in answers}) == 3
+
+
+def test_the_policy_is_the_checkpoints_unless_overridden(model: Florence2) -> None:
+    assert isinstance(model.policy, GenerationPolicy)
+    image = picture(4)
+    default = model(image, "od", **SHORT)
+    assert default == model(image, "od", num_beams=3, no_repeat_ngram_size=3, **SHORT)
+    assert default.token_ids[-1] == 2, "forced at the last place"
+    free = model(image, "od", num_beams=1, **FREE, **SHORT)
+    assert free.token_ids[1] != 0, "nothing is forced"
+    longer = model(image, "od", max_new_tokens=30)
+    assert len(longer.token_ids) == 31
+    assert model(image, "od", **SHORT) == default, "a call leaves no trace"
+
+
+# What is run, and how often
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_batches_answer_as_one_by_one(model: Florence2, beams: int) -> None:
+    requests = mixed_requests()
+    scene = model.encode(requests[1][0])
+    requests[1] = (scene, *requests[1][1:])
+    requests[5] = (scene, *requests[5][1:])
+    ends = varied_end(model, requests, num_beams=beams, max_new_tokens=40)
+    alone = [result for request in requests for result in model.run([request], **ends)]
+    assert len({len(result.token_ids) for result in alone}) > 3, "the answers are of one length"
+    for batch_size in (1, 5, 8, 100):
+        together = model.run(requests, batch_size=batch_size, **ends)
+        for ours, theirs in zip(together, alone, strict=True):
+            assert ours.token_ids == theirs.token_ids
+            assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+            assert ours.to_dict() == theirs.to_dict()
+
+
+def test_a_picture_is_encoded_once(model: Florence2, tmp_path: Path) -> None:
+    model = counted(model)
+    vision = model.graphs.vision_encoder
+    image, other = picture(1), picture(2)
+    path = tmp_path / "picture.png"
+    Image.fromarray(image).save(path)
+    model.run([(image, "od", None), (other, "od", None), (image, "ocr", None)], **SHORT)
+    assert vision.calls == 2
+    model.run([(image, "od", None)] * 3, batch_size=1, **SHORT)
+    assert vision.calls == 3
+    model.run([(str(path), "od", None), (str(tmp_path) + "/picture.png", "ocr", None)], **SHORT)
+    assert vision.calls == 4
+    scene = model.encode(image)
+    assert vision.calls == 5
+    assert model(scene, "caption", **SHORT) == model(image, "caption", **SHORT)
+    assert vision.calls == 6
+    model.run([(scene, "caption", None), (scene, "od", None)], **SHORT)
+    assert vision.calls == 6
+
+
+def test_five_tasks_on_a_scene_are_decoded_together(model: Florence2) -> None:
+    model = counted(model)
+    scene = model.encode(picture(1))
+    requests = [(scene, task, None) for task in ("od", "ocr", "caption", "detailed_caption")]
+    requests.append((scene, "caption_to_phrase_grounding", TEXT))
+    ends = varied_end(model, requests, num_beams=1, max_new_tokens=40)
+    before = model.graphs.decoder.calls, model.graphs.encoder.calls
+    results = model.run(requests, **ends)
+    lengths = [len(result.token_ids) - 1 for result in results]
+    assert len(set(lengths)) > 1
+    assert model.graphs.decoder.calls - before[0] == max(lengths) < sum(lengths)
+    assert model.graphs.encoder.calls - before[1] == 1
+
+
+def test_a_request_that_has_ended_leaves_the_batch(
+    model: Florence2, steps: list[tuple[int, list[int]]]
+) -> None:
+    requests = mixed_requests()[:8]
+    ends = varied_end(model, requests, num_beams=1, max_new_tokens=80)
+    steps.clear()
+    lengths = [len(result.token_ids) - 1 for result in model.run(requests, **ends)]
+    assert steps == [
+        (len(left), left)
+        for step in range(max(lengths))
+        for left in [[i for i, length in enumerate(lengths) if length > step]]
+    ]
+    assert len({rows for rows, _ in steps}) > 3
+
+
+def test_beams_leave_with_their_request(
+    model: Florence2, steps: list[tuple[int, list[int]]]
+) -> None:
+    requests = mixed_requests()[:8]
+    ends = varied_end(model, requests, num_beams=3, max_new_tokens=80)
+    steps.clear()
+    model.run(requests, **ends)
+    # Up to the first choice the beams of a request are one and the same.
+    assert [rows for rows, _ in steps[:2]] == [8, 8]
+    assert all(rows == 3 * len(left) for rows, left in steps[2:])
+    left = [set(requests) for _, requests in steps]
+    assert all(after <= before for before, after in pairwise(left))
+    assert len({len(requests) for requests in left}) > 3
+
+
+def test_the_cache_never_comes_to_the_host(
+    model: Florence2, steps: list[tuple[int, list[int]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[list[int]] = []
+    fetch = ort.OrtValue.numpy
+
+    def noted(value: ort.OrtValue) -> Any:
+        fetched.append(value.shape())
+        return fetch(value)
+
+    requests = mixed_requests()[:6]
+    ends = varied_end(model, requests, num_beams=3, max_new_tokens=80)
+    steps.clear()
+    monkeypatch.setattr(ort.OrtValue, "numpy", noted)
+    model.run(requests, **ends)
+    # One pair of candidates and log-probabilities per step but the first, whose token is forced.
+    candidates = model.graphs.decoder.get_outputs()[1].shape[1]
+    assert fetched == [[rows, candidates] for rows, _ in steps[1:] for _ in range(2)]
+    assert len({rows for rows, _ in fetched}) > 2, "no request has left the batch"
+
+
+def test_threads_may_share_a_model(model: Florence2) -> None:
+    requests = mixed_requests()[:6]
+    expected = [model.run([request], **SHORT)[0] for request in requests]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda request: model.run([request], **SHORT)[0], requests * 3))
+    assert found == expected * 3
+
+
+def test_no_requests_no_results(model: Florence2) -> None:
+    assert model.run([]) == []
+    assert model.run(iter([(picture(1), "od", None)]), **SHORT) == [
+        model(picture(1), "od", **SHORT)
+    ]
+
+
+# What is refused
+
+
+def bad_pictures() -> Iterator[Any]:
+    fine = picture(1)
+    with_nan = fine.astype(np.float32)
+    with_nan[0, 0] = np.nan
+    for name, image, message in [
+        ("empty", fine[:0], "is empty: it has shape"),
+        ("no width", fine[:, :0], "is empty: it has shape"),
+        ("0 channels", fine[:, :, :0], r"shape \[24, 32, 0\]"),
+        ("5 channels", np.zeros((4, 4, 5), np.uint8), r"shape \[4, 4, 5\]"),
+        ("channels first", fine.transpose(2, 0, 1), "channels come last"),
+        ("float", fine / np.float32(255), "dtype float32, but only uint8"),
+        ("NaN", with_nan, "dtype float32, but only uint8"),
+        ("bool", fine > 9, "dtype bool"),
+        ("one axis", fine.ravel(), r"only \[H, W\]"),
+        ("a batch", fine[None], "one by one"),
+        ("bytes", b"\x89PNG\r\n\x1a\n and then nothing", "bytes given"),
+        ("no bytes", b"", "the 0 bytes given"),
+        ("no file", "nowhere.png", "cannot read the picture 'nowhere.png': No such file"),
+        ("not a picture", __file__, "is not a picture in a format that Pillow reads"),
+        ("None", None, "cannot read a picture from .*NoneType"),
+        ("list", fine.tolist(), "cannot read a picture from .*list"),
+    ]:
+        yield pytest.param(image, message, id=name)
+
+
+@pytest.mark.parametrize(("image", "message"), list(bad_pictures()))
+def test_bad_pictures(model: Florence2, image: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        model(image, "od", **SHORT)
+    with pytest.raises(ImageError, match=message):
+        model.encode(image)
+
+
+def test_a_damaged_picture_file(model: Florence2, tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.fromarray(picture(1, 200, 200)).save(path)
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(ImageError, match=r"cannot decode '.*cut\.jpg'"):
+        model(path, "od", **SHORT)
+
+
+@pytest.mark.parametrize("task", Task)
+def test_every_task_insists_on_its_input(model: Florence2, task: Task) -> None:
+    if task.input_kind is InputKind.NONE:
+        with pytest.raises(TaskError, match=rf"'{task}' takes no text"):
+            model(picture(1), task, TEXT)
+        with pytest.raises(TaskError, match=rf"'{task}' takes no region"):
+            model(picture(1), task, region=REGION)
+        return
+    name = "text" if task.input_kind is InputKind.TEXT else "region"
+    with pytest.raises(TaskError, match=rf"{task} needs {name}="):
+        model(picture(1), task)
+    if name == "text":
+        with pytest.raises(TaskError, match=r"takes no region"):
+            model(picture(1), task, region=REGION)
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        ((0, 0, 33, 10), r"\(0.0, 0.0, 33.0, 10.0\) is outside the picture of 32 x 24 pixels"),
+        ((-1, 0, 5, 5), "is outside the picture"),
+        ((9, 0, 3, 5), "is reversed or empty"),
+        ((0, 5, 5, 5), "is reversed or empty"),
+        ((0, 0, 5), "is not a region: a region is four numbers"),
+        ((0, 0, 5, 5, 5), "is not a region"),
+        ((0, 0, float("nan"), 5), "not finite"),
+        (("a", 0, 5, 5), "is not a region"),
+        (7, "is not a region"),
+        ("1,2,3,4", "is not a region"),
+        ("<loc_1><loc_2><loc_3>", "is not a region"),
+        ("<loc_5><loc_2><loc_3><loc_4>", "is reversed"),
+        ("<loc_1><loc_2><loc_3><loc_1000>", "beyond <loc_999>"),
+    ],
+)
+def test_bad_regions(model: Florence2, region: Any, message: str) -> None:
+    with pytest.raises(RegionError, match=message):
+        model(picture(1), Task.REGION_TO_CATEGORY, region=region)
+
+
+@pytest.mark.parametrize("task", ["odd", "", "captoin", None, 3])
+def test_bad_tasks(model: Florence2, task: Any) -> None:
+    with pytest.raises(TaskError, match=r"is not a task: .*Choose one of ocr, ocr_with_region"):
+        model(picture(1), task)
+
+
+def test_text_and_region_at_once(model: Florence2) -> None:
+    with pytest.raises(TaskError, match=r"text or region, not both"):
+        model(picture(1), Task.REGION_TO_OCR, "<loc_1><loc_2><loc_3><loc_4>", region=REGION)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 161}, "max_new_tokens is 161; it must be at most 160, the positions"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"num_beams": 0}, "num_beams is 0; it must be at least 1"),
+        ({"num_beams": "3"}, "num_beams is '3'; it must be a whole number"),
+        ({"num_return_sequences": 4}, "num_return_sequences is 4; it must be at most 3, num_beams"),
+        ({"early_stopping": "always"}, 'it must be True, False or "never"'),
+        ({"temperature": 0.5}, "unknown generation option 'temperature'; valid are .*num_beams"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+    ],
+)
+def test_bad_generation_options(model: Florence2, options: Any, message: str) -> None:
+    with pytest.raises(GenerationError, match=message):
+        model.run([(picture(1), "od", None)], **options)
+
+
+def test_the_longest_answer_and_prompt(model: Florence2) -> None:
+    """Exactly the position table's length is fine; one more is an error that says so."""
+    assert len(model(picture(1), "od", max_new_tokens=160, eos_token_id=1423).token_ids) == 161
+    scene = model.encode(picture(1))
+    encode = model.companions.tokenizer.encode
+    room = 160 - len(scene.image_features)
+    text = "?" * (room - len(encode("")))
+    assert len(encode(text)) == room
+    assert model(scene, text, **SHORT).task == text
+    with pytest.raises(TaskError, match=r"are 161 tokens long; the model has 160 positions"):
+        model(scene, text + "?", **SHORT)
+
+
+@pytest.mark.parametrize("request_", [(1, "od"), "od", None, (1, 2, 3, 4), {"image": 1}])
+def test_what_is_not_a_request(model: Florence2, request_: Any) -> None:
+    with pytest.raises(InputError, match=r"a request is \(image or scene, task, text or region"):
+        model.run([request_])
+
+
+def test_everything_is_checked_before_anything_is_run(model: Florence2) -> None:
+    model = counted(model)
+    fine = (picture(1), "od", None)
+    for bad in [(picture(1)[:0], "od", None), (picture(2), "odd", None), (picture(2), "od", TEXT)]:
+        with pytest.raises(InputError):
+            model.run([fine] * 20 + [bad], batch_size=4, **SHORT)
+    with pytest.raises(GenerationError):
+        model.run([fine], num_beams=0)
+    assert model.graphs.vision_encoder.calls == 0
+    assert model.run([fine], **SHORT) == [model(picture(1), "od", **SHORT)]
+
+
+def test_a_scene_of_another_model(model: Florence2) -> None:
+    scene = model.encode(picture(1))
+    for other in (scene.image_features[:, :-1], scene.image_features[:-1]):
+        with pytest.raises(ImageError, match=r"a scene was encoded by another model"):
+            model.run([(scene, "od", None), (Scene(other, scene.size), "od", None)])
+
+
+def test_a_tokenizer_of_a_larger_model(tmp_path: Path) -> None:
+    folder = copy_tiny(tmp_path)
+    larger = tokenizers.Tokenizer(tokenizers.models.BPE())
+    words = [f"<word_{i}>" for i in range(500)]
+    larger.add_special_tokens(["<s>", "<pad>", "</s>", *words, *LOCATION_TOKENS])
+    larger.save(str(folder / "tokenizer.json"))
+    with pytest.raises(
+        TokenizerError, match=r"is of another model: its ids go up to 1502, and the"
+    ):
+        Florence2.load(folder)

@@ -1,0 +1,229 @@
+"""Opening model folders: what is read from them, and what is wrong with others."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from florence_onnx import Florence2, FlorenceError, graphs
+from florence_onnx.errors import (
+    GraphContractError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+    PrecisionError,
+)
+from florence_onnx.gather import gather_graph
+from florence_onnx.sessions import (
+    check_precision,
+    check_widths,
+    open_graphs,
+    present_precisions,
+)
+from helpers.hub import use_empty_cache, use_hub
+from helpers.tiny import TINY, copy_tiny, picture
+
+FILES = [graphs.graph_file(name, "fp32") for name in graphs.GRAPHS]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return copy_tiny(tmp_path)
+
+
+def assert_one_line(error: Exception) -> None:
+    assert isinstance(error, FlorenceError)
+    assert "\n" not in str(error)
+
+
+# What is read
+
+
+def test_geometry_is_read_from_the_graphs() -> None:
+    opened = open_graphs(TINY, "fp32")
+    assert opened.layers == 2
+    assert opened.geometry() == {
+        "hidden_size": 32,
+        "decoder_layers": 2,
+        "decoder_heads": 2,
+        "head_dim": 16,
+        "vocabulary": 1424,
+    }
+    assert present_precisions(TINY) == ["fp32"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_those_asked_for(threads: int) -> None:
+    opened = open_graphs(TINY, "fp32", threads=threads)
+    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
+        assert session.get_session_options().intra_op_num_threads == threads
+    default = open_graphs(TINY, "fp32").decoder.get_session_options()
+    assert default.intra_op_num_threads == 0, "ONNX Runtime's choice"
+
+
+def test_the_number_of_threads_changes_no_answer() -> None:
+    request = (picture(1), "od")
+    one, two = (
+        Florence2.load(TINY, threads=threads)(*request, max_new_tokens=12) for threads in (1, 2)
+    )
+    assert one.token_ids == two.token_ids
+
+
+def test_a_folder_given_as_text_and_as_path() -> None:
+    assert Florence2.load(str(TINY)).policy == Florence2.load(TINY).policy
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_graph(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ModelFileError, match=rf"{Path(name).name} is missing; export the model"):
+        Florence2.load(folder)
+    (folder / name).mkdir()
+    with pytest.raises(ModelFileError, match=rf"{Path(name).name} is missing"):
+        Florence2.load(folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:10],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: b"This is a text file, whatever its name says.\n" * 30,
+        lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 367000\n",
+    ],
+    ids=["empty", "start", "half", "all but the last byte", "text", "git-lfs pointer"],
+)
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_or_foreign_graph(
+    folder: Path,
+    name: str,
+    damage: Callable[[bytes], bytes],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = folder / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(
+        ModelFileError, match=rf"{path.name} is not a graph ONNX Runtime can run: "
+    ) as e:
+        Florence2.load(folder)
+    assert_one_line(e.value)
+    assert isinstance(e.value, OSError)
+    assert capfd.readouterr().out == "", "stdout is for results"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_graph_with_other_names(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(gather_graph(count=2, rank=3))
+    with pytest.raises(GraphContractError) as error:
+        Florence2.load(folder)
+    assert f"{name} has no input " in str(error.value).replace("\\", "/")
+    assert "it has indices, data_0, data_1" in str(error.value)
+    assert isinstance(error.value, ValueError)
+
+
+def test_graphs_that_have_changed_places(folder: Path) -> None:
+    encoder, decoder = (folder / graphs.graph_file(g, "fp32") for g in graphs.GRAPHS[2:])
+    shutil.copy(encoder, decoder)
+    with pytest.raises(
+        GraphContractError, match=r"has no input encoder_attention_mask, position_ids, cache_"
+    ):
+        Florence2.load(folder)
+
+
+def renamed(path: Path, name: str, other: str) -> None:
+    """Renames a tensor to a name of the same length, which leaves the file well-formed."""
+    assert len(name) == len(other)
+    data = path.read_bytes()
+    assert name.encode() in data
+    path.write_bytes(data.replace(name.encode(), other.encode()))
+
+
+@pytest.mark.parametrize(
+    ("graph", "kind", "name"),
+    [
+        (graphs.VISION_ENCODER, "input", "pixel_values"),
+        (graphs.VISION_ENCODER, "output", "image_features"),
+        (graphs.EMBED_TOKENS, "input", "input_ids"),
+        (graphs.EMBED_TOKENS, "output", "inputs_embeds"),
+        (graphs.ENCODER, "input", "inputs_embeds"),
+        (graphs.ENCODER, "output", "last_hidden_state"),
+        (graphs.ENCODER, "output", "present.1.encoder.value"),
+        (graphs.DECODER, "input", "cache_slots"),
+        (graphs.DECODER, "input", "cache_mask"),
+        (graphs.DECODER, "input", "past_key_values.0.decoder.key"),
+        (graphs.DECODER, "input", "past_key_values.1.encoder.value"),
+        (graphs.DECODER, "output", "topk_log_probs"),
+        (graphs.DECODER, "output", "logits"),
+    ],
+)
+def test_one_tensor_with_another_name(folder: Path, graph: str, kind: str, name: str) -> None:
+    renamed(folder / graphs.graph_file(graph, "fp32"), name, name[:-1] + "X")
+    with pytest.raises(GraphContractError, match=rf"{graph}.* has no {kind} .*{name}"):
+        Florence2.load(folder)
+
+
+def test_the_cache_the_decoder_does_not_return(folder: Path) -> None:
+    """Found while loading rather than at the first step of the first request."""
+    path = folder / graphs.graph_file(graphs.DECODER, "fp32")
+    renamed(path, "present.1.decoder.value", "present.1.decoder.valuX")
+    with pytest.raises(GraphContractError, match=r"has no output .*present\.1\.decoder\.value"):
+        Florence2.load(folder)
+
+
+def test_graphs_of_different_models() -> None:
+    def session(name: str, width: int) -> SimpleNamespace:
+        tensor = SimpleNamespace(name=name, shape=["batch", "tokens", width])
+        scalar = SimpleNamespace(name="other", shape=[])
+        return SimpleNamespace(get_inputs=lambda: [tensor, scalar], get_outputs=lambda: [])
+
+    same = {"encoder_model": session("inputs_embeds", 768)}
+    check_widths(same | {"vision_encoder": session("image_features", 768)})
+    message = (
+        "different models; hidden sizes: inputs_embeds of encoder_model 768, image_features of"
+    )
+    with pytest.raises(GraphContractError, match=message):
+        check_widths(same | {"vision_encoder": session("image_features", 1024)})
+
+
+def test_an_unknown_precision_lists_those_present(folder: Path) -> None:
+    for precision in ("fp61", "", "FP32"):
+        with pytest.raises(
+            PrecisionError, match=rf"no graphs of precision '{precision}' .*: fp32$"
+        ):
+            Florence2.load(folder, precision=precision)
+    (folder / FILES[0]).unlink()
+    with pytest.raises(PrecisionError, match=r"present: none complete"):
+        Florence2.load(folder, precision="fp61")
+    check_precision(TINY, "fp32")
+
+
+def test_a_folder_without_graphs(tmp_path: Path) -> None:
+    for name in graphs.COMPANIONS:
+        shutil.copy(TINY / name, tmp_path)
+    with pytest.raises(ModelFileError, match=r"vision_encoder\.onnx is missing"):
+        Florence2.load(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["nowhere/at/all", "./nowhere", Path("nowhere")])
+def test_a_folder_that_is_not_there(source: str | Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"is not an existing folder; give a folder") as e:
+        Florence2.load(source)
+    assert isinstance(e.value, FileNotFoundError)
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_empty_cache(monkeypatch, tmp_path)
+    use_hub(monkeypatch, "http://127.0.0.1:1")
+    with pytest.raises(
+        ModelNotFoundError, match=r"'someone/Florence-2-tiny'.* cannot be reached"
+    ) as e:
+        Florence2.load("someone/Florence-2-tiny")
+    assert_one_line(e.value)
+    assert isinstance(e.value, ModelError)
