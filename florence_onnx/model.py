@@ -152,7 +152,8 @@ class Florence2:
         """Answers a batch of requests: mixed tasks, pictures of mixed sizes.
 
         Pictures that occur more than once are encoded once. Everything that can be checked
-        without running the model is checked before the first picture is encoded.
+        without running the model is checked before the first picture is encoded, for which all
+        are decoded and resized: 7 MB each at 768x768, so pass a long list in parts.
 
         Args:
             requests: (image or scene, task, text or region or None) each.
