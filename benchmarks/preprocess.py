@@ -1,16 +1,13 @@
 """Times ``pixel_values`` of a 12-megapixel picture, ours against Pillow's resize, on one thread.
 
-Both sides start from a decoded picture in the form they like best, take turns, and must give the
-same values. Prints JSON: ``python benchmarks/preprocess.py``.
+    python -m benchmarks.preprocess
+
+Both sides start from a decoded picture in the form they like best and must give the same values.
 """
 
-import json
 import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 os.environ.update(
     dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
@@ -19,15 +16,15 @@ os.environ.update(
 # Only now, because numpy's BLAS reads the number of threads when it is loaded.
 import numpy as np
 import numpy.typing as npt
-import PIL
 from PIL import Image
 
+from benchmarks.common import make_parser, make_picture, publish
+from benchmarks.measuring import alternate, seconds, summarise
 from florence_onnx.image import Preprocessor
 
 Values = npt.NDArray[np.float32]
 
 HEIGHT, WIDTH = 3000, 4000
-REPEATS = 15
 PREPROCESSOR = Preprocessor(size=(768, 768), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -41,38 +38,25 @@ def with_pillow(image: Image.Image) -> Values:
     return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def seconds(run: Callable[[], Values]) -> float:
-    """Returns how long one call takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Measures and prints."""
-    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+def main(argv: Sequence[str]) -> None:
+    """Measures and publishes."""
+    parser = make_parser(__doc__, repeats=15, precisions=False)
+    parser.set_defaults(threads=1)
+    arguments = parser.parse_args(argv)
+    if arguments.threads != 1:
+        parser.error("both sides are compared on one thread")
+    pixels = make_picture(WIDTH, HEIGHT)
     image = Image.fromarray(pixels)
     # Two roundings in another order: 1 ulp of a value up to 1, divided by std.
     np.testing.assert_allclose(PREPROCESSOR(pixels), with_pillow(image), rtol=1e-6, atol=1e-6)
-    ours, pillow = [], []
-    for _ in range(REPEATS):
-        ours.append(seconds(lambda: PREPROCESSOR(pixels)))
-        pillow.append(seconds(lambda: with_pillow(image)))
-    report = {
-        "picture": f"{WIDTH}x{HEIGHT} -> 768x768",
-        "ours_ms": round(statistics.median(ours) * 1e3, 1),
-        "pillow_ms": round(statistics.median(pillow) * 1e3, 1),
-        "ratio": round(statistics.median(ours) / statistics.median(pillow), 2),
-        "repeats": REPEATS,
-        "threads": 1,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
+    sides = {
+        "ours": lambda: seconds(lambda: PREPROCESSOR(pixels)),
+        "Pillow": lambda: seconds(lambda: with_pillow(image)),
     }
-    json.dump(report, sys.stdout, indent=2)
-    print()
+    case = f"{WIDTH}x{HEIGHT} to 768x768"
+    content = summarise({case: alternate(sides, arguments.repeats)})
+    publish("preprocess", arguments, argv, content)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -68,7 +68,8 @@ def test_a_wrong_weight_is_noticed_and_its_stage_named(stage: str, name: str) ->
     model = make_model(TINY, seed=4)
     specs = specs_of(model)
     with torch.no_grad():
-        model.state_dict()[f"model.{name}"][0].add_(0.5)
+        weight = model.state_dict()[f"model.{name}"]
+        weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValidationError, match=stage):
         compare_with_transformers(specs, model, 64, 64)
 

@@ -1,0 +1,131 @@
+"""The checkpoint that the benchmarks run: random weights, and a tokenizer of the released size.
+
+Speed does not depend on the values of weights. They are drawn as the tests draw them, so that
+beams compete and equal tokens mean equal computations. Everything is made once and kept; what
+other code than the present has made is replaced.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.common import ROOT, BenchmarkError, Setup, progress
+
+SEED = 0
+RELEASED_BART_SIZE = 50265
+"""Tokens of the released tokenizer before those that Florence-2 adds."""
+
+
+def prepare(arguments: argparse.Namespace) -> Setup:
+    """Makes or finds everything that the sides of a benchmark run.
+
+    Args:
+        arguments: What the parser of `common.make_parser` gives.
+
+    Raises:
+        BenchmarkError: ``--model`` is neither of ours nor the folder of a checkpoint.
+    """
+    model, work = arguments.model, arguments.work
+    if model in ("base", "tiny"):
+        helpers = ROOT / "tests" / "helpers"
+        names = ("checkpoints", "random_models", "tokenizers")
+        sources = [Path(__file__), *(helpers / f"{name}.py" for name in names)]
+        home = kept(work, model, sources, lambda home: _make(model, home))
+        checkpoint = home / "checkpoint"
+    elif (Path(model) / "config.json").is_file():
+        checkpoint, home = Path(model), work / Path(model).name
+    else:
+        raise BenchmarkError(f"{model!r} is neither base nor tiny nor the folder of a checkpoint")
+    exported = _find_export(checkpoint, home, arguments.precision)
+    return Setup(checkpoint, exported, home, arguments.provider, arguments.threads)
+
+
+def kept(parent: Path, name: str, sources: Iterable[Path], make: Callable[[Path], None]) -> Path:
+    """A folder that is made once for the present code.
+
+    Args:
+        parent: Where it is kept.
+        name: How its name starts; the rest depends on ``sources``.
+        sources: The code that decides what is in it.
+        make: Fills an empty folder.
+    """
+    from florence_onnx_export.staging import staged_folder
+
+    folder = parent / f"{name}-{_digest(sources)}"
+    if not folder.is_dir():
+        for outdated in parent.glob(f"{name}-*"):
+            shutil.rmtree(outdated)
+        progress(f"making {folder}")
+        with staged_folder(folder, force=True) as staging:
+            make(staging)
+    return folder
+
+
+def _find_export(checkpoint: Path, home: Path, precisions: Sequence[str]) -> Path:
+    from florence_onnx.sessions import present_precisions
+    from florence_onnx_export.exporter import export
+
+    package = ROOT / "export" / "florence_onnx_export"
+    sources = [*package.glob("*.py"), *package.glob("modules/*.py")]
+    out = home / f"export-{_digest([*sources, ROOT / 'florence_onnx' / 'graphs.py'])}"
+    present = present_precisions(out)
+    if set(precisions) - set(present):
+        for outdated in home.glob("export-*"):
+            shutil.rmtree(outdated)
+        export(checkpoint, out, sorted({*present, *precisions}), force=True, progress=progress)
+    return out
+
+
+def _make(model: str, home: Path) -> None:
+    sys.path.append(str(ROOT / "tests"))
+    from helpers.checkpoints import GEOMETRY, save_native  # type: ignore[import-not-found]
+    from helpers.random_models import BASE, make_model  # type: ignore[import-not-found]
+
+    tiny = dataclasses.replace(GEOMETRY, max_positions=1024)
+    geometry = BASE if model == "base" else tiny
+    folder = home / "checkpoint"
+    save_native(make_model(geometry, SEED), folder, image_size=geometry.image_size)
+    if model == "base":
+        _make_tokenizer(folder / "tokenizer.json")
+
+
+def _make_tokenizer(path: Path) -> None:
+    """Replaces the tests' small tokenizer by one of the released size, of made-up words."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+
+    from florence_onnx.tasks import Task
+    from helpers.tokenizers import EXTRA_TOKENS  # type: ignore[import-not-found]
+
+    small = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer(models.BPE())
+    for part in ("pre_tokenizer", "decoder", "post_processor"):
+        setattr(tokenizer, part, getattr(small, part))
+    special = [AddedToken(token, normalized=True) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    trainer = trainers.BpeTrainer(
+        vocab_size=RELEASED_BART_SIZE - 1,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    prompts = [task.prompt for task in Task]
+    tokenizer.train_from_iterator([*prompts * 50, " ".join(_words(60_000))], trainer)
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=True)])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in EXTRA_TOKENS])
+    tokenizer.save(str(path))
+
+
+def _words(count: int) -> Iterator[str]:
+    generator = random.Random(SEED)  # noqa: S311
+    syllables = [a + b + c for a in "bcdfghjklmnprstvwz" for b in "aeiou" for c in ("", *"nrsl")]
+    for _ in range(count):
+        yield "".join(generator.choices(syllables, k=generator.choice((1, 2, 2, 3))))
+
+
+def _digest(sources: Iterable[Path]) -> str:
+    content = b"".join(path.read_bytes() for path in sorted(sources))
+    return hashlib.sha256(content).hexdigest()[:8]

@@ -1,0 +1,153 @@
+"""What every benchmark script shares: its options, the models it opens, how results are kept."""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.environment import available_threads, environment
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+BEAMS = 3
+
+Picture = npt.NDArray[np.uint8]
+"""A decoded picture, uint8 [H,W,3]."""
+
+
+class BenchmarkError(Exception):
+    """A run whose result must not be published."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One model in every form that the sides of a benchmark need, and where they run it."""
+
+    checkpoint: Path
+    """The checkpoint, in transformers' format."""
+    exported: Path
+    """Its export, which `florence_onnx` runs."""
+    home: Path
+    """Where a side may keep what it makes of the checkpoint."""
+    provider: str
+    """ONNX Runtime's name of the provider; it also says where PyTorch runs."""
+    threads: int
+    """Threads inside an operator, on every side."""
+
+    @property
+    def device(self) -> str:
+        """PyTorch's name of where the provider runs."""
+        return "cuda" if self.provider == CUDA else "cpu"
+
+    @property
+    def providers(self) -> list[str]:
+        """What ONNX Runtime is asked for."""
+        return [self.provider] if self.provider == CPU else [self.provider, CPU]
+
+
+def make_parser(description: str, repeats: int, precisions: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that all scripts take.
+
+    Args:
+        description: What the script measures.
+        repeats: Default of ``--repeats``.
+        precisions: Whether the script takes a list of our precisions.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--model",
+        default="base",
+        help="base or tiny: random weights in the released base geometry or in one for tests; "
+        "or the folder of a checkpoint in transformers' format (default: base)",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=ROOT / "build" / "benchmarks",
+        help="folder where the checkpoint and its export are made once (default: build/benchmarks)",
+    )
+    parser.add_argument("--provider", default=CPU, help=f"ONNX Runtime provider (default: {CPU})")
+    parser.add_argument(
+        "--threads", type=_positive, default=available_threads(), help="threads of every side"
+    )
+    parser.add_argument(
+        "--repeats", type=_positive, default=repeats, help=f"counted rounds (default: {repeats})"
+    )
+    if precisions:
+        parser.add_argument(
+            "--precision", nargs="+", default=["fp32"], help="our precisions (default: fp32)"
+        )
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--out", type=Path, help="JSON file (default: in benchmarks/results)")
+    output.add_argument("--json", action="store_true", help="print the JSON and write no file")
+    return parser
+
+
+def make_picture(width: int = 1280, height: int = 960, seed: int = 0) -> Picture:
+    """Random pixels: speed does not depend on what a picture shows."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def progress(message: str) -> None:
+    """Says on stderr what is going on."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def publish(
+    name: str,
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    content: Mapping[str, Any],
+    provider: str = CPU,
+) -> None:
+    """Prints or writes what a script measured, with the environment it was measured in.
+
+    Args:
+        name: The script's name.
+        arguments: Its parsed options.
+        argv: Its options as given.
+        content: What it measured.
+        provider: Where our side ran.
+    """
+    command = f"python -m benchmarks.{name} {shlex.join(argv)}".strip()
+    record = {
+        "benchmark": name,
+        "environment": environment(command, provider, arguments.threads),
+        "model": Path(arguments.model).name,
+        "repeats": arguments.repeats,
+        **content,
+    }
+    if arguments.json:
+        json.dump(record, sys.stdout, indent=1)
+        print()
+        return
+    device = provider.removesuffix("ExecutionProvider").lower()
+    path = arguments.out or RESULTS / f"{name}-{device}.json"
+    write_whole(path, json.dumps(record, indent=1) + "\n")
+    progress(f"wrote {path}")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value

@@ -1,0 +1,144 @@
+"""OpenVINO on graphs traced from transformers' modules; a variant is the inference precision.
+
+The graphs are what a straight conversion gives: transformers' modules as they are, the decoder
+with its cache kept inside the engine and its beams reordered there, cross-attention keys and
+values computed once per picture. Preprocessing, the search and the parsing are ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from benchmarks.common import ROOT, BenchmarkError, Picture, Setup
+from benchmarks.peers import Answer
+from florence_onnx.companions import Companions
+from florence_onnx.decoding import search
+from florence_onnx.parsing import parse_answer
+from florence_onnx.prompts import build_prompt
+
+VARIANTS = ("f32", "bf16")
+GRAPHS = ("vision", "encoder", "decoder")
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """Three compiled graphs, and our code around them."""
+
+    name: str
+    """The engine, and the inference precision."""
+    companions: Companions
+    """Preprocessing, tokenizer and generation policy."""
+    vision: Any
+    """pixel_values -> image_features."""
+    encoder: Any
+    """image_features, input_ids, attention_mask -> cross-attention keys and values."""
+    decoder: Any
+    """input_ids, attention_mask, beam_idx, keys and values -> logits; keeps its cache."""
+
+    def answer(
+        self, pictures: Sequence[Picture], task: str, tokens: int, beams: int
+    ) -> list[Answer]:
+        """See `Peer`."""
+        policy = self.companions.policy.replace(
+            num_beams=beams, min_new_tokens=tokens, max_new_tokens=tokens
+        )
+        tokenizer = self.companions.tokenizer
+        features = [
+            self.vision([self.companions.preprocessor(picture)[None]])[0] for picture in pictures
+        ]
+        prompt = [tokenizer.encode(build_prompt(task))] * len(pictures)
+        found = search(self._steps(np.concatenate(features), prompt), len(pictures), policy)
+        answers = []
+        for (best, *_), picture in zip(found, pictures, strict=True):
+            size = (picture.shape[1], picture.shape[0])
+            parsed = parse_answer(tokenizer.decode(best.token_ids), task, size)
+            answers.append(Answer(best.token_ids, parsed.to_dict()))
+        return answers
+
+    def _steps(self, features: Floats, prompt: list[list[int]]) -> "_Steps":
+        input_ids = np.array(prompt, dtype=np.int64)
+        mask = np.ones((len(features), features.shape[1] + input_ids.shape[1]), dtype=np.int64)
+        return _Steps(self.decoder, mask, list(self.encoder([features, input_ids, mask]).values()))
+
+
+class _Steps:
+    """The decoder as the step() that our search calls."""
+
+    def __init__(self, decoder: Any, mask: Ids, cross: list[Floats]) -> None:
+        self._request = decoder.create_infer_request()
+        self._mask, self._cross = mask, cross
+        self._rows = 0
+        _, heads, _, head_dim = cross[0].shape
+        for state in self._request.query_state():
+            state.state = ov.Tensor(np.zeros((len(mask), heads, 0, head_dim), np.float32))
+
+    def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> "_Scores":
+        if len(requests) != len(self._mask):
+            raise BenchmarkError("requests of one length leave the search together")
+        if len(token_ids) != self._rows:
+            self._rows = len(token_ids)
+            self._repeat(self._rows // len(requests))
+        self._set("input_ids", token_ids[:, None])
+        self._set("beam_idx", rows)
+        self._request.infer()
+        return _Scores(self._request.get_tensor("logits").data)
+
+    def _repeat(self, beams: int) -> None:
+        """Gives each beam what its picture's encoding is."""
+        self._set("attention_mask", self._mask.repeat(beams, axis=0))
+        for i, values in enumerate(self._cross):
+            self._set(f"cross.{i}", values.repeat(beams, axis=0))
+
+    def _set(self, name: str, values: npt.NDArray[Any]) -> None:
+        self._request.set_tensor(name, ov.Tensor(np.ascontiguousarray(values)))
+
+
+@dataclass(frozen=True)
+class _Scores:
+    logits: Floats
+    """[R,V]."""
+
+    def top(self, k: int) -> tuple[Floats, Ids]:
+        """Log-probabilities and ids of the best tokens, as our search wants them."""
+        best = np.argpartition(self.logits, -k, axis=1)[:, -k:]
+        values = np.take_along_axis(self.logits, best, axis=1)
+        order = np.argsort(-values, axis=1)
+        peak = self.logits.max(axis=1, keepdims=True)
+        norm = peak + np.log(np.exp(self.logits - peak).sum(axis=1, keepdims=True))
+        ids = np.take_along_axis(best, order, axis=1)
+        return np.take_along_axis(values, order, axis=1) - norm, ids
+
+
+def open_peer(variant: str, setup: Setup) -> OpenVino:
+    """Traces the checkpoint's modules, once, and compiles the graphs."""
+    if setup.device != "cpu":
+        raise BenchmarkError("OpenVINO runs on the CPU; leave it out of --peers")
+    from benchmarks.checkpoint import kept
+    from benchmarks.openvino_tracing import trace_graphs
+
+    folder = kept(
+        setup.home,
+        "openvino",
+        [ROOT / "benchmarks" / "openvino_tracing.py"],
+        lambda folder: trace_graphs(setup, folder),
+    )
+    compiled = [compile_graph(folder / f"{name}.xml", variant, setup.threads) for name in GRAPHS]
+    return OpenVino(f"openvino {variant}", Companions.read(setup.exported), *compiled)
+
+
+def compile_graph(path: Path, precision: str, threads: int) -> Any:
+    """Opens an ``.xml`` or ``.onnx`` file for the lowest latency of one request."""
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    return ov.Core().compile_model(str(path), "CPU", options)

@@ -1,0 +1,42 @@
+"""This package; a variant is a precision of its graphs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.common import Picture, Setup
+from benchmarks.peers import Answer
+from florence_onnx import Florence2
+from florence_onnx.graphs import PRECISIONS
+
+VARIANTS = tuple(PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Ours:
+    """`florence_onnx`, used as its documentation says."""
+
+    name: str
+    """Ours, and the precision."""
+    model: Florence2
+    """The opened model."""
+
+    def answer(
+        self, pictures: Sequence[Picture], task: str, tokens: int, beams: int
+    ) -> list[Answer]:
+        """See `Peer`."""
+        results = self.model.run(
+            [(picture, task, None) for picture in pictures],
+            batch_size=len(pictures),
+            num_beams=beams,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+        )
+        return [Answer(result.token_ids, result.to_dict()) for result in results]
+
+
+def open_peer(variant: str, setup: Setup) -> Ours:
+    """Opens the export at one precision."""
+    model = Florence2.load(
+        setup.exported, precision=variant, providers=setup.providers, threads=setup.threads
+    )
+    return Ours(f"ours {variant}", model)

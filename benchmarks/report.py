@@ -1,0 +1,195 @@
+"""Writes benchmarks/README.md, and the table in the top README, from benchmarks/results.
+
+    python -m benchmarks.report
+
+The table goes between the two marker lines of the top README, where they are.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, ROOT, write_whole
+from benchmarks.tables import amount, ratio, spread, table
+from benchmarks.targets import TARGETS, Target
+
+README = ROOT / "benchmarks" / "README.md"
+FRONT = ROOT / "README.md"
+PROFILES = ROOT / "benchmarks" / "profiles.md"
+"""Written by hand: why targets are missed."""
+START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+Record = Mapping[str, Any]
+"""What a script has published."""
+
+ORDER = {
+    "compare": "Whole requests",
+    "stages": "Stages of a request",
+    "batching": "Batches and shared pictures",
+    "scaling": "Scaling",
+    "cold_start": "Cold start",
+    "memory": "Peak memory",
+    "size": "Installed size",
+    "preprocess": "Preprocessing a large picture",
+}
+"""Script -> title of its section."""
+
+FRONT_FILES = {
+    "compare-cpu": "",
+    "cold_start-cpu": "process start to a caption",
+    "memory-cpu": "its peak memory",
+}
+"""Results in the top README -> the heading of their column, where it is not their case."""
+
+INTRODUCTION = """# Benchmarks
+
+Made by `python -m benchmarks.report` from the files in `results/`; do not edit.
+
+Every script makes a checkpoint with random weights in the released base geometry (speed does not
+depend on the values of weights), exports it, and times all sides of a table in one run, in turn
+(A B C A B C), after a round that is not counted. A ratio is ours over theirs, taken round by
+round; below 1 we are faster or smaller. Tables hold the median of the rounds with the smallest
+and the largest value. Answers are forced to their length on every side, and our fp32 and
+transformers' fp32 must generate the same tokens or there is no result.
+
+Not timed: reading and decoding image files, downloads, exporting, tracing, compiling, and, except
+in the cold start, importing and opening the model. Every side uses the same number of threads.
+
+Run from the repository, with the `export` extra installed (and `openvino`, if it is to be
+compared):
+
+```
+python -m benchmarks.compare        # and stages, batching, scaling, cold_start, memory, size,
+python -m benchmarks.report         # preprocess; --help says what each takes
+```
+
+`--provider CUDAExecutionProvider` makes the same tables on a GPU.
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes both files."""
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
+    records = read_records()
+    write_whole(README, render(records))
+    front = FRONT.read_text(encoding="utf-8")
+    if START in front:
+        write_whole(FRONT, replace_front(front, records))
+
+
+def read_records(folder: Path = RESULTS) -> dict[str, Record]:
+    """The published records by file name, without its suffix."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.json"))
+    }
+
+
+def render(records: Mapping[str, Record]) -> str:
+    """The content of benchmarks/README.md."""
+    parts = [INTRODUCTION, "## Targets\n\n" + _targets(records)]
+    for script, title in ORDER.items():
+        for record in records.values():
+            if record["benchmark"] == script:
+                parts.append(f"## {title}{_device(record)}\n\n{_section(record)}")
+    if PROFILES.exists():
+        parts.append(PROFILES.read_text(encoding="utf-8"))
+    return "\n".join(parts)
+
+
+def replace_front(front: str, records: Mapping[str, Record]) -> str:
+    """The top README with a new table between its markers."""
+    before, rest = front.split(START)
+    _, after = rest.split(END)
+    return f"{before}{START}\n{fronttable(records)}{END}{after}"
+
+
+def fronttable(records: Mapping[str, Record]) -> str:
+    """Whole requests, cold start and memory on a CPU, one line per side."""
+    columns: dict[str, dict[str, str]] = {}
+    for name, title in FRONT_FILES.items():
+        for case, sides in records.get(name, {"values": {}})["values"].items():
+            columns[title or case] = {
+                side: amount(value["median"], records[name]["unit"])
+                for side, value in sides.items()
+            }
+    if not columns:
+        return "Not measured yet.\n"
+    rows = dict.fromkeys(side for sides in columns.values() for side in sides)
+    front = table(
+        ["", *columns],
+        ([side, *(sides.get(side, "") for sides in columns.values())] for side in rows),
+    )
+    place = next(records[name] for name in FRONT_FILES if name in records)["environment"]
+    return (
+        f"{front}\nMedians on {place['threads']} cores of {place['cpu']}; 3 beams, base geometry. "
+        "All tables, versions and commands: [benchmarks](benchmarks/README.md).\n"
+    )
+
+
+def _targets(records: Mapping[str, Record]) -> str:
+    rows = ([t.what, t.against, f"{t.limit:.2f}", *_outcome(t, records)] for t in TARGETS)
+    return table(["", "against", "target", "measured", ""], rows)
+
+
+def _outcome(target: Target, records: Mapping[str, Record]) -> list[str]:
+    ratios = records.get(f"{target.benchmark}-cpu", {}).get("ratios", {})
+    found = {name: value for name, value in ratios.items() if fnmatchcase(name, target.ratio)}
+    if not found:
+        return ["not measured", ""]
+    best = min(found, key=lambda name: found[name]["median"])
+    measured = ratio(found[best])
+    if "*" in target.ratio:
+        measured += f", {_precision(best)}"
+    return [measured, "met" if found[best]["median"] <= target.limit else "**missed**"]
+
+
+def _precision(ratio: str) -> str:
+    return ratio.partition("ours ")[2].partition(" ")[0]
+
+
+def _section(record: Record) -> str:
+    unit = record["unit"]
+    parts = []
+    sides = list(dict.fromkeys(side for case in record["values"].values() for side in case))
+    rows = (
+        [case, *(spread(values[side], unit) if side in values else "" for side in sides)]
+        for case, values in record["values"].items()
+    )
+    parts.append(table(["", *sides], rows))
+    if record["ratios"]:
+        ratios = ([name, ratio(value)] for name, value in record["ratios"].items())
+        parts.append(table(["ratio", "median (range)"], ratios))
+    for case, shares in record.get("equal_tokens", {}).items():
+        listed = ", ".join(f"{side} {share:.0%}" for side, share in shares.items())
+        parts.append(
+            f"Tokens equal to transformers fp32 up to the first other, {case}: {listed}.\n"
+        )
+    parts += [f"{note}\n" for note in record.get("notes", ())]
+    parts.append(f"{_machine(record)}\n")
+    return "\n".join(parts)
+
+
+def _machine(record: Record) -> str:
+    place = record["environment"]
+    packages = ", ".join(f"{name} {version}" for name, version in place["packages"].items())
+    flags = " ".join(place["cpu_flags"])
+    where = f"{place['gpu']}, " if place["gpu"] else ""
+    return (
+        f"Measured {place['date']} on {where}{place['cpu']} ({flags}), {place['threads']} of "
+        f"{place['cores']} cores, {place['memory_gb']} GB, {place['platform']}, Python "
+        f"{place['python']}, {packages}; median of {record['repeats']}.\n`{place['command']}`"
+    )
+
+
+def _device(record: Record) -> str:
+    provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
+    return "" if provider == "CPU" else f" on {provider}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

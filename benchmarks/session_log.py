@@ -1,0 +1,75 @@
+"""When the graphs of a model run: what of a step is the engine's, and what is the host's."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from florence_onnx import Florence2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the search."""
+
+    seconds: float
+    """From the decoder's start to its next."""
+    engine: float
+    """Seconds of it in ONNX Runtime."""
+
+    @property
+    def host_share(self) -> float:
+        """Which part of the step is numpy and Python."""
+        return 1 - self.engine / self.seconds
+
+
+class SessionLog:
+    """Stands before the sessions of a model and notes when they run."""
+
+    def __init__(self, model: Florence2) -> None:
+        """Watches a model.
+
+        Args:
+            model: Stays as it is; ``self.model`` is the one that is watched.
+        """
+        self._runs: list[tuple[str, float, float]] = []
+        sessions: dict[str, Any] = {
+            field.name: _Watched(field.name, getattr(model.graphs, field.name), self._runs)
+            for field in dataclasses.fields(model.graphs)
+            if hasattr(getattr(model.graphs, field.name), "run_with_iobinding")
+        }
+        self.model = Florence2(model.companions, dataclasses.replace(model.graphs, **sessions))
+
+    def take_steps(self) -> list[Step]:
+        """The steps since the last call, in order; not the last one, whose end is not noted."""
+        starts = [start for graph, start, _ in self._runs if graph == "decoder"]
+        steps = [
+            Step(
+                after - before,
+                sum(end - start for _, start, end in self._runs if before <= start < after),
+            )
+            for before, after in pairwise(starts)
+        ]
+        self._runs.clear()
+        return steps
+
+
+class _Watched:
+    """A session whose runs are noted."""
+
+    def __init__(self, name: str, session: Any, runs: list[tuple[str, float, float]]) -> None:
+        self._name, self._session, self._runs = name, session, runs
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._session, name)
+        if not name.startswith("run"):
+            return value
+
+        def run(*arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            result = value(*arguments, **options)
+            self._runs.append((self._name, start, time.perf_counter()))
+            return result
+
+        return run

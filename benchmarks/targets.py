@@ -1,0 +1,172 @@
+"""What the package sets out to reach on two cores of a CPU, ours over theirs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A limit for one measured ratio."""
+
+    what: str
+    """What is measured, in words."""
+    against: str
+    """What it is compared with, in words."""
+    limit: float
+    """The ratio is to be at most this."""
+    benchmark: str
+    """The script that measures it."""
+    ratio: str
+    """The ratio's name in the script's results; ``*`` stands for the best of our precisions."""
+
+
+_FIRST = "first token after the picture is encoded"
+_FRESH = "CAPTION of 20 tokens in a fresh process"
+_ENGINES = {
+    "transformers bf16": "PyTorch eager bf16",
+    "torch.compile bf16": "PyTorch torch.compile bf16",
+    "openvino bf16": "OpenVINO bf16, plainly traced graphs, our search",
+}
+
+_VISION = (
+    Target(
+        "vision encoder, fp32",
+        "OpenVINO f32 on the same graph",
+        1.10,
+        "stages",
+        "vision: ours fp32 / openvino f32 on our graph",
+    ),
+    Target(
+        "vision encoder, fp32",
+        "PyTorch eager fp32",
+        0.60,
+        "stages",
+        "vision: ours fp32 / transformers fp32",
+    ),
+    Target(
+        "vision encoder, 8-bit",
+        "PyTorch eager bf16",
+        0.70,
+        "stages",
+        "vision: ours q8 / transformers bf16",
+    ),
+    Target(
+        "vision encoder, 8-bit",
+        "OpenVINO bf16",
+        1.20,
+        "stages",
+        "vision: ours q8 / openvino bf16 on our graph",
+    ),
+    Target(
+        "vision encoder through the OpenVINO provider, bf16",
+        "OpenVINO bf16",
+        1.05,
+        "stages",
+        "vision: ours fp32 through the OpenVINO provider bf16 / openvino bf16 on our graph",
+    ),
+)
+
+_DECODER = (
+    Target(
+        "first token after the picture is encoded, fp32",
+        "PyTorch eager fp32",
+        0.60,
+        "stages",
+        f"{_FIRST}: ours fp32 / transformers fp32",
+    ),
+    Target(
+        "decoder step, 3 beams, past 16, fp32",
+        "PyTorch generate fp32",
+        0.62,
+        "stages",
+        "step at past 16: ours fp32 / transformers fp32",
+    ),
+    Target(
+        "decoder step, 3 beams, past 16, 8-bit",
+        "PyTorch generate bf16",
+        0.30,
+        "stages",
+        "step at past 16: ours q8 / transformers bf16",
+    ),
+    *(
+        Target(
+            f"step at past 400, {precision}",
+            "step at past 16",
+            1.15,
+            "stages",
+            f"step at past 400 / step at past 16: ours {precision}",
+        )
+        for precision in ("fp32", "q8")
+    ),
+    *(
+        Target(
+            f"numpy and Python per step, search included, {precision}",
+            "the whole step",
+            0.12,
+            "stages",
+            f"host's share of a step at past 16: ours {precision}",
+        )
+        for precision in ("fp32", "q8")
+    ),
+)
+
+_REQUESTS = (
+    *(
+        Target(f"{case}, best precision", words, 1.0, "compare", f"{case}: ours * / {engine}")
+        for case in ("CAPTION of 20 tokens", "OD of 200 tokens")
+        for engine, words in _ENGINES.items()
+    ),
+    Target(
+        "8 pictures in a batch, OD of 200 tokens, per picture",
+        "one picture at a time",
+        0.70,
+        "batching",
+        "8 pictures, OD of 200 tokens: in one batch / one at a time, ours *",
+    ),
+    Target(
+        "five tasks on one picture, encoded once and decoded together",
+        "five separate calls",
+        0.45,
+        "batching",
+        "5 tasks on one picture: encoded once / separate calls, ours *",
+    ),
+)
+
+_PROCESS = (
+    Target(
+        "process start to a caption of 20 tokens, fp32",
+        "transformers fp32",
+        0.45,
+        "cold_start",
+        f"{_FRESH}: ours fp32 / transformers fp32",
+    ),
+    Target(
+        "process start to a caption of 20 tokens, best precision",
+        "transformers fp32",
+        0.25,
+        "cold_start",
+        f"{_FRESH}: ours * / transformers fp32",
+    ),
+    Target(
+        "peak memory of that process, fp32",
+        "transformers fp32",
+        0.85,
+        "memory",
+        f"{_FRESH}: ours fp32 / transformers fp32",
+    ),
+    Target(
+        "peak memory of that process, 8-bit",
+        "transformers fp32",
+        0.35,
+        "memory",
+        f"{_FRESH}: ours q8 / transformers fp32",
+    ),
+    Target(
+        "installed size of the runtime with its dependencies",
+        "torch (CPU) and transformers",
+        0.18,
+        "size",
+        "installed: ours / torch and transformers",
+    ),
+)
+
+TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS)

@@ -1,0 +1,332 @@
+"""The benchmark scripts run, publish what they say, and refuse what they must; no clock is read."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from benchmarks import (
+    batching,
+    cold_start,
+    compare,
+    fresh,
+    measuring,
+    memory,
+    report,
+    scaling,
+    size,
+    stages,
+)
+from benchmarks.checkpoint import prepare
+from benchmarks.common import BenchmarkError, Setup, make_parser, make_picture
+from benchmarks.peers import Answer, open_peer, open_peers
+from benchmarks.peers.ours import Ours
+from benchmarks.targets import TARGETS
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("benchmarks")
+
+
+@pytest.fixture
+def options(work: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(measuring, "PAUSE", 0)
+    return ["--model", "tiny", "--work", str(work), "--threads", "1", "--repeats", "1"]
+
+
+@pytest.fixture
+def run(options: list[str], tmp_path: Path) -> Run:
+    def run(main: Callable[[list[str]], None], *more: str) -> dict[str, Any]:
+        out = tmp_path / "result.json"
+        main([*options, "--out", str(out), *more])
+        record: dict[str, Any] = json.loads(out.read_text())
+        return record
+
+    return run
+
+
+@pytest.fixture
+def setup(options: list[str]) -> Setup:
+    return prepare(make_parser("", 1).parse_args(options))
+
+
+def check_record(record: dict[str, Any], name: str, *sides: str) -> None:
+    """What every record must hold: the machine, and statistics that are those of its samples."""
+    assert record["benchmark"] == name and record["model"] == "tiny"
+    assert record["environment"].keys() >= {
+        *("date", "command", "provider", "cpu", "cpu_flags", "cores", "threads"),
+        *("platform", "python", "packages"),
+    }
+    assert record["environment"]["command"].startswith(f"python -m benchmarks.{name} --model tiny")
+    assert record["environment"]["packages"].keys() >= {"numpy", "onnxruntime", "torch"}
+    for values in record["values"].values():
+        assert set(sides) <= values.keys()
+        for value in values.values():
+            assert len(value["samples"]) == record["repeats"]
+            assert 0 < value["min"] == min(value["samples"])
+            assert value["max"] == max(value["samples"])
+            assert value["median"] == pytest.approx(median(value["samples"]), rel=1e-4)
+    for value in record["ratios"].values():
+        assert 0 < value["min"] <= value["median"] <= value["max"]
+
+
+def check_targets(record: dict[str, Any], count: int) -> None:
+    """That the targets which these sides can meet find their ratio under the name they have."""
+    wanted = [
+        target.ratio
+        for target in TARGETS
+        if target.benchmark == record["benchmark"]
+        and not any(side in target.ratio for side in ("q8", "openvino", "torch.compile"))
+    ]
+    assert len(wanted) == count
+    for name in wanted:
+        assert any(fnmatchcase(found, name) for found in record["ratios"]), name
+
+
+def test_compare(run: Run) -> None:
+    peers = ["transformers_eager:fp32", "transformers_eager:bf16"]
+    record = run(compare.main, "--repeats", "2", "--peers", *peers)
+    check_record(record, "compare", "ours fp32", "transformers fp32", "transformers bf16")
+    check_targets(record, 2)
+    for case in compare.CASES:
+        ours, theirs = (
+            record["values"][case][f"{side} fp32"]["samples"] for side in ("ours", "transformers")
+        )
+        ratio = record["ratios"][f"{case}: ours fp32 / transformers fp32"]
+        expected = [a / b for a, b in zip(ours, theirs, strict=True)]
+        assert ratio["min"] == pytest.approx(min(expected), rel=1e-4)
+        assert ratio["max"] == pytest.approx(max(expected), rel=1e-4)
+        assert record["equal_tokens"][case]["ours fp32"] == 1
+
+
+def test_compare_publishes_nothing_when_tokens_differ(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Ours.answer
+
+    def wrong(self: Ours, *arguments: Any) -> list[Answer]:
+        (right,) = answer(self, *arguments)
+        ids = list(right.token_ids)
+        ids[7] += 1
+        return [dataclasses.replace(right, token_ids=tuple(ids))]
+
+    monkeypatch.setattr(Ours, "answer", wrong)
+    with pytest.raises(BenchmarkError, match="CAPTION of 20 tokens, answer 0: token 7 of 21"):
+        run(compare.main, "--peers", "transformers_eager:fp32")
+    assert not list(tmp_path.iterdir())
+
+
+def test_lengths_are_checked() -> None:
+    answers = {"ours fp32": Answer((2, 0, 5, 2), {}), "openvino bf16": Answer((2, 0, 2), {})}
+    with pytest.raises(BenchmarkError, match="openvino bf16 generated 2 tokens, not 3"):
+        compare.check_tokens("case", answers, 3)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "place"),
+    [([1, 2, 3], [1, 4, 3], 1), ([1, 2], [1, 2, 3], 2), ([0], [1], 0)],
+)
+def test_different_tokens_are_refused(ours: list[int], theirs: list[int], place: int) -> None:
+    with pytest.raises(BenchmarkError, match=f"token {place} of"):
+        measuring.require_same_tokens("case", [ours], [theirs])
+    measuring.require_same_tokens("case", [ours, theirs], [ours, theirs])
+    assert measuring.agreement(ours, theirs) == place / max(len(ours), len(theirs))
+
+
+def test_sides_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "PAUSE", 0)
+    calls: list[str] = []
+
+    def side(name: str) -> Callable[[], int]:
+        def call() -> int:
+            calls.append(name)
+            return len(calls)
+
+        return call
+
+    values = measuring.alternate({"a": side("a"), "b": side("b")}, repeats=2, warmup=1)
+    assert calls == ["a", "b"] * 3
+    assert values == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    assert measuring.ratio([1, 10, 3], [2, 20, 3]) == {"median": 0.5, "min": 0.5, "max": 1}
+
+
+def test_stages(run: Run) -> None:
+    record = run(stages.main, "--dtypes", "fp32")
+    check_record(record, "stages", "ours fp32")
+    check_targets(record, 5)
+    assert record["values"].keys() == {
+        *("vision", "preprocess", "embed and encoder", "first token", "parse"),
+        *("first token after the picture is encoded", "step at past 16", "step at past 400"),
+    }
+    for values in record["values"].values():
+        assert values.keys() >= {"ours fp32", "transformers fp32"}
+    assert record["ratios"]["host's share of a step at past 16: ours fp32"]["max"] < 1
+
+
+def test_the_log_has_every_step(setup: Setup) -> None:
+    log = stages.SessionLog(open_peer("ours:fp32", setup).model)  # type: ignore[attr-defined]
+    answers = dataclasses.replace(Ours("", log.model)).answer([make_picture()], "<OD>", 12, 3)
+    # Start token, then 12; the last is forced without a step, and the last step has no end.
+    assert len(answers[0].token_ids) == 13
+    steps = log.take_steps()
+    assert len(steps) == 10
+    assert all(0 < step.engine < step.seconds and 0 < step.host_share < 1 for step in steps)
+    assert log.take_steps() == []
+
+
+def test_batching(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "TASK_TOKENS", 10)
+    record = run(batching.main)
+    check_record(record, "batching")
+    check_targets(record, 2)
+
+
+def test_scaling(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = {"tokens": (5, 10), "beams": (1,), "batch": (2,), "picture": ((320, 240),)}
+    monkeypatch.setattr(scaling, "AXES", axes)
+    record = run(scaling.main)
+    check_record(record, "scaling", "ours fp32", "transformers fp32")
+    assert list(record["values"]) == [
+        *("tokens 5", "tokens 10", "beams 1", "batch 2", "picture 320x240")
+    ]
+
+
+def test_fresh_processes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    runs: dict[str, fresh.FreshRun] = {}
+    start = fresh.run_fresh
+
+    def run_once(peer: str, setup: Setup) -> fresh.FreshRun:
+        started.append(peer)
+        if peer not in runs:
+            runs[peer] = start(peer, setup)
+        return runs[peer]
+
+    monkeypatch.setattr(fresh, "run_fresh", run_once)
+    record = run(memory.main)
+    check_record(record, "memory", "ours fp32", "transformers fp32")
+    check_targets(record, 1)
+    assert record["unit"] == "MB"
+    assert started == ["ours:fp32", "transformers_eager:fp32"] * 2
+    ours, theirs = next(iter(record["values"].values())).values()
+    # An interpreter with numpy is more than 20 MB, and PyTorch alone is more than all of ours.
+    assert 20 < ours["min"] < theirs["min"]
+    check_targets(run(cold_start.main), 2)
+
+
+def test_a_failing_process_is_reported(
+    setup: Setup, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BenchmarkError, match="ours:fp32 failed in a fresh process"):
+        fresh.run_fresh("ours:fp32", dataclasses.replace(setup, exported=tmp_path))
+    assert "ModelFileError" in capfd.readouterr().err
+
+
+def test_size(tmp_path: Path) -> None:
+    out = tmp_path / "size.json"
+    size.main(["--out", str(out)])
+    record = json.loads(out.read_text())
+    check_targets(record, 1)
+    ours = record["distributions"]["ours"]
+    assert {"florence-onnx", "numpy", "onnxruntime", "tokenizers"} <= set(ours)
+    assert not {"torch", "transformers", "onnx", "pillow"} & set(ours)
+    assert record["values"]["installed"]["ours"]["median"] == pytest.approx(
+        sum(record["megabytes"][name] for name in ours), abs=1
+    )
+
+
+def test_preprocess_prints_and_writes_nothing() -> None:
+    results = set((ROOT / "benchmarks" / "results").glob("*"))
+    command = [sys.executable, "-m", "benchmarks.preprocess", "--repeats", "1", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["environment"]["threads"] == 1
+    assert results == set((ROOT / "benchmarks" / "results").glob("*"))
+
+
+def test_openvino_computes_the_same(setup: Setup) -> None:
+    pytest.importorskip("openvino")
+    pictures = [make_picture(seed=1), make_picture(seed=2)]
+    ours, theirs = (
+        open_peer(name, setup).answer(pictures, "<OD>", 60, 3)
+        for name in ("ours:fp32", "openvino:f32")
+    )
+    measuring.require_same_tokens(
+        "OD", [answer.token_ids for answer in ours], [answer.token_ids for answer in theirs]
+    )
+    assert [answer.parsed for answer in ours] == [answer.parsed for answer in theirs]
+
+
+def test_a_missing_package_is_noted(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.peers.openvino", raising=False)
+    peers, notes = open_peers(["ours:fp32", "openvino:f32"], setup)
+    assert [peer.name for peer in peers] == ["ours fp32"]
+    assert len(notes) == 1 and notes[0].startswith("openvino:f32 was left out: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("mystery:f32", "no peer 'mystery:f32'"), ("ours:f1", "no variant 'f1'")]
+)
+def test_an_unknown_peer_is_refused(setup: Setup, name: str, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        open_peer(name, setup)
+
+
+def test_an_unknown_model_is_refused(work: Path) -> None:
+    arguments = make_parser("", 1).parse_args(["--model", "mystery", "--work", str(work)])
+    with pytest.raises(BenchmarkError, match="'mystery' is neither base nor tiny nor"):
+        prepare(arguments)
+
+
+def test_the_committed_tables_are_those_of_the_results() -> None:
+    records = report.read_records()
+    assert report.README.read_text(encoding="utf-8") == report.render(records)
+    front = report.FRONT.read_text(encoding="utf-8")
+    if report.START in front:
+        assert front == report.replace_front(front, records)
+
+
+def compare_record(medians: dict[str, float]) -> dict[str, Any]:
+    """What compare would publish, had it measured these medians and half and twice as much."""
+    case = "OD of 200 tokens"
+    place = {"provider": "CPUExecutionProvider", "cpu": "a CPU", "cpu_flags": [], "threads": 2}
+    place |= {"cores": 2, "memory_gb": 8, "gpu": None, "platform": "Linux", "python": "3.11"}
+    place |= {"packages": {"numpy": "2"}, "command": "run", "date": "2026-01-01"}
+    samples = {side: [median / 2, median, median * 2] for side, median in medians.items()}
+    summary = measuring.summarise({case: samples})
+    return {"benchmark": "compare", "environment": place, "repeats": 3, **summary}
+
+
+def test_a_report_says_what_is_met_and_missed() -> None:
+    sides = {"ours fp32": 3.0, "ours q8": 0.4, "transformers bf16": 2.0}
+    text = report.render({"compare-cpu": compare_record(sides)})
+    assert "| 1.00 | 0.20 (0.20 to 0.20), q8 | met |" in text
+    assert "| 400 ms (200 to 800) |" in text and "| 3 s (1.5 to 6) |" in text
+    del sides["ours q8"]
+    text = report.render({"compare-cpu": compare_record(sides)})
+    assert "| 1.00 | 1.50 (1.50 to 1.50), fp32 | **missed** |" in text
+
+
+def test_the_front_table_goes_between_its_markers() -> None:
+    front = f"top\n{report.START}\nold\n{report.END}\nbottom\n"
+    records = {"compare-cpu": compare_record({"ours fp32": 3.0, "transformers bf16": 0.2})}
+    text = report.replace_front(front, records)
+    assert text.startswith(f"top\n{report.START}\n|  | OD of 200 tokens |")
+    assert text.endswith(f"{report.END}\nbottom\n")
+    assert "| ours fp32 | 3 s |" in text and "| transformers bf16 | 200 ms |" in text
+    assert "old" not in text
+    assert report.replace_front(text, records) == text
