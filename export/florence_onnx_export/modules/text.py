@@ -125,7 +125,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Maps [B,S,D] to the same shape."""
-        mixed = attention(self.attention.query(x), *self.key_value(x), bias)
+        key, value = self.key_value(x)
+        mixed = attention(self.attention.query(x), key, value, bias)
         x = self.attention_norm(x + self.attention.output(mixed))
         return self.ffn_norm(x + self.ffn(x))
 

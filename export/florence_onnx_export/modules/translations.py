@@ -16,7 +16,7 @@ contrib = Opset("com.microsoft", 1)
 
 
 @onnxscript.script(functions)
-def to_windows(x: FLOAT[...], size: int) -> FLOAT[...]:
+def to_windows(x: FLOAT, size: int) -> FLOAT:
     """Padding is a branch of its own: at the released sizes there is none, and no copy for it."""
     width = op.Shape(x, start=2, end=3)
     channels = op.Shape(x, start=3, end=4)
@@ -36,7 +36,7 @@ def to_windows(x: FLOAT[...], size: int) -> FLOAT[...]:
 
 
 @onnxscript.script(functions)
-def from_windows(windows: FLOAT[...], grid: FLOAT[...], size: int) -> FLOAT[...]:
+def from_windows(windows: FLOAT, grid: FLOAT, size: int) -> FLOAT:
     """Cropping is a branch of its own, as padding is above."""
     shape = op.Shape(grid)
     batch = op.Shape(grid, start=0, end=1)
@@ -57,19 +57,19 @@ def from_windows(windows: FLOAT[...], grid: FLOAT[...], size: int) -> FLOAT[...]
 
 
 @onnxscript.script(functions)
-def self_attention(x: FLOAT[...], weight: FLOAT[...], bias: FLOAT[...], heads: int) -> FLOAT[...]:
+def self_attention(x: FLOAT, weight: FLOAT, bias: FLOAT, heads: int) -> FLOAT:
     """ONNX Runtime's Attention: projection and heads in one operator, no transposes between."""
     return contrib.Attention(x, weight, bias, num_heads=heads)
 
 
 @onnxscript.script(functions)
-def gelu(x: FLOAT[...]) -> FLOAT[...]:
+def gelu(x: FLOAT) -> FLOAT:
     """GELU by the error function as one operator, which the older operator sets do not have."""
     return contrib.Gelu(x)
 
 
 @onnxscript.script(functions)
-def scatter(cache: FLOAT[...], indices: INT64[...], updates: FLOAT[...]) -> FLOAT[...]:
+def scatter(cache: FLOAT, indices: INT64, updates: FLOAT) -> FLOAT:
     """In place where input and output are bound to one buffer, as the runtime does."""
     return op.ScatterND(cache, indices, updates)
 
