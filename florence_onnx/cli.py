@@ -1,4 +1,4 @@
-"""The command line: ``florence-onnx run | export | info | bench``."""
+"""The command line: ``florence-onnx run | export | quantize | info | bench``."""
 
 import argparse
 import io
@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from florence_onnx.commands import bench, export, info, run
+from florence_onnx.commands import bench, export, info, quantize, run
 from florence_onnx.errors import FlorenceError
 
-COMMANDS = (run, export, info, bench)
+COMMANDS = (run, export, quantize, info, bench)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -39,7 +39,7 @@ ENCODER = "encoder_model"
 DECODER = "decoder_with_past_model"
 GRAPHS = (VISION_ENCODER, EMBED_TOKENS, ENCODER, DECODER)
 
-PRECISIONS = {"fp32": ""}
+PRECISIONS = {"fp32": "", "fp16": "fp16", "q8": "quantized", "q4": "q4"}
 """Precision name -> suffix of its graph files."""
 
 COMPANIONS = (

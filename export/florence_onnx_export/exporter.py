@@ -20,13 +20,12 @@ from florence_onnx.errors import ExportError, FlorenceError, OutputExistsError, 
 from florence_onnx_export.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx_export.companions import write_companions
 from florence_onnx_export.graph_specs import build_specs
+from florence_onnx_export.quantize import Reference, add_precision
 from florence_onnx_export.reference import compare_with_transformers, transformers_model
+from florence_onnx_export.report import REPORT
 from florence_onnx_export.staging import staged_folder
 from florence_onnx_export.tracing import OPSET, trace
 from florence_onnx_export.validation import TOLERANCE, validate
-
-REPORT = "export_report.json"
-"""What was exported, from what, how far it is from PyTorch, in how many seconds."""
 
 Progress = Callable[[str], None]
 
@@ -36,6 +35,7 @@ def export(
     out: Path,
     precisions: Sequence[str] = ("fp32",),
     force: bool = False,
+    accept_error: bool = False,
     progress: Progress = lambda message: None,
 ) -> dict[str, Any]:
     """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
@@ -45,6 +45,7 @@ def export(
         out: The model folder to write; it appears whole or not at all.
         precisions: Precisions to write, of `graphs.PRECISIONS`.
         force: Whether an existing ``out`` is replaced.
+        accept_error: Whether precisions below fp32 are written whatever their error.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -52,7 +53,8 @@ def export(
 
     Raises:
         CheckpointError: The checkpoint cannot be read or is not a Florence-2.
-        ValidationError: A module or graph does not agree with the reference.
+        ValidationError: A module or graph does not agree with the reference, or a precision is
+            beyond its bounds.
         OutputExistsError: ``out`` exists, and ``force`` is false or it is not a model folder.
         PrecisionError: An unknown precision.
         ExportError: The disk is full, or the folder cannot be written.
@@ -66,7 +68,7 @@ def export(
         _check_replaceable(out, source)
     try:
         with staged_folder(out, force) as folder:
-            report = _export_into(folder, source, precisions, progress)
+            report = _export_into(folder, source, precisions, accept_error, progress)
             (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
             return report
     except FlorenceError:
@@ -87,7 +89,11 @@ def _check_replaceable(out: Path, source: str | Path) -> None:
 
 
 def _export_into(
-    folder: Path, source: str | Path, precisions: Sequence[str], progress: Progress
+    folder: Path,
+    source: str | Path,
+    precisions: Sequence[str],
+    accept_error: bool,
+    progress: Progress,
 ) -> dict[str, Any]:
     seconds: dict[str, float] = {}
 
@@ -107,13 +113,13 @@ def _export_into(
         specs = build_specs(checkpoint.config, checkpoint.weights)
         modules = compare_with_transformers(specs, transformers_model(checkpoint), 224, 160)
     checks = []
-    for precision in precisions:
-        for spec in specs:
-            path = folder / graphs.graph_file(spec.name, precision)
-            path.parent.mkdir(exist_ok=True)
-            with step(f"{spec.name} {precision}", f"tracing and validating {path.name}"):
-                trace(spec, path)
-                checks += [check.to_dict() for check in validate(spec, path, precision)]
+    for spec in specs:
+        path = folder / graphs.graph_file(spec.name, "fp32")
+        path.parent.mkdir(exist_ok=True)
+        with step(f"{spec.name} fp32", f"tracing and validating {path.name}"):
+            trace(spec, path)
+            checks += [check.to_dict() for check in validate(spec, path, "fp32")]
+    others = _add_precisions(folder, precisions, accept_error, progress)
     return {
         "checkpoint": str(source),
         "format": checkpoint.format,
@@ -124,10 +130,28 @@ def _export_into(
         "platform": platform.platform(),
         "seconds": seconds,
         "bytes": {path.name: path.stat().st_size for path in sorted(folder.glob("onnx/*"))},
-        "tolerance": {name: TOLERANCE[name] for name in precisions},
+        "tolerance": TOLERANCE,
         "modules_against_transformers": modules,
         "graphs_against_pytorch": checks,
+        "precisions": others,
     }
+
+
+def _add_precisions(
+    folder: Path, precisions: Sequence[str], accept_error: bool, progress: Progress
+) -> dict[str, Any]:
+    """Makes the other precisions from float32, which goes if it was not asked for."""
+    others = [name for name in dict.fromkeys(precisions) if name != "fp32"]
+    entries = {}
+    if others:
+        progress("running the float32 graphs")
+        reference = Reference(folder)
+        for name in others:
+            entries[name] = add_precision(reference, name, accept_error, progress)
+    if "fp32" not in precisions:
+        for graph in graphs.GRAPHS:
+            (folder / graphs.graph_file(graph, "fp32")).unlink()
+    return entries
 
 
 def _parameters(checkpoint: Checkpoint) -> int:

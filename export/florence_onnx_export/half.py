@@ -1,0 +1,136 @@
+"""Graphs that compute in float16, with float32 inputs and outputs."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+_FLOAT: int = TensorProto.FLOAT
+_HALF: int = TensorProto.FLOAT16
+
+_EXACT = {"LogSoftmax", "TopK", "ScatterND"}
+"""Operators left in float32: the first two decide between candidates that are close, and the
+third writes into the cache, which stays one float32 buffer from step to step."""
+
+_NO_FLOAT = {"Shape", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And"}
+"""Operators whose results are never floating-point."""
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+def to_half(model: onnx.ModelProto) -> None:
+    """Turns a float32 model into one that computes in float16, except where that is too coarse.
+
+    ``onnxruntime.transformers.float16`` is not enough here: what it leaves in float32 still goes
+    through float16 between one operator and the next, where sums over a picture overflow.
+    """
+    graph = model.graph
+    exact = _token_sums(graph) | {n.name for n in graph.node if n.op_type in _EXACT}
+    _Halving(graph, exact).run()
+
+
+def _token_sums(graph: onnx.GraphProto) -> set[str]:
+    """Names of the nodes from x^T x, sums over all tokens of a picture, to their softmax."""
+    makers = {output: node for node in graph.node for output in node.output}
+    names: set[str] = set()
+    for softmax in (node for node in graph.node if node.op_type == "Softmax"):
+        before = _before(softmax, makers)
+        if any(_is_gram(node, makers) for node in before):
+            names |= {node.name for node in before}
+    return names
+
+
+def _before(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """A node and the values that it depends on, up to the layer normalisation."""
+    found: dict[str, onnx.NodeProto] = {}
+    queue = [node]
+    while queue:
+        current = queue.pop()
+        if current.name not in found and current.op_type not in ("LayerNormalization", "Shape"):
+            found[current.name] = current
+            queue += [makers[name] for name in current.input if name in makers]
+    return list(found.values())
+
+
+def _is_gram(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:
+    if node.op_type != "MatMul" or node.input[0] not in makers:
+        return False
+    transpose = makers[node.input[0]]
+    return transpose.op_type == "Transpose" and transpose.input[0] == node.input[1]
+
+
+class _Halving:
+    """The conversion of one graph, node by node."""
+
+    def __init__(self, graph: onnx.GraphProto, exact: set[str]) -> None:
+        self._graph = graph
+        self._exact = exact
+        self._nodes: list[onnx.NodeProto] = []
+        inputs = [v.name for v in graph.input if v.type.tensor_type.elem_type == _FLOAT]
+        self._forms = {name: {_FLOAT: name} for name in inputs}
+        """Floating-point value -> the names under which it is there, by type."""
+        for tensor in graph.initializer:
+            if tensor.data_type == _FLOAT:
+                values = np.clip(numpy_helper.to_array(tensor), -_LARGEST, _LARGEST)
+                half = numpy_helper.from_array(values.astype(np.float16), tensor.name)
+                tensor.CopyFrom(half)
+                self._forms[tensor.name] = {_HALF: tensor.name}
+
+    def run(self) -> None:
+        outputs = {value.name for value in self._graph.output}
+        for node in self._graph.node:
+            kind = _FLOAT if node.name in self._exact else _HALF
+            floating = self._gives_float(node)
+            self._take_inputs(node, kind)
+            self._nodes.append(node)
+            for index, name in enumerate(node.output if floating else []):
+                if node.op_type == "TopK" and index == 1:
+                    continue  # the candidates' ids
+                self._forms[name] = {kind: name}
+                if name in outputs and kind == _HALF:
+                    node.output[index] = f"{name}_half"
+                    self._forms[name] = {kind: f"{name}_half"}
+                    self._nodes.append(_cast(f"{name}_half", name, _FLOAT))
+        del self._graph.node[:], self._graph.value_info[:]
+        self._graph.node.extend(self._nodes)
+
+    def _gives_float(self, node: onnx.NodeProto) -> bool:
+        if node.op_type in _NO_FLOAT:
+            return False
+        if node.op_type == "Cast":
+            return node.attribute[0].i == _FLOAT
+        if node.op_type == "If":
+            branch = node.attribute[0].g.node
+            return any(name in self._forms for inner in branch for name in inner.input)
+        return node.input[1 if node.op_type == "Where" else 0] in self._forms
+
+    def _take_inputs(self, node: onnx.NodeProto, kind: int) -> None:
+        """Makes a node read and compute this type, its branches included."""
+        for index, name in enumerate(node.input):
+            if name in self._forms:
+                node.input[index] = self._as(name, kind)
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == _FLOAT:
+                attribute.i = kind
+            if attribute.HasField("g"):
+                self._convert_branch(attribute.g, kind)
+
+    def _convert_branch(self, branch: onnx.GraphProto, kind: int) -> None:
+        for node in branch.node:
+            self._take_inputs(node, kind)
+        del branch.value_info[:]
+        for value in branch.output:
+            if value.type.tensor_type.elem_type == _FLOAT:
+                value.type.tensor_type.elem_type = kind
+
+    def _as(self, name: str, kind: int) -> str:
+        """The name of a value in this type, made if it is not there."""
+        forms = self._forms[name]
+        if kind not in forms:
+            (source,) = forms.values()
+            forms[kind] = f"{name}_half" if kind == _HALF else f"{name}_float"
+            self._nodes.append(_cast(source, forms[kind], kind))
+        return forms[kind]
+
+
+def _cast(source: str, result: str, kind: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [result], name=f"{result}_cast", to=kind)

@@ -1,0 +1,132 @@
+"""The products with constant weights of a graph, and other operators in their place."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+MICROSOFT = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
+
+Matrix = npt.NDArray[np.float32]
+Tensors = dict[str, npt.NDArray[Any]]
+
+
+class Method(Protocol):
+    """How a product is computed instead."""
+
+    def __call__(
+        self, x: str, name: str, weight: Matrix, bias: str, y: str
+    ) -> tuple[onnx.NodeProto, Tensors]:
+        """A node for ``y = x @ weight + bias`` and the tensors that it needs.
+
+        Args:
+            x: Name of the left factor, [..., in].
+            name: Name of the weight, which the names of the new tensors start with.
+            weight: float32 [in, out].
+            bias: Name of the bias [out], or "" for none.
+            y: Name of the result, [..., out].
+        """
+
+
+def product_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Name -> shape [in, out] of the weights of the graph's products, in graph order."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    names = (_weight_of(node, shapes) for node in graph.node)
+    return {name: shapes[name] for name in names if name}
+
+
+def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> None:
+    """Computes the products whose weights ``methods`` names by other means.
+
+    A bias is added by the product; what else a product was to add becomes an addition after it.
+    An attention operator that projects by itself becomes a product and the attention.
+    """
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    shapes = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        name = _weight_of(node, shapes)
+        if name not in methods:
+            nodes.append(node)
+            continue
+        bias, y, after = _surroundings(node, graph, shapes)
+        weight = numpy_helper.to_array(tensors[name])
+        product, added = methods[name](node.input[0], name, weight, bias, y)
+        nodes += [product, *after]
+        graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in added.items())
+    del graph.node[:]
+    graph.node.extend(nodes)
+    drop_unused(graph)
+    if MICROSOFT not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Removes the constant tensors that no node reads."""
+    used = {name for node in graph.node for name in _reads(node)}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Names that a node reads, those of its branches included."""
+    branches = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return set(node.input).union(*(_reads(inner) for branch in branches for inner in branch.node))
+
+
+def _weight_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The weight of a product, or "" for any other node."""
+    if node.op_type not in ("Gemm", "MatMul", "Attention") or len(node.input) > 3:
+        return ""
+    name = node.input[1]
+    plain = all(
+        helper.get_attribute_value(attribute) == (1 if attribute.name in ("alpha", "beta") else 0)
+        for attribute in node.attribute
+        if attribute.name != "num_heads"
+    )
+    return name if plain and len(shapes.get(name, ())) == 2 else ""
+
+
+def _surroundings(
+    node: onnx.NodeProto, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[str, str, list[onnx.NodeProto]]:
+    """The bias of a node's product, the name of its result, and the nodes that follow it."""
+    (result,) = node.output
+    added = node.input[2] if len(node.input) == 3 else ""
+    y = f"{result}_product"
+    if node.op_type == "Attention":
+        return added, y, _attention(node, y)
+    if not added or len(shapes.get(added, ())) == 1:
+        return added, result, []
+    readers = [reader for reader in graph.node if result in reader.input]
+    if len(readers) == 1 and readers[0].op_type == "Add":
+        (other,) = (name for name in readers[0].input if name != result)
+        if len(shapes.get(other, ())) == 1:
+            readers[0].input[:] = [result, added]
+            return other, result, []
+    return "", y, [helper.make_node("Add", [y, added], [result], name=f"{node.name}_add")]
+
+
+def _attention(node: onnx.NodeProto, joint: str) -> list[onnx.NodeProto]:
+    """The attention of an attention operator whose queries, keys and values are there."""
+    parts = [f"{node.output[0]}_{part}" for part in ("query", "key", "value")]
+    (heads,) = (attribute.i for attribute in node.attribute)
+    return [
+        helper.make_node(
+            "Split", [joint], parts, name=f"{node.name}_split", axis=-1, num_outputs=3
+        ),
+        helper.make_node(
+            "MultiHeadAttention",
+            parts,
+            node.output,
+            name=f"{node.name}_heads",
+            domain=MICROSOFT,
+            num_heads=heads,
+        ),
+    ]

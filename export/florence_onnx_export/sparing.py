@@ -1,0 +1,117 @@
+"""Which products of a graph can be quantised, by the measured error of the graph's outputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from florence_onnx_export.fidelity import Array, Feeds
+from florence_onnx_export.methods import FP32, METHODS, STORED
+from florence_onnx_export.products import product_weights, replace_products
+from florence_onnx_export.quantize_stored import storable_weights, store_weights
+
+
+class Measured:
+    """A float32 graph with inputs and its outputs for them, to measure quantised forms against."""
+
+    def __init__(self, path: Path, feeds: Sequence[Feeds], outputs: Sequence[str]) -> None:
+        """Runs the graph at ``path``; ``outputs`` are those whose error counts."""
+        self.model = onnx.load(str(path))
+        self.products = list(product_weights(self.model.graph))
+        self.stored = storable_weights(self.model.graph)
+        self._feeds = feeds
+        self._outputs = list(outputs)
+        self._wanted = self._run(self.model, len(feeds))
+
+    def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
+        """A copy of the graph with weights used by other methods.
+
+        Args:
+            methods: Weight name -> name of its method.
+        """
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        chosen = {name: METHODS[key] for name, key in methods.items() if key in METHODS}
+        replace_products(model, chosen)
+        store_weights(model, {name for name, key in methods.items() if key == STORED})
+        return model
+
+    def error(self, methods: Mapping[str, str], runs: int | None = None) -> float:
+        """Relative error of the outputs with these methods, over the first ``runs`` inputs."""
+        runs = len(self._feeds) if runs is None else runs
+        return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
+
+    def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return [session.run(self._outputs, feeds) for feeds in self._feeds[:runs]]
+
+
+def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:
+    """Root mean square of the outputs' relative errors, each over all runs together."""
+    squares = []
+    for outputs, wanted in zip(zip(*got, strict=True), zip(*want, strict=True), strict=True):
+        missed = sum(float(np.sum((a - b) ** 2)) for a, b in zip(outputs, wanted, strict=True))
+        squares.append(missed / sum(float(np.sum(b**2)) for b in wanted))
+    return float(np.sqrt(np.mean(squares)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the products of a graph are computed."""
+
+    methods: dict[str, str]
+    """Weight name -> name of the method."""
+    error: float
+    """Relative error of the graph's outputs."""
+
+
+def choose(
+    graph: Measured,
+    levels: Mapping[str, Sequence[str]],
+    limit: float,
+    progress: Callable[[str], None],
+) -> Choice:
+    """Quantises every product, then spares those that hurt most until the error is in the limit.
+
+    The squares of the products' errors nearly add up. So each product is measured alone, and the
+    sum says how many are to be spared before the whole is measured again.
+
+    Args:
+        graph: The float32 graph.
+        levels: Weight name -> its methods, fastest first, `FP32` last.
+        limit: Largest relative error of the graph's outputs.
+        progress: Called with a line of text before products are measured alone.
+    """
+    chosen = dict.fromkeys(levels, 0)
+    alone: dict[str, float] = {}
+
+    def methods() -> dict[str, str]:
+        return {name: levels[name][level] for name, level in chosen.items()}
+
+    def square(name: str) -> float:
+        method = levels[name][chosen[name]]
+        return 0.0 if method == FP32 else graph.error({name: method}, runs=1) ** 2
+
+    def left() -> list[str]:
+        return [name for name, method in methods().items() if method != FP32]
+
+    error = graph.error(methods())
+    while error > limit and left():
+        if not alone:
+            progress(f"the error is {error:.2%}: measuring {len(levels)} products one by one")
+            alone = {name: square(name) for name in levels}
+        expected = error
+        while left() and expected > limit:
+            worst = max(left(), key=alone.__getitem__)
+            chosen[worst] += 1
+            before, alone[worst] = alone[worst], square(worst)
+            expected = max(expected**2 + alone[worst] - before, 0.0) ** 0.5
+        error = graph.error(methods())
+    return Choice(methods(), error)

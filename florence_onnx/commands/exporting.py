@@ -1,0 +1,71 @@
+"""What the commands that run the exporter share."""
+
+import argparse
+import importlib.util
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from florence_onnx.errors import MissingDependencyError
+
+
+def check_packages(needed: Sequence[str], doing: str) -> None:
+    """Raises MissingDependencyError when packages that ``doing`` needs are not installed."""
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        named = ", ".join(missing).replace("PIL", "pillow")
+        raise MissingDependencyError(
+            f"{doing} needs {named}; run pip install 'florence-onnx[export]'"
+        )
+
+
+def add_accept_error(parser: argparse.ArgumentParser) -> None:
+    """The option for precisions beyond their bounds."""
+    parser.add_argument(
+        "--accept-error",
+        action="store_true",
+        help="quantise every product, and write a precision even if its error is beyond its bound",
+    )
+
+
+def comma_list(text: str) -> list[str]:
+    """Reads ``a,b``, each once."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+def timed_progress() -> Callable[[str], None]:
+    """Prints lines on stderr with the seconds since now."""
+    start = time.perf_counter()
+
+    def progress(message: str) -> None:
+        print(f"[{time.perf_counter() - start:6.1f} s] {message}", file=sys.stderr, flush=True)
+
+    return progress
+
+
+def print_precisions(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints a line for every precision made from fp32."""
+    for name, entry in entries.items():
+        size = sum(entry["bytes"].values()) / 1e6
+        fidelity = entry["fidelity"]
+        features, logits = (
+            "overflow" if fidelity[key] is None else f"{fidelity[key]:.2%}"
+            for key in ("image_features", "first_logits")
+        )
+        print(
+            f"{name}: {size:.0f} MB; from fp32: image features {features}, first logits {logits}, "
+            f"{fidelity['token_agreement']:.1%} of tokens equal"
+        )
+
+
+@contextmanager
+def exit_on_termination() -> Iterator[None]:
+    """Turns a plain kill into an exception, so that half-written folders are removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,129 @@
+"""How far graphs are from float32, and which products are spared for it."""
+
+import numpy as np
+import onnx
+import pytest
+
+from florence_onnx import Florence2, graphs
+from florence_onnx.batches import Scene, encoder_inputs
+from florence_onnx.decoding import search
+from florence_onnx.steps import DecoderSteps
+from florence_onnx_export.fidelity import (
+    STEPS,
+    Answers,
+    answer,
+    compare,
+    drawn_requests,
+    relative_error,
+)
+from florence_onnx_export.methods import FP32, STORED, levels
+from florence_onnx_export.sparing import Measured, choose
+from helpers.onnx_graphs import run
+from helpers.tiny import TINY
+
+
+class Additive:
+    """Stands in for `Measured`: squares of errors that add up exactly."""
+
+    def __init__(self, errors: dict[tuple[str, str], float]) -> None:
+        self._errors = errors
+        self.asked: list[dict[str, str]] = []
+
+    def error(self, methods: dict[str, str], runs: int | None = None) -> float:
+        self.asked.append(methods)
+        squares = [self._errors.get(choice, 0.0) ** 2 for choice in methods.items()]
+        return float(np.sqrt(sum(squares)))
+
+
+LEVELS = dict.fromkeys("abcd", ("dynamic8", "blocks8", FP32))
+ERRORS = {
+    **{(name, "dynamic8"): error for name, error in zip("abcd", (3, 1, 10, 1), strict=True)},
+    **{(name, "blocks8"): error for name, error in zip("abcd", (1, 1, 6, 1), strict=True)},
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (12, {}),
+        (7, {"c": "blocks8"}),
+        (6, {"c": FP32}),
+        (2, {"c": FP32, "a": "blocks8"}),
+        (0, dict.fromkeys("abcd", FP32)),
+    ],
+)
+def test_the_worst_are_spared_first_and_no_more_than_needed(
+    limit: float, expected: dict[str, str]
+) -> None:
+    graph = Additive(ERRORS)
+    said: list[str] = []
+    choice = choose(graph, LEVELS, limit, said.append)
+    assert choice.methods == {**dict.fromkeys("abcd", "dynamic8"), **expected}
+    assert choice.error <= limit
+    # Measuring each alone takes minutes for a large graph, so only where something is spared.
+    assert len(said) == bool(expected)
+    assert expected or len(graph.asked) == 1
+
+
+def test_the_error_of_a_graph_is_that_of_its_outputs() -> None:
+    rng = np.random.default_rng(7)
+    feeds = [{"pixel_values": rng.standard_normal((1, 3, 64, 64), np.float32)} for _ in range(2)]
+    path = TINY / graphs.graph_file(graphs.VISION_ENCODER, "fp32")
+    measured = Measured(path, feeds, ["image_features"])
+    assert measured.error({}) == 0
+    methods = dict.fromkeys(measured.products, "dynamic8")
+    got = [run(measured.quantized(methods), feed)[0] for feed in feeds]
+    want = [run(onnx.load(path), feed)[0] for feed in feeds]
+    assert measured.error(methods) == pytest.approx(relative_error(np.stack(got), np.stack(want)))
+    assert measured.error(methods, runs=1) == pytest.approx(relative_error(got[0], want[0]))
+    assert measured.error(dict.fromkeys(methods, FP32)) == 0
+
+
+def test_four_bits_are_for_the_decoder_without_its_head() -> None:
+    names = ["layers.0.ffn.fc1.weight", "head.weight"]
+    for graph in (graphs.VISION_ENCODER, graphs.ENCODER, graphs.DECODER):
+        first = {name: tried[0] for name, tried in levels("q4", graph, names, ["kept"]).items()}
+        four = "blocks4" if graph == graphs.DECODER else "dynamic8"
+        assert first == {names[0]: four, names[1]: "dynamic8", "kept": STORED}
+        assert all(tried[-1] == FP32 for tried in levels("q4", graph, names, ["kept"]).values())
+
+
+# Fidelity
+
+
+def test_fidelity_counts_tokens_until_the_answer_ends() -> None:
+    fed = np.array([[2, 0, 5, 2, 9], [2, 0, 6, 7, 8]])
+    want = Answers(np.ones((1, 2, 2)), np.array([[3.0, 4.0]] * 2), fed + 1, fed)
+    best = fed + 1
+    best[0, 3:] = 0  # after the end
+    best[1, 4] = 0
+    got = Answers(np.full((1, 2, 2), 1.5), np.array([[3.0, 4.0], [3.0, 5.0]]), best, fed)
+    fidelity = compare(got, want, eos_token_id=2)
+    assert fidelity.image_features == 0.5
+    assert fidelity.first_logits == pytest.approx(1 / 50**0.5)
+    assert fidelity.token_agreement == 7 / 8
+    assert fidelity.requests == 2
+
+
+def test_answers_are_those_of_a_greedy_search() -> None:
+    model = Florence2.load(TINY, providers=["CPUExecutionProvider"])
+    requests = drawn_requests(model.companions, 2)
+    answers = answer(model.graphs, model.companions, requests)
+    steps = answers.fed.shape[1]
+    policy = model.policy.replace(
+        num_beams=1, no_repeat_ngram_size=0, forced_eos_token_id=None, max_new_tokens=STEPS
+    )
+    found = []
+    for request in requests:
+        scene = Scene(model.graphs.image_features(request.pixel_values)[0], (1, 1))
+        scenes = [scene] * len(request.prompts)
+        mask, embeds = encoder_inputs(model.graphs, scenes, request.prompts, policy.pad_token_id)
+        steps = DecoderSteps(model.graphs, mask, embeds)
+        found += [best for (best,) in search(steps, len(scenes), policy)]
+    for hypothesis, fed, best in zip(found, answers.fed, answers.best, strict=True):
+        expected = (*fed, best[-1])
+        length = len(hypothesis.token_ids)
+        assert hypothesis.token_ids == expected[:length]
+        assert length == STEPS + 1 or expected[length - 1] == policy.eos_token_id
+    again = answer(model.graphs, model.companions, requests, feed=answers.fed)
+    np.testing.assert_array_equal(again.best, answers.best)

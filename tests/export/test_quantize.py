@@ -1,0 +1,293 @@
+"""Other precisions of a model folder and of an export."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from florence_onnx import Florence2, graphs
+from florence_onnx.cli import build_parser, main
+from florence_onnx.errors import (
+    ModelFileError,
+    ModelNotFoundError,
+    OutputExistsError,
+    PrecisionError,
+    ValidationError,
+)
+from florence_onnx_export import choices, exporter
+from florence_onnx_export import quantize as quantizing
+from florence_onnx_export.fidelity import (
+    relative_error,
+)
+from florence_onnx_export.graph_specs import GraphSpec
+from florence_onnx_export.methods import FP32, METHODS
+from florence_onnx_export.products import product_weights
+from florence_onnx_export.quantize import BOUNDS, Bounds, quantize
+from florence_onnx_export.report import REPORT
+from helpers.exports import Exported
+from helpers.onnx_graphs import tiny_graph, weight_names
+from helpers.tiny import TINY, copy_tiny, picture
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def graph_files(*precisions: str) -> set[str]:
+    return {graphs.graph_file(graph, name) for name in precisions for graph in graphs.GRAPHS}
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[str]]:
+    """A copy of the tiny model in all precisions, what was returned and said; not to be changed."""
+    folder = copy_tiny(tmp_path_factory.mktemp("quantized"))
+    said: list[str] = []
+    return folder, quantize(folder, list(BOUNDS), progress=said.append), said
+
+
+def test_every_precision_is_added_and_reported(
+    quantized: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    folder, entries, said = quantized
+    assert files(folder) == {*graphs.COMPANIONS, REPORT, *graph_files("fp32", *BOUNDS)}
+    assert json.loads((folder / REPORT).read_text()) == {"precisions": entries}
+    for name, entry in entries.items():
+        assert entry["bounds"] == {
+            key: pytest.approx(value) for key, value in vars(BOUNDS[name]).items()
+        }
+        for key, bound in entry["bounds"].items():
+            assert 0 < entry["fidelity"][key] <= bound
+        assert entry["fidelity"]["requests"] == 105
+        assert entry["bytes"] == {
+            Path(file).name: (folder / file).stat().st_size for file in graph_files(name)
+        }
+        assert any(f"comparing {name} with float32" in line for line in said)
+    assert entries["fp16"]["fidelity"]["first_logits"] < entries["q8"]["fidelity"]["first_logits"]
+    assert entries["q8"]["fidelity"]["first_logits"] < entries["q4"]["fidelity"]["first_logits"]
+
+
+def test_the_report_says_what_was_spared(
+    quantized: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    folder, entries, _ = quantized
+    model = onnx.load(folder / graphs.graph_file(graphs.DECODER, "q4"))
+    spared = entries["q4"]["spared"][graphs.DECODER]
+    assert spared, "random weights need it"
+    names = set(weight_names(model))
+    products = product_weights(tiny_graph(graphs.DECODER).graph)
+    for name in products:
+        kept = spared.get(name, "dynamic8" if name == "head.weight" else "blocks4")
+        suffix = {"blocks4": ".int4", FP32: ""}.get(kept, ".int8")
+        assert f"{name}{suffix}" in names
+
+
+@pytest.mark.parametrize("precision", list(BOUNDS))
+def test_the_runtime_answers_at_every_precision(
+    quantized: tuple[Path, dict[str, Any], list[str]], precision: str
+) -> None:
+    folder = quantized[0]
+    model = Florence2.load(folder, precision=precision, providers=["CPUExecutionProvider"])
+    exact = Florence2.load(folder, providers=["CPUExecutionProvider"])
+    scene = model.encode(picture(0))
+    assert relative_error(scene.image_features, exact.encode(picture(0)).image_features) < 0.03
+    result = model(scene, "od", num_beams=3, max_new_tokens=12)
+    assert len(result.token_ids) > 1
+
+
+def test_q8_graphs_are_smaller(quantized: tuple[Path, dict[str, Any], list[str]]) -> None:
+    def weights(graph: str, precision: str) -> int:
+        model = onnx.load(quantized[0] / graphs.graph_file(graph, precision))
+        return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+    for graph in (graphs.EMBED_TOKENS, graphs.ENCODER, graphs.DECODER):
+        assert weights(graph, "q8") < 0.45 * weights(graph, "fp32")
+        assert weights(graph, "fp16") < 0.55 * weights(graph, "fp32")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return copy_tiny(tmp_path)
+
+
+@pytest.fixture
+def one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures less, where it is not the measures that are tested."""
+    original = quantizing.Reference
+    monkeypatch.setattr(quantizing, "Reference", lambda folder: original(folder, pictures=1))
+
+
+def tight(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setitem(quantizing.BOUNDS, precision, Bounds(1e-9, 1e-9))
+
+
+@pytest.mark.usefixtures("one_request")
+def test_a_precision_beyond_its_bound_is_refused(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tight(monkeypatch, "fp16")
+    before = files(tiny)
+    wanted = r"fp16: image_features differs from float32 by 0\.\d\d%, and .*pass --accept-error"
+    with pytest.raises(ValidationError, match=wanted):
+        quantize(tiny, ["fp16"])
+    assert files(tiny) == before
+    quantize(tiny, ["fp16"], accept_error=True)
+    assert files(tiny) == before | graph_files("fp16") | {REPORT}
+
+
+@pytest.mark.usefixtures("one_request")
+def test_products_are_spared_unless_the_error_is_accepted(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = dict.fromkeys(graphs.GRAPHS, 0.02)
+    error = quantize(tiny, ["q8"])["q8"]["fidelity"]["image_features"]
+    limits[graphs.VISION_ENCODER] = 0.8 * error
+    monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q8", limits)
+    entry = quantize(tiny, ["q8"], force=True)["q8"]
+    assert 0 < len(entry["spared"][graphs.VISION_ENCODER]) < 10
+    assert entry["fidelity"]["image_features"] < error
+    assert quantize(tiny, ["q8"], force=True, accept_error=True)["q8"]["spared"] == {}
+
+
+def test_existing_graphs_are_kept_without_force(
+    quantized: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    with pytest.raises(OutputExistsError, match=r"vision_encoder_q4\.onnx exists; pass --force"):
+        quantize(quantized[0], ["q4"])
+
+
+@pytest.mark.usefixtures("one_request")
+def test_nothing_is_left_when_it_fails(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = files(tiny)
+
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(quantizing.onnx, "save_model", fail)
+    with pytest.raises(quantizing.ExportError, match=r"quantising .*tiny failed: .*No space left"):
+        quantize(tiny, ["q8"])
+    assert files(tiny) == before
+
+
+@pytest.mark.usefixtures("one_request")
+def test_the_report_of_the_export_is_kept(tiny: Path) -> None:
+    (tiny / REPORT).write_text('{"checkpoint": "mine", "precisions": {"q4": 1}}')
+    entries = quantize(tiny, ["fp16"])
+    report = json.loads((tiny / REPORT).read_text())
+    assert report == {"checkpoint": "mine", "precisions": {"q4": 1, **entries}}
+
+
+def test_a_broken_report_is_named(tiny: Path) -> None:
+    (tiny / REPORT).write_text("{")
+    with pytest.raises(ModelFileError, match=r"export_report\.json cannot be read as JSON"):
+        quantize(tiny, ["fp16"])
+    assert files(tiny).isdisjoint(graph_files("fp16"))
+    (tiny / REPORT).write_text("[]")
+    with pytest.raises(ModelFileError, match="holds list, not a JSON object"):
+        quantize(tiny, ["fp16"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_precision_that_cannot_be_made(tiny: Path, precision: str) -> None:
+    with pytest.raises(PrecisionError, match=f"'{precision}'; choose from fp16, q8, q4"):
+        quantize(tiny, [precision])
+
+
+def test_a_folder_without_float32_graphs(tiny: Path) -> None:
+    for file in graph_files("fp32"):
+        (tiny / file).unlink()
+    with pytest.raises(ModelFileError, match=r"vision_encoder\.onnx is missing"):
+        quantize(tiny, ["q8"])
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_the_table_of_choices(weights: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "QUANTIZED", (graphs.DECODER,))
+    rows = list(choices.measure_choices(TINY, weights))
+    assert {row.graph for row in rows} == {graphs.DECODER}
+    if weights:
+        products = product_weights(tiny_graph(graphs.DECODER).graph)
+        assert [row.weight for row in rows] == list(products) * len(METHODS)
+        return
+    errors = {row.method: row.error for row in rows}
+    assert [row.weight for row in rows] == ["all"] * len(METHODS)
+    assert 0 < errors["blocks8"] < 0.5 * errors["blocks4"]
+    assert 0 < errors["dynamic8"] < 0.5 * errors["blocks4"]
+    sizes = {row.method: row.megabytes for row in rows}
+    assert sizes["blocks4"] < sizes["dynamic8"] < sizes["blocks8"]
+
+
+# The command line, and precisions of an export
+
+
+@pytest.mark.usefixtures("one_request")
+def test_the_command(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", str(tiny), "--precision", "q8, fp16"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["q8", "fp16"]
+    assert all("image features" in line and "tokens equal" in line for line in lines)
+    assert "writing and measuring vision_encoder_quantized.onnx" in err
+    assert main(["quantize", str(tiny), "--precision", "q8"]) == 2
+    assert "pass --force" in capsys.readouterr().err
+
+
+def test_a_hub_id_is_no_folder() -> None:
+    with pytest.raises(ModelNotFoundError, match="'org/name' is not a folder; quantising adds"):
+        arguments = ["org/name", "--precision", "q8"]
+        command_arguments = build_parser().parse_args(["quantize", *arguments])
+        command_arguments.execute(command_arguments)
+
+
+@pytest.fixture
+def fast_export(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies graphs instead of tracing them, and measures less."""
+
+    def copy_graph(spec: GraphSpec, path: Path) -> None:
+        shutil.copy(native.folder / "onnx" / path.name, path)
+
+    original = quantizing.Reference
+    monkeypatch.setattr(exporter, "Reference", lambda folder: original(folder, pictures=1))
+    monkeypatch.setattr(exporter, "trace", copy_graph)
+
+
+def check_exported(out: Path, *precisions: str) -> None:
+    written = graph_files(*precisions)
+    assert files(out) == {*graphs.COMPANIONS, REPORT, *written}
+    report = json.loads((out / REPORT).read_text())
+    assert list(report["precisions"]) == ["q8"]
+    assert set(report["bytes"]) == {Path(file).name for file in written}
+
+
+@pytest.mark.usefixtures("fast_export")
+def test_an_export_in_two_precisions(
+    native: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(native.checkpoint), str(out), "--precision", "fp32,q8"]) == 0
+    check_exported(out, "fp32", "q8")
+    assert capsys.readouterr().out.splitlines()[1].startswith("q8: ")
+
+
+@pytest.mark.usefixtures("fast_export")
+def test_an_export_without_float32(
+    native: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "validate", lambda spec, path, precision: [])
+    exporter.export(native.checkpoint, tmp_path / "out", precisions=["q8"])
+    check_exported(tmp_path / "out", "q8")
+
+
+@pytest.mark.usefixtures("fast_export")
+def test_an_export_beyond_a_bound_writes_nothing(
+    native: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "validate", lambda spec, path, precision: [])
+    tight(monkeypatch, "fp16")
+    with pytest.raises(ValidationError, match="fp16: image_features"):
+        exporter.export(native.checkpoint, tmp_path / "out", precisions=["fp32", "fp16"])
+    assert not files(tmp_path)
+    exporter.export(native.checkpoint, tmp_path / "out", ["fp16"], accept_error=True)
+    assert graph_files("fp16") < files(tmp_path / "out")
