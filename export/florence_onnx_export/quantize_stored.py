@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from florence_onnx_export.products import drop_unused, product_weights
 
-_LEAST = 4096
+_LEAST = 2**17
 """Values below which a weight is not worth an operator."""
 
 

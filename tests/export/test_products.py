@@ -176,6 +176,7 @@ def test_weights_worth_storing_are_large_and_not_of_products() -> None:
         helper.make_node("MatMul", ["b", "weight"], ["c"]),
         helper.make_node("Add", ["c", "added"], ["y"]),
     ]
-    square = dict.fromkeys(("large", "weight", "added"), np.ones((64, 64), np.float32))
-    model = make_model(nodes, {**square, "small": np.ones((1, 64), np.float32)}, {"x": (64, 64)})
+    square = dict.fromkeys(("large", "weight", "added"), np.ones((512, 512), np.float32))
+    weights = {**square, "small": np.ones((1, 512), np.float32)}
+    model = make_model(nodes, weights, {"x": (512, 512)})
     assert storable_weights(model.graph) == ["large"]
