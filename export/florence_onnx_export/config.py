@@ -193,6 +193,12 @@ def _check_fit(config: ModelConfig) -> None:
         raise _unsupported(
             "vision_config.projection_dim", vision.projection_dim, f"the text's {text.d_model}"
         )
+    for name, places, least in (
+        ("vision_config", vision.max_position_embeddings, 3),  # to tell rows from columns
+        ("text_config", text.max_position_embeddings, 64),  # a small picture and its prompt
+    ):
+        if places < least:
+            raise _unsupported(f"{name}.max_position_embeddings", places, f"{least} or more")
 
 
 class _Fields:

@@ -12,31 +12,12 @@ from florence_onnx_export.config import ModelConfig
 from florence_onnx_export.modules.layers import Weights
 from florence_onnx_export.modules.text import Embedding, TextDecoder, TextEncoder
 from florence_onnx_export.modules.vision import VisionEncoder
+from florence_onnx_export.sizes import Sizes, example_sizes
 
 T = TypeVar("T")
 
 Axes = tuple[str | int, ...]
 """A tensor's axes in order: a name for a dynamic axis, a number for a fixed one."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """One choice for every dynamic axis."""
-
-    batch: int
-    """Pictures."""
-    beams: int
-    """Decoder rows per picture."""
-    height: int
-    """Picture height in pixels."""
-    width: int
-    """Picture width in pixels."""
-    sequence: int
-    """Encoder length in tokens."""
-    tokens: int
-    """Tokens to embed."""
-    slots: int
-    """Capacity of the decoder's cache, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +32,8 @@ class GraphSpec:
     """Input tensors in order."""
     outputs: dict[str, Axes]
     """Output tensors in order."""
+    sizes: tuple[Sizes, ...]
+    """The sizes it is traced at, then others it is validated at as well."""
 
     def example(self, sizes: Sizes) -> tuple[Tensor, ...]:
         """Seeded inputs of these sizes, in input order."""
@@ -116,6 +99,7 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
         axes = (rows, heads, length, width // heads)
         return dict.fromkeys(graphs.cache_names(prefix, side, layers), axes)
 
+    sizes = example_sizes(config.vision)
     head = weights["lm_head.weight"]
     decoder = TextDecoder(text, head, head_bias(weights), config.text, graphs.TOPK)
     return [
@@ -124,12 +108,14 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
             VisionEncoder(model, config.vision),
             {"pixel_values": ("batch", 3, "height", "width")},
             {"image_features": ("batch", "image_tokens", width)},
+            sizes,
         ),
         GraphSpec(
             graphs.EMBED_TOKENS,
             Embedding(text["shared.weight"], config.text),
             {"input_ids": ("batch", "tokens")},
             {"inputs_embeds": ("batch", "tokens", width)},
+            sizes,
         ),
         GraphSpec(
             graphs.ENCODER,
@@ -142,6 +128,7 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
                 "last_hidden_state": ("batch", "sequence", width),
                 **cache("present", "encoder", "batch", "sequence"),
             },
+            sizes,
         ),
         GraphSpec(
             graphs.DECODER,
@@ -161,6 +148,7 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
                 "topk_ids": ("rows", decoder.topk),
                 **cache("present", "decoder", "batch", "slots"),
             },
+            sizes,
         ),
     ]
 

@@ -10,14 +10,11 @@ import onnx
 import torch
 from torch.export import Dim
 
-from florence_onnx_export.graph_specs import Axes, GraphSpec, Sizes
+from florence_onnx_export.graph_specs import Axes, GraphSpec
 from florence_onnx_export.modules.translations import TABLE
 
 OPSET = 18
 """Newest operator set that every ONNX Runtime since 1.14 runs."""
-
-TRACED = Sizes(batch=2, beams=3, height=160, width=224, sequence=24, tokens=5, slots=9)
-"""Sizes used while tracing; they differ from each other so that no two axes are taken for one."""
 
 
 def trace(spec: GraphSpec, path: Path) -> None:
@@ -26,7 +23,7 @@ def trace(spec: GraphSpec, path: Path) -> None:
     with _quiet():
         program = torch.onnx.export(
             spec.module.eval(),
-            spec.arguments(spec.example(TRACED)),
+            spec.arguments(spec.example(spec.sizes[0])),
             dynamic_shapes=spec.arguments(dynamic),
             input_names=list(spec.inputs),
             output_names=list(spec.outputs),

@@ -11,16 +11,10 @@ import onnxruntime as ort
 import torch
 
 from florence_onnx.errors import ValidationError
-from florence_onnx_export.graph_specs import Axes, GraphSpec, Sizes
-from florence_onnx_export.tracing import TRACED
+from florence_onnx_export.graph_specs import Axes, GraphSpec
+from florence_onnx_export.sizes import Sizes
 
 Array = npt.NDArray[Any]
-
-CHECKED = (
-    TRACED,
-    Sizes(batch=1, beams=1, height=96, width=128, sequence=40, tokens=1, slots=1),
-)
-"""The sizes graphs are compared at: those of tracing, and the smallest step of a search."""
 
 TOLERANCE = {"fp32": 1e-4}
 """Largest difference allowed per precision, relative to the largest value of the output."""
@@ -47,7 +41,7 @@ class OutputCheck:
 
 
 def validate(spec: GraphSpec, path: Path, precision: str) -> list[OutputCheck]:
-    """Compares names, axes, shapes and values of every output at two sizes.
+    """Compares names, axes, shapes and values of every output at the spec's sizes.
 
     Raises:
         ValidationError: Names, axes or shapes differ, or a value differs beyond the tolerance.
@@ -57,7 +51,7 @@ def validate(spec: GraphSpec, path: Path, precision: str) -> list[OutputCheck]:
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     _check_signature(spec.name, "input", session.get_inputs(), spec.inputs)
     _check_signature(spec.name, "output", session.get_outputs(), spec.outputs)
-    checks = [check for sizes in CHECKED for check in _compare(spec, session, sizes)]
+    checks = [check for sizes in spec.sizes for check in _compare(spec, session, sizes)]
     worst = max(checks, key=lambda check: check.max_rel_diff)
     if not worst.max_rel_diff <= TOLERANCE[precision]:
         raise ValidationError(

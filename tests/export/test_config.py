@@ -171,6 +171,8 @@ def test_activations(activation: str) -> None:
         (NATIVE, "vision_config.patch_padding", [-1, 1, 1, 1]),
         (NATIVE, "vision_config.patch_prenorm", [0, 1, 1, 1]),
         (NATIVE, "vision_config.projection_dim", 512),
+        (NATIVE, "vision_config.max_position_embeddings", 2),
+        (NATIVE, "text_config.max_position_embeddings", 63),
         (ORIGINAL, "vision_config.image_pos_embed.type", "sine"),
         (ORIGINAL, "vision_config.visual_temporal_embedding.type", "learned"),
         (ORIGINAL, "vision_config.image_feature_source", ["last_frame"]),

@@ -30,4 +30,6 @@ def test_graphs_have_the_same_nodes_and_weights(fresh: Path, graph: str) -> None
     )
     assert [node.op_type for node in ours.node] == [node.op_type for node in committed.node]
     for a, b in zip(ours.initializer, committed.initializer, strict=True):
-        np.testing.assert_array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b), a.name)
+        x, y = numpy_helper.to_array(a), numpy_helper.to_array(b)
+        # The generator's one product of matrices is rounded as the machine's BLAS does.
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-6 * np.abs(y).max(), err_msg=a.name)

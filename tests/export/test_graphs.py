@@ -17,9 +17,10 @@ from onnx import numpy_helper
 from florence_onnx import graphs
 from florence_onnx.errors import ValidationError
 from florence_onnx_export.checkpoint import read_checkpoint
-from florence_onnx_export.graph_specs import GraphSpec, Sizes, build_specs
+from florence_onnx_export.graph_specs import GraphSpec, build_specs
+from florence_onnx_export.sizes import Sizes, picture_size
 from florence_onnx_export.tracing import OPSET
-from florence_onnx_export.validation import CHECKED, TOLERANCE, validate
+from florence_onnx_export.validation import TOLERANCE, validate
 from helpers.exports import Exported
 
 Array = npt.NDArray[Any]
@@ -134,6 +135,17 @@ def test_weights_are_stored_once(native: Exported) -> None:
 # Sizes
 
 
+@pytest.mark.parametrize(
+    ("places", "rows", "columns"), [(50, 5, 7), (7, 5, 7), (6, 5, 6), (5, 4, 5), (3, 2, 3)]
+)
+def test_example_pictures_fit_the_table_of_positions(
+    native: Exported, places: int, rows: int, columns: int
+) -> None:
+    vision = read_checkpoint(native.checkpoint).config.vision
+    vision = replace(vision, max_position_embeddings=places, patch_stride=(4, 3, 2, 1))
+    assert picture_size(vision, 5, 7) == (24 * rows, 24 * columns)
+
+
 SIZES = {
     "smallest": Sizes(batch=1, beams=1, height=32, width=32, sequence=1, tokens=1, slots=1),
     "a batch": Sizes(batch=3, beams=3, height=64, width=64, sequence=11, tokens=7, slots=12),
@@ -210,7 +222,7 @@ def test_what_was_exported_is_valid(
 ) -> None:
     spec = specs[graph]
     checks = validate(spec, path_of(native, graph), "fp32")
-    assert [check.output for check in checks] == [*spec.outputs] * len(CHECKED)
+    assert [check.output for check in checks] == [*spec.outputs] * len(spec.sizes)
     assert all(check.graph == graph for check in checks)
     assert max(check.max_rel_diff for check in checks) < LARGEST_DIFFERENCE
     assert len({check.shape for check in checks if check.output == checks[0].output}) == 2

@@ -20,11 +20,14 @@ SQUARE = dataclasses.replace(
     image_token_id=VOCABULARY,
     eos_bias=6.0,
 )
+# Another grid, and a table of positions with no place to spare for it.
 WIDE = dataclasses.replace(
     next(geometry for geometry in SMALL if geometry.name == "wide-picture"),
     vocab_size=VOCABULARY + 1,
     image_token_id=VOCABULARY,
     eos_bias=5.0,
+    patch_stride=(4, 2, 2, 1),
+    image_positions=8,
 )
 
 

@@ -26,6 +26,7 @@ tokens, after one token or after dozens, beams and greedy differ in four of five
 for the same model nearly always give different answers.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -59,15 +60,19 @@ class Geometry:
     vision_heads: tuple[int, ...] = (2, 4, 4, 8)
     num_groups: tuple[int, ...] = (2, 4, 4, 8)
     window_size: int = 4
+    patch_stride: tuple[int, ...] = (4, 2, 2, 2)
+    image_positions: int = 50
+    """Places per axis of the picture's position table: the most image tokens in a row."""
     logit_spread: float = 2.5
     attention_gain: float = 0.5
     eos_bias: float = 3.0
 
     @property
     def image_tokens(self) -> int:
-        """Number of image features for ``image_size``: one per 32x32 pixels and their mean."""
+        """Number of image features for ``image_size``: one per last patch, and their mean."""
+        pixels = math.prod(self.patch_stride)
         height, width = self.image_size
-        return (height // 32) * (width // 32) + 1
+        return (height // pixels) * (width // pixels) + 1
 
     def config(self) -> Florence2Config:
         """The native transformers configuration of this geometry."""
@@ -93,6 +98,8 @@ class Geometry:
             num_heads=list(self.vision_heads),
             num_groups=list(self.num_groups),
             window_size=self.window_size,
+            patch_stride=list(self.patch_stride),
+            max_position_embeddings=self.image_positions,
             projection_dim=self.d_model,
         )
         return Florence2Config(
