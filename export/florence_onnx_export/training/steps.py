@@ -37,16 +37,14 @@ class AnswerLoss:
             network: what is trained.
             tokenizer: its tokenizer.
             groups: parts of near answer length a batch is cut into, to save padding.
-            bfloat16: whether the language model's products run in bfloat16. The vision encoder's
-                do not: the backward pass of its convolutions is slower that way on CPUs.
+            bfloat16: whether products run in bfloat16; weights and losses stay float32.
         """
         self._network = network
         self._tokenizer = tokenizer
         self._groups = groups
         self._bfloat16 = bfloat16
         # On CPUs the fused attention's backward pass is the slower one in bfloat16.
-        language = network.model.language_model
-        language.set_attn_implementation("eager" if bfloat16 else "sdpa")
+        network.set_attn_implementation("eager" if bfloat16 else "sdpa")
         self._first_location = token_id(tokenizer, "<loc_0>")
 
     def __call__(
@@ -55,7 +53,9 @@ class AnswerLoss:
         """The answers' loss per token, and the auxiliary head's (0 without one)."""
         device = self._network.device
         pixels = pixel_values(batch.pictures).to(device)
-        features = self._network.get_image_features(pixels).pooler_output
+        with self._autocast():
+            features = self._network.get_image_features(pixels).pooler_output
+        features = features.float()
         dense = features.new_zeros(())
         if head is not None:
             embeddings = self._network.model.language_model.shared.weight
@@ -70,12 +70,19 @@ class AnswerLoss:
         for group in np.array_split(by_length, self._groups):
             pictures = torch.tensor([batch.questions[i][0] for i in group])
             labels = padded([answers[i] for i in group])
-            hidden = self._decode(features[pictures], padded([prompts[i] for i in group]), labels)
-            kept = labels != PAD
-            logits = self._network.lm_head(hidden[kept])
-            loss = token_loss(logits, labels[kept], self._first_location, sigma)
+            with self._autocast():
+                hidden = self._decode(
+                    features[pictures], padded([prompts[i] for i in group]), labels
+                )
+                kept = labels != PAD
+                logits = self._network.lm_head(hidden[kept])
+            loss = token_loss(logits.float(), labels[kept], self._first_location, sigma)
             total, tokens = total + loss * len(logits), tokens + len(logits)
         return total / tokens, dense
+
+    def _autocast(self) -> torch.autocast:
+        device = self._network.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self._bfloat16)
 
     def _decode(
         self, features: torch.Tensor, prompts: torch.Tensor, labels: torch.Tensor
