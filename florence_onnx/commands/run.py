@@ -4,8 +4,10 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+from florence_onnx.commands.drawings import plan_drawings, write_drawing
 from florence_onnx.commands.options import add_model_options, open_model
 from florence_onnx.errors import ImageError, MissingDependencyError, RegionError
 from florence_onnx.results import (
@@ -24,6 +26,7 @@ EXAMPLES = """examples:
   florence-onnx run photo.jpg --task od --model MODEL
   florence-onnx run photo.jpg --task caption_to_phrase_grounding --text "a green car" --model MODEL
   florence-onnx run photo.jpg --task region_to_category --region 34,160,597,372 --model MODEL
+  florence-onnx run photo.jpg --task od --draw drawn.png --model MODEL
   florence-onnx run *.jpg --task ocr --model MODEL --json > answers.jsonl
 
 One picture that cannot be read does not stop the others; the exit status is then 2.
@@ -51,11 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per picture and line")
+    parser.add_argument(
+        "--draw",
+        type=Path,
+        metavar="PATH",
+        help="also write the picture with its answer drawn: a file for one picture, a folder of "
+        "PNG files for several",
+    )
     add_model_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
+    drawings = plan_drawings(arguments.images, arguments.task, arguments.draw)
     model = open_model(arguments)
     generation = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_new_tokens}
     generation = {name: value for name, value in generation.items() if value is not None}
@@ -73,6 +84,8 @@ def execute(arguments: argparse.Namespace) -> int:
             print(json.dumps(_record(image, result), ensure_ascii=False), flush=True)
         else:
             _print_result(image if len(arguments.images) > 1 else None, result)
+        if image in drawings:
+            write_drawing(image, result, drawings[image])
     return status
 
 

@@ -1,0 +1,71 @@
+"""Where ``run --draw`` writes each picture with its answer."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from florence_onnx.errors import InputError, MissingDependencyError
+from florence_onnx.results import Result
+from florence_onnx.tasks import AnswerKind, Task, resolve_task
+
+
+def plan_drawings(images: Sequence[str], task: str, target: Path | None) -> dict[str, Path]:
+    """The file to write for every picture; none without a target.
+
+    Raises:
+        InputError: The task answers with text, the target's ending names no picture format, or
+            two pictures would be drawn to the same file.
+        MissingDependencyError: Pillow is not installed.
+    """
+    if target is None:
+        return {}
+    _check_task(task)
+    if len(images) == 1 and not target.is_dir():
+        _check_ending(target)
+        return {images[0]: target}
+    files = {image: target / f"{Path(image).stem}.png" for image in dict.fromkeys(images)}
+    taken: dict[Path, str] = {}
+    for image, file in files.items():
+        if file in taken:
+            raise InputError(f"{taken[file]} and {image} would both be drawn to {file}")
+        taken[file] = image
+    return files
+
+
+def write_drawing(image: str, result: Result, file: Path) -> None:
+    """Draws an answer; the file appears whole or not at all.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    from florence_onnx.drawing import draw
+
+    drawn = draw(image, result)
+    partial = file.with_name(f".{file.stem}.partial{file.suffix}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(partial)
+        partial.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise InputError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _check_task(task: str) -> None:
+    drawable = [known for known in Task if known.answer_kind is not AnswerKind.TEXT]
+    if resolve_task(task) not in drawable:
+        names = ", ".join(known.name.lower() for known in drawable)
+        raise InputError(f"--draw needs a task that answers with places: {names}")
+
+
+def _check_ending(file: Path) -> None:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError(
+            "drawing needs Pillow; run pip install 'florence-onnx[cli]'"
+        ) from error
+    formats = Image.registered_extensions()
+    if formats.get(file.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"{file} ends in no picture format; use .png or .jpg, or name a folder")

@@ -1,0 +1,135 @@
+"""Pictures with their answers drawn on them."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from florence_onnx import parse_answer
+from florence_onnx.cli import main
+from florence_onnx.drawing import draw
+from florence_onnx.errors import InputError
+from helpers.tiny import TINY, picture
+
+SIZE = (200, 100)
+GREY = np.full((100, 200, 3), 128, np.uint8)
+BOX = "<loc_100><loc_200><loc_600><loc_800>"  # 20, 20 to 120, 80
+QUAD = "<loc_100><loc_200><loc_600><loc_200><loc_600><loc_800><loc_100><loc_800>"
+MODEL = ("--model", str(TINY), "--threads", "1", "--max-new-tokens", "12")
+
+
+def drawn(text: str, task: str) -> npt.NDArray[np.uint8]:
+    return np.asarray(draw(GREY, parse_answer(text, task, SIZE)))
+
+
+def changed(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    return (pixels != 128).any(axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        ("<REGION_PROPOSAL>", BOX),
+        ("<OCR_WITH_REGION>", f"STOP{QUAD}"),
+        ("<OPEN_VOCABULARY_DETECTION>", f"cat{BOX}"),
+    ],
+)
+def test_an_outline_lies_on_its_place_and_nowhere_else(task: str, text: str) -> None:
+    marked = changed(drawn(text, task))
+    marked[:18] = False  # where a label stands
+    rows, columns = np.nonzero(marked)
+    assert (columns.min(), rows.min()) == pytest.approx((20, 20), abs=2)
+    assert (columns.max(), rows.max()) == pytest.approx((120, 80), abs=2)
+    assert not marked[30:70, 30:110].any()
+
+
+def test_a_polygon_is_filled() -> None:
+    pixels = drawn(BOX[:28] + "<loc_600><loc_800>", "<REFERRING_EXPRESSION_SEGMENTATION>")
+    polygon = drawn(QUAD, "<REFERRING_EXPRESSION_SEGMENTATION>")
+    assert changed(polygon)[30:70, 30:110].all()
+    assert changed(pixels).sum() < changed(polygon).sum()
+
+
+def test_labels_are_written_each_in_its_own_colour() -> None:
+    plain = drawn(f"cat{BOX}", "<OD>")
+    assert changed(plain)[:18].any(), "the label stands above the box"
+    other = drawn(f"cat{BOX}dog<loc_700><loc_200><loc_900><loc_800>", "<OD>")
+    same = drawn(f"cat{BOX}cat<loc_700><loc_200><loc_900><loc_800>", "<OD>")
+    edge = (50, 140)
+    assert tuple(same[edge]) == tuple(plain[50, 20])
+    assert tuple(other[edge]) != tuple(plain[50, 20])
+
+
+def test_the_picture_itself_is_not_changed() -> None:
+    before = GREY.copy()
+    drawn(f"cat{BOX}", "<OD>")
+    assert (before == GREY).all()
+
+
+def test_text_and_another_picture_are_refused() -> None:
+    with pytest.raises(InputError, match="answer to <CAPTION> is text"):
+        draw(GREY, parse_answer("a car", "<CAPTION>", SIZE))
+    with pytest.raises(InputError, match="picture of 300x100 pixels, this one has 200x100"):
+        draw(GREY, parse_answer(BOX, "<REGION_PROPOSAL>", (300, 100)))
+
+
+# The command line
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    paths = [tmp_path / name for name in ("one.png", "two.png")]
+    for seed, path in enumerate(paths):
+        Image.fromarray(picture(seed, 40, 60)).save(path)
+    return [str(path) for path in paths]
+
+
+def test_one_picture_is_drawn_to_a_file(photos: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "drawn.jpg"
+    assert main(["run", photos[0], "--task", "od", "--draw", str(out), *MODEL]) == 0
+    with Image.open(out) as drawing:
+        assert drawing.size == (60, 40)
+    assert [path.name for path in out.parent.iterdir()] == ["drawn.jpg"]
+
+
+def test_several_pictures_are_drawn_to_a_folder(photos: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    assert main(["run", *photos, "--task", "od", "--draw", str(out), *MODEL]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["one.png", "two.png"]
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "message"),
+    [
+        ("caption", "a.png", "--draw needs a task that answers with places: ocr_with_region, od,"),
+        ("<DocVQA>When?", "a.png", "--draw needs a task that answers with places"),
+        ("od", "a.xyz", "ends in no picture format; use .png or .jpg, or name a folder"),
+        ("od", "a", "ends in no picture format"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_any_work(
+    photos: list[str], task: str, target: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", photos[0], "--task", task, "--draw", target, "--model", "no-such"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err
+
+
+def test_two_pictures_of_one_name(photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    images = [photos[0], photos[0].replace("one.png", "../one.jpg")]
+    assert main(["run", *images, "--task", "od", "--draw", "out", "--model", "no-such"]) == 2
+    assert "would both be drawn to out/one.png" in capsys.readouterr().err
+
+
+def test_an_answer_is_printed_before_its_drawing_fails(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "drawn.png"
+    assert main(["run", photos[0], "--task", "od", "--json", "--draw", str(out), *MODEL]) == 2
+    printed, err = capsys.readouterr()
+    assert printed.startswith('{"image"')
+    assert "cannot write" in err
