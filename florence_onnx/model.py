@@ -16,7 +16,7 @@ from florence_onnx.image import ImageInput, to_rgb
 from florence_onnx.parsing import parse_answer
 from florence_onnx.policy import GenerationPolicy
 from florence_onnx.prompts import build_prompt
-from florence_onnx.providers import Provider
+from florence_onnx.providers import Providers
 from florence_onnx.resolver import resolve
 from florence_onnx.results import Result
 from florence_onnx.sessions import Graphs, open_graphs
@@ -67,7 +67,7 @@ class Florence2:
         source: str | os.PathLike[str],
         *,
         precision: str = "fp32",
-        providers: Sequence[Provider] | None = None,
+        providers: Providers | None = None,
         threads: int | None = None,
     ) -> "Florence2":
         """Opens a model.
@@ -75,8 +75,10 @@ class Florence2:
         Args:
             source: A model folder, a hub id, or ``"demo"``.
             precision: Which of the folder's graphs to open.
-            providers: ONNX Runtime providers by name, or (name, options) pairs; None for CUDA
-                where it is installed and loads, else the CPU.
+            providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
+                graph name (``vision_encoder``, ``embed_tokens``, ``encoder_model``,
+                ``decoder_with_past_model``, or ``"*"`` for the others) to such a list. None, and
+                graphs left out, for CUDA where it is installed and loads, else the CPU.
             threads: Threads inside an operator; None for ONNX Runtime's choice.
 
         Raises:

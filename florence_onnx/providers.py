@@ -1,21 +1,49 @@
-"""Choosing ONNX Runtime's execution providers, and checking that they were obtained."""
+"""Choosing ONNX Runtime's execution providers per graph, and checking that they were obtained."""
 
 import contextlib
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from florence_onnx import graphs
 from florence_onnx.errors import MissingDependencyError, ProviderError
 from florence_onnx.gather import gather_graph
 
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
 Provider = str | tuple[str, dict[str, Any]]
 """An ONNX Runtime provider by its own name, or the name and its options."""
+Providers = Sequence[Provider] | Mapping[str, Sequence[Provider]]
+"""Providers for all graphs, most wanted first, or such a list per graph name."""
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+OTHERS = "*"
+"""Stands for the graphs that a mapping does not name."""
+
+
+class Device(NamedTuple):
+    """Where a tensor lies, as IO binding wants it named."""
+
+    kind: str
+    """``cpu`` or ``cuda``."""
+    number: int
+    """Which of several GPUs."""
+
+
+HOST = Device("cpu", 0)
+
+
+def device_of(session: "ort.InferenceSession") -> Device:
+    """Where a session keeps its tensors; every provider but CUDA takes and gives the host's."""
+    first = session.get_providers()[0]
+    if first != CUDA:
+        return HOST
+    return Device("cuda", int(session.get_provider_options()[first].get("device_id", 0)))
 
 
 def require_onnxruntime() -> None:
@@ -27,8 +55,33 @@ def require_onnxruntime() -> None:
         )
 
 
+def providers_by_graph(requested: Providers | None) -> dict[str, list[Provider]]:
+    """The providers to open each graph with, most wanted first.
+
+    Args:
+        requested: As `choose_providers` takes them, for all graphs; or a mapping from graph name
+            to such a list, ``"*"`` for the graphs it does not name. What is left out is chosen
+            as for None.
+
+    Raises:
+        ProviderError: There is no such graph, or a provider cannot be had.
+    """
+    if not isinstance(requested, Mapping):
+        return dict.fromkeys(graphs.GRAPHS, choose_providers(requested))
+    known = (*graphs.GRAPHS, OTHERS)
+    unknown = [repr(name) for name in requested if name not in known]
+    if unknown:
+        raise ProviderError(
+            f"providers names no graph of a model: {', '.join(unknown)}; use {', '.join(known)}"
+        )
+    chosen = {name: choose_providers(given) for name, given in requested.items()}
+    if not chosen.keys() >= set(graphs.GRAPHS):
+        chosen.setdefault(OTHERS, choose_providers(None))
+    return {name: chosen[name if name in chosen else OTHERS] for name in graphs.GRAPHS}
+
+
 def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
-    """The providers to open sessions with, most wanted first.
+    """The providers to open a session with, most wanted first.
 
     Args:
         requested: Provider names or (name, options) pairs; None for CUDA where this build of
@@ -73,12 +126,12 @@ def provider_name(provider: Provider) -> str:
     )
 
 
-def check_obtained(requested: Sequence[Provider], obtained: Sequence[str]) -> None:
+def check_obtained(graph: str, requested: Sequence[Provider], obtained: Sequence[str]) -> None:
     """Raises when ONNX Runtime dropped a provider, which it does with no more than a log line."""
     lost = [name for name in map(provider_name, requested) if name not in obtained]
     if lost:
         raise ProviderError(
-            f"ONNX Runtime did not start {', '.join(lost)} and fell back to "
+            f"{graph}: ONNX Runtime did not start {', '.join(lost)} and fell back to "
             f"{', '.join(obtained)}; its log on stderr says why"
         )
 

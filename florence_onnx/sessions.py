@@ -11,11 +11,13 @@ import numpy.typing as npt
 from florence_onnx import graphs
 from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
 from florence_onnx.providers import (
-    CUDA,
+    CPU,
     Provider,
+    Providers,
     check_obtained,
-    choose_providers,
     first_line,
+    provider_name,
+    providers_by_graph,
     require_onnxruntime,
 )
 
@@ -50,10 +52,6 @@ class Graphs:
     """One step of the search."""
     layers: int
     """Decoder layers, read from the decoder's inputs."""
-    device: str
-    """Where tensors live between graphs: ``cpu`` or ``cuda``."""
-    device_id: int = 0
-    """Which of several GPUs."""
 
     def providers(self) -> dict[str, list[str]]:
         """The providers ONNX Runtime gave each graph, most used first."""
@@ -90,7 +88,7 @@ class Graphs:
 def open_graphs(
     folder: Path,
     precision: str,
-    providers: Sequence[Provider] | None = None,
+    providers: Providers | None = None,
     threads: int | None = None,
 ) -> Graphs:
     """Opens and checks the graphs of a model folder.
@@ -98,7 +96,8 @@ def open_graphs(
     Args:
         folder: The model folder, with the ``onnx`` folder inside.
         precision: A key of `graphs.PRECISIONS`.
-        providers: ONNX Runtime providers; None for CUDA where it works, else the CPU.
+        providers: ONNX Runtime providers, for all graphs or per graph, as `providers_by_graph`
+            takes them; None for CUDA where it works, else the CPU.
         threads: Threads inside an operator; None for ONNX Runtime's choice.
 
     Raises:
@@ -109,22 +108,19 @@ def open_graphs(
     """
     require_onnxruntime()
     check_precision(folder, precision)
-    chosen = choose_providers(providers)
+    chosen = providers_by_graph(providers)
     sessions = {
-        name: _open(folder / graphs.graph_file(name, precision), name, chosen, threads)
+        name: _open(folder / graphs.graph_file(name, precision), name, chosen[name], threads)
         for name in graphs.GRAPHS
     }
     check_widths(sessions)
-    decoder = sessions[graphs.DECODER]
-    first = decoder.get_providers()[0]
+    encoder, decoder = sessions[graphs.ENCODER], sessions[graphs.DECODER]
     return Graphs(
         vision_encoder=sessions[graphs.VISION_ENCODER],
         embed_tokens=sessions[graphs.EMBED_TOKENS],
-        encoder=sessions[graphs.ENCODER],
+        encoder=encoder,
         decoder=decoder,
-        layers=_check_caches(sessions[graphs.ENCODER], decoder),
-        device="cuda" if first == CUDA else "cpu",
-        device_id=int(decoder.get_provider_options()[first].get("device_id", 0)),
+        layers=_check_caches(encoder, decoder),
     )
 
 
@@ -163,10 +159,12 @@ def _open(
         # Its fallback to the CPU would print on stdout; check_obtained is stricter anyway.
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base.
+        others = [name for name in map(provider_name, providers) if name != CPU]
+        place = f" with {', '.join(others)}" if others else ""
         raise ModelFileError(
-            f"{path} is not a graph ONNX Runtime can run: {first_line(error)}"
+            f"{path} is not a graph ONNX Runtime can run{place}: {first_line(error)}"
         ) from error
-    check_obtained(providers, session.get_providers())
+    check_obtained(graph, providers, session.get_providers())
     inputs, outputs = EXPECTED[graph]
     _check_names(path, "input", inputs, [value.name for value in session.get_inputs()])
     _check_names(path, "output", outputs, [value.name for value in session.get_outputs()])

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from florence_onnx import graphs
 from florence_onnx.gather import gather_graph
+from florence_onnx.providers import CPU, CUDA, HOST, Device, device_of
 from florence_onnx.sessions import Graphs
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class DecoderSteps:
             inputs_embeds: Image features, then text embeddings, float32 [B,S,D].
         """
         self._model = model
+        self._device = device_of(model.decoder)
+        self._embeds_device = self._handover_device(model.embed_tokens)
         self._requests = np.arange(len(attention_mask))
         self._mask = attention_mask
         self._cross = self._encode(inputs_embeds)
@@ -85,7 +88,7 @@ class DecoderSteps:
         step.bind_cpu_input("cache_mask", self._seen)
         step.bind_output("topk_log_probs", "cpu")
         step.bind_output("topk_ids", "cpu")
-        self._bind_output(step, "logits")
+        step.bind_output("logits", *self._device)
         self._model.decoder.run_with_iobinding(step)
         self._position = self._position + 1
         outputs = dict(zip(self._outputs, step.get_outputs(), strict=True))
@@ -106,8 +109,9 @@ class DecoderSteps:
         binding = self._model.encoder.io_binding()
         binding.bind_cpu_input("attention_mask", self._mask)
         binding.bind_cpu_input("inputs_embeds", inputs_embeds)
+        device = self._handover_device(self._model.encoder)
         for name in graphs.cache_names("present", "encoder", self._model.layers):
-            self._bind_output(binding, name)
+            binding.bind_output(name, *device)
         self._model.encoder.run_with_iobinding(binding)
         return list(binding.get_outputs())
 
@@ -117,23 +121,22 @@ class DecoderSteps:
         batch, heads, _, head_dim = self._cross[0].shape()
         # Zeros, because what lies in unseen slots is multiplied by zero and must not be NaN.
         zeros = np.zeros((batch, heads, FIRST_CAPACITY, head_dim), dtype=np.float32)
-        return [
-            ort.OrtValue.ortvalue_from_numpy(
-                zeros.copy(), self._model.device, self._model.device_id
-            )
-            for _ in self._cross
-        ]
+        return [ort.OrtValue.ortvalue_from_numpy(zeros.copy(), *self._device) for _ in self._cross]
 
     def _embed_tokens(self, token_ids: Ids) -> "ort.OrtValue":
         self._embed.bind_cpu_input("input_ids", token_ids[:, None])
-        self._bind_output(self._embed, "inputs_embeds")
+        self._embed.bind_output("inputs_embeds", *self._embeds_device)
         self._model.embed_tokens.run_with_iobinding(self._embed)
         value: ort.OrtValue = self._embed.get_outputs()[0]
         return value
 
-    def _bind_output(self, binding: "ort.IOBinding", name: str) -> None:
-        """Leaves an output where the graphs run."""
-        binding.bind_output(name, self._model.device, self._model.device_id)
+    def _handover_device(self, session: "ort.InferenceSession") -> Device:
+        """Where a graph leaves what the decoder reads: beside the decoder's tensors or on the host.
+
+        Binding an input copies it from the host to the decoder's device, but not from another.
+        """
+        device = device_of(session)
+        return device if device == self._device else HOST
 
     def _bind_caches(self) -> None:
         """Binds what stays where it is from step to step; past and present share a buffer."""
@@ -184,12 +187,15 @@ class DecoderSteps:
         session = ort.InferenceSession(
             gather_graph(len(values), rank=4, axis=axis),
             options,
-            providers=[(name, settings[name]) for name in decoder.get_providers()],
+            # Of the providers that share the host's memory, the CPU gathers best.
+            providers=[
+                (name, settings[name]) for name in decoder.get_providers() if name in (CUDA, CPU)
+            ],
         )
         binding = session.io_binding()
         binding.bind_cpu_input("indices", indices)
         for i, value in enumerate(values):
             binding.bind_ortvalue_input(f"data_{i}", value)
-            self._bind_output(binding, f"out_{i}")
+            binding.bind_output(f"out_{i}", *self._device)
         session.run_with_iobinding(binding)
         return list(binding.get_outputs())

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from florence_onnx import graphs
-from florence_onnx.commands.options import add_model_options
+from florence_onnx.commands.options import add_model_options, requested_providers
 from florence_onnx.companions import Companions
 from florence_onnx.resolver import resolve
 from florence_onnx.sessions import open_graphs, present_precisions
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     folder = resolve(arguments.model, precision=arguments.precision)
-    opened = open_graphs(folder, arguments.precision, arguments.provider, arguments.threads)
+    opened = open_graphs(
+        folder, arguments.precision, requested_providers(arguments), arguments.threads
+    )
     companions = Companions.read(folder)
     files = {name: folder / graphs.graph_file(name, arguments.precision) for name in graphs.GRAPHS}
     content: dict[str, Any] = {

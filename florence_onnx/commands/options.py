@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from florence_onnx import graphs
 from florence_onnx.model import Florence2
+from florence_onnx.providers import OTHERS, Provider
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +19,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider",
         action="append",
-        metavar="NAME",
-        help="ONNX Runtime provider, most wanted first; may be repeated "
+        metavar="[GRAPH=]NAME",
+        help="ONNX Runtime provider of all graphs, or of one (vision_encoder=NAME), most wanted "
+        "first; may be repeated "
         "(default: CUDAExecutionProvider where it loads, else CPUExecutionProvider)",
     )
     parser.add_argument(
@@ -35,9 +37,20 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
     return Florence2.load(
         arguments.model,
         precision=arguments.precision,
-        providers=arguments.provider,
+        providers=requested_providers(arguments),
         threads=arguments.threads,
     )
+
+
+def requested_providers(arguments: argparse.Namespace) -> dict[str, list[Provider]] | None:
+    """The providers that the options name, per graph; None without any."""
+    if not arguments.provider:
+        return None
+    requested: dict[str, list[Provider]] = {}
+    for text in arguments.provider:
+        graph, equals, name = text.rpartition("=")
+        requested.setdefault(graph if equals else OTHERS, []).append(name)
+    return requested
 
 
 def whole_number(least: int) -> Callable[[str], int]:
