@@ -22,6 +22,8 @@ Providers = Sequence[Provider] | Mapping[str, Sequence[Provider]]
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+EXTRAS = {CUDA: "gpu", "OpenVINOExecutionProvider": "openvino"}
+"""Which of this package's extras brings a provider."""
 OTHERS = "*"
 """Stands for the graphs that a mapping does not name."""
 
@@ -51,7 +53,7 @@ def require_onnxruntime() -> None:
     if importlib.util.find_spec("onnxruntime") is None:
         raise MissingDependencyError(
             "ONNX Runtime is not installed; run pip install 'florence-onnx[cpu]', "
-            "or 'florence-onnx[gpu]' for CUDA"
+            "or 'florence-onnx[gpu]' for CUDA, or 'florence-onnx[openvino]' for OpenVINO"
         )
 
 
@@ -102,15 +104,23 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
     for provider in chosen:
         name = provider_name(provider)
         if name not in available:
-            hint = " (pip install 'florence-onnx[gpu]')" if name == CUDA else ""
+            hint = f"; {_how_to_install(name)}" if name in EXTRAS else ""
             raise ProviderError(
-                f"provider {name!r} is not in this build of ONNX Runtime{hint}; "
-                f"it has {', '.join(available)}"
+                f"provider {name!r} is not in this build of ONNX Runtime, "
+                f"which has {', '.join(available)}{hint}"
             )
         failure = start_failure(provider)
         if failure:
             raise ProviderError(f"{name} cannot start: {failure}")
     return chosen
+
+
+def _how_to_install(provider: str) -> str:
+    # The builds of ONNX Runtime write the same folder, so a second one damages the first.
+    return (
+        "to get it, uninstall the onnxruntime package there is, then "
+        f"pip install 'florence-onnx[{EXTRAS[provider]}]'"
+    )
 
 
 def provider_name(provider: Provider) -> str:

@@ -45,15 +45,24 @@ def test_cuda_on_a_cpu_build_is_an_error_that_says_why(requested: Any) -> None:
         Florence2.load(TINY, providers=requested)
     message = str(error.value)
     assert f"provider {CUDA!r} is not in this build of ONNX Runtime" in message
+    assert "uninstall the onnxruntime package" in message
     assert "pip install 'florence-onnx[gpu]'" in message
     assert all(name in message for name in ort.get_available_providers())
     assert isinstance(error.value, ModelError)
     assert isinstance(error.value, RuntimeError)
 
 
+@pytest.mark.skipif(
+    "OpenVINOExecutionProvider" in ort.get_available_providers(), reason="a build with OpenVINO"
+)
+def test_openvino_names_its_extra() -> None:
+    with pytest.raises(ProviderError, match=r"pip install 'florence-onnx\[openvino\]'$"):
+        choose_providers(["OpenVINOExecutionProvider"])
+
+
 def test_an_unknown_provider_lists_those_there_are() -> None:
     with pytest.raises(
-        ProviderError, match=r"'CudaProvider' is not in this build.*it has .*CPUExe"
+        ProviderError, match=r"'CudaProvider' is not in this build.*which has .*CPUExe"
     ):
         Florence2.load(TINY, providers=["CudaProvider"])
 
