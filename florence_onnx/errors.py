@@ -9,6 +9,7 @@
     │   ├── GraphContractError        (ValueError) a graph has other inputs or outputs
     │   ├── TokenizerError            (ValueError) the tokenizer lacks tokens Florence-2 needs
     │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
+    │   ├── SessionOptionsError       (ValueError) not session options, or threads besides
     │   └── ProviderError             (RuntimeError) a provider was asked for and not obtained
     ├── InputError                    (ValueError) a request cannot be answered
     │   ├── ImageError                not a picture the model can read
@@ -52,6 +53,10 @@ class TokenizerError(ModelError, ValueError):
 
 class PrecisionError(ModelError, ValueError):
     """The model folder holds no graphs of the precision asked for."""
+
+
+class SessionOptionsError(ModelError, ValueError):
+    """What was given for session options is none, or contradicts another option."""
 
 
 class ProviderError(ModelError, RuntimeError):

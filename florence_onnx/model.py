@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from florence_onnx.results import Result
 from florence_onnx.sessions import Graphs, open_graphs
 from florence_onnx.steps import DecoderSteps
 from florence_onnx.tasks import Task, resolve_task
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Region = str | Sequence[float]
 """x1, y1, x2, y2 in pixels of the picture, or four location tokens."""
@@ -69,6 +72,7 @@ class Florence2:
         precision: str = "fp32",
         providers: Providers | None = None,
         threads: int | None = None,
+        session_options: "ort.SessionOptions | None" = None,
     ) -> "Florence2":
         """Opens a model.
 
@@ -79,14 +83,17 @@ class Florence2:
                 graph name (``vision_encoder``, ``embed_tokens``, ``encoder_model``,
                 ``decoder_with_past_model``, or ``"*"`` for the others) to such a list. None, and
                 graphs left out, for CUDA where it is installed and loads, else the CPU.
-            threads: Threads inside an operator; None for ONNX Runtime's choice.
+            threads: Threads inside an operator, on the CPU; None for one per physical core that
+                the process's affinity and container allow.
+            session_options: ONNX Runtime's own options, used as they are by the sessions of all
+                four graphs; instead of ``threads``.
 
         Raises:
             ModelError: The model, one of its files or a provider cannot be had.
         """
         folder = resolve(source, precision=precision)
         companions = Companions.read(folder)
-        graphs = open_graphs(folder, precision, providers, threads)
+        graphs = open_graphs(folder, precision, providers, threads, session_options)
         highest = int(companions.tokenizer.location_token_ids.max())
         if highest >= graphs.geometry()["vocabulary"]:
             raise TokenizerError(

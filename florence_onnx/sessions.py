@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx import graphs
-from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
+from florence_onnx.errors import (
+    GraphContractError,
+    ModelFileError,
+    PrecisionError,
+    SessionOptionsError,
+)
 from florence_onnx.providers import (
     CPU,
     Provider,
@@ -20,6 +25,7 @@ from florence_onnx.providers import (
     providers_by_graph,
     require_onnxruntime,
 )
+from florence_onnx.threads import default_threads
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -90,6 +96,7 @@ def open_graphs(
     precision: str,
     providers: Providers | None = None,
     threads: int | None = None,
+    session_options: "ort.SessionOptions | None" = None,
 ) -> Graphs:
     """Opens and checks the graphs of a model folder.
 
@@ -98,19 +105,22 @@ def open_graphs(
         precision: A key of `graphs.PRECISIONS`.
         providers: ONNX Runtime providers, for all graphs or per graph, as `providers_by_graph`
             takes them; None for CUDA where it works, else the CPU.
-        threads: Threads inside an operator; None for ONNX Runtime's choice.
+        threads: Threads inside an operator; None for `default_threads`.
+        session_options: Options for all four sessions instead of this package's.
 
     Raises:
         PrecisionError: The folder holds no graphs of this precision.
         ModelFileError: A graph's file is missing, truncated or foreign.
         GraphContractError: A graph has other inputs or outputs.
         ProviderError: A provider was asked for and not obtained.
+        SessionOptionsError: ``session_options`` are none, or ``threads`` are given too.
     """
     require_onnxruntime()
+    options = _session_options(session_options, threads)
     check_precision(folder, precision)
     chosen = providers_by_graph(providers)
     sessions = {
-        name: _open(folder / graphs.graph_file(name, precision), name, chosen[name], threads)
+        name: _open(folder / graphs.graph_file(name, precision), name, chosen[name], options)
         for name in graphs.GRAPHS
     }
     check_widths(sessions)
@@ -144,17 +154,35 @@ def check_precision(folder: Path, precision: str) -> None:
     raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
 
 
+def _session_options(
+    given: "ort.SessionOptions | None", threads: int | None
+) -> "ort.SessionOptions":
+    import onnxruntime as ort
+
+    if given is not None:
+        if threads is not None:
+            raise SessionOptionsError(
+                "give threads or session_options, not both: threads is the options' "
+                "intra_op_num_threads"
+            )
+        if not isinstance(given, ort.SessionOptions):
+            raise SessionOptionsError(
+                f"session_options is {given!r:.80}; it must be an onnxruntime.SessionOptions"
+            )
+        return given
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = default_threads() if threads is None else threads
+    return options
+
+
 def _open(
-    path: Path, graph: str, providers: list[Provider], threads: int | None
+    path: Path, graph: str, providers: list[Provider], options: "ort.SessionOptions"
 ) -> "ort.InferenceSession":
     import onnxruntime as ort
 
     if not path.is_file():
         raise ModelFileError(f"{path} is missing; export the model again or choose another folder")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
         # Its fallback to the CPU would print on stdout; check_obtained is stricter anyway.
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)

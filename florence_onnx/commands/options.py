@@ -28,7 +28,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=whole_number(1),
         metavar="N",
-        help="threads (default: ONNX Runtime's choice)",
+        help="threads (default: one per physical core that this process may use)",
     )
 
 

@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import onnxruntime as ort
 import pytest
 
 from florence_onnx import Florence2, FlorenceError, graphs
@@ -14,6 +16,7 @@ from florence_onnx.errors import (
     ModelFileError,
     ModelNotFoundError,
     PrecisionError,
+    SessionOptionsError,
 )
 from florence_onnx.gather import gather_graph
 from florence_onnx.sessions import (
@@ -22,6 +25,7 @@ from florence_onnx.sessions import (
     open_graphs,
     present_precisions,
 )
+from florence_onnx.threads import default_threads
 from helpers.hub import use_empty_cache, use_hub
 from helpers.tiny import TINY, copy_tiny, picture
 
@@ -60,7 +64,32 @@ def test_threads_are_those_asked_for(threads: int) -> None:
     for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
         assert session.get_session_options().intra_op_num_threads == threads
     default = open_graphs(TINY, "fp32").decoder.get_session_options()
-    assert default.intra_op_num_threads == 0, "ONNX Runtime's choice"
+    assert default.intra_op_num_threads == default_threads()
+
+
+def test_session_options_serve_every_session_as_they_are() -> None:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    opened = Florence2.load(TINY, session_options=options).graphs
+    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
+        got = session.get_session_options()
+        assert (got.intra_op_num_threads, got.log_severity_level) == (1, 3)
+        assert got.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_session_options_and_threads() -> None:
+    with pytest.raises(SessionOptionsError, match="threads or session_options, not both") as error:
+        Florence2.load(TINY, threads=1, session_options=ort.SessionOptions())
+    assert_one_line(error.value)
+    assert isinstance(error.value, ValueError)
+
+
+@pytest.mark.parametrize("given", [{"intra_op_num_threads": 1}, ort.SessionOptions])
+def test_what_is_not_session_options(given: Any) -> None:
+    with pytest.raises(SessionOptionsError, match=r"must be an onnxruntime\.SessionOptions"):
+        Florence2.load(TINY, session_options=given)
 
 
 def test_the_number_of_threads_changes_no_answer() -> None:
