@@ -10,6 +10,7 @@ from florence_onnx.tasks import InputKind, Task
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.captions import caption, detailed_caption, more_detailed_caption
 from florence_onnx_export.scenes.drawing import draw
+from florence_onnx_export.scenes.measures import COCO, MEASURES, score
 from florence_onnx_export.scenes.metrics import (
     Answered,
     character_error,
@@ -17,7 +18,6 @@ from florence_onnx_export.scenes.metrics import (
     overlap,
     places,
     polygon_iou,
-    score_tasks,
 )
 from florence_onnx_export.scenes.scene import MIN_ORDER_GAP, Scene, Shape, Word, sample_scene
 from florence_onnx_export.scenes.shapes import BACKGROUNDS, COLOURS, OUTLINES
@@ -148,20 +148,22 @@ def test_every_task_has_an_answer_that_scores_full_marks(task: Task) -> None:
         assert answer.question.prompt and answer.question.answer
         assert (answer.question.text is None) == (task.input_kind is not InputKind.TEXT)
         assert (answer.question.region is None) == (task.input_kind is not InputKind.REGION)
-    score = score_tasks(answers)[task.name]
-    if "OCR" in task.name and task is not Task.OCR_WITH_REGION:
-        assert score == 0
-    elif "SEGMENTATION" in task.name:
-        assert score > 0.95  # twelve corners of a circle, and bins
-    else:
-        assert score == 1
+    for measure in (*MEASURES, *COCO):
+        if measure.task is task:
+            reached = score(answers, [measure])[measure.title]
+            best = 0 if measure.errors else 1
+            # Outlines have twelve corners for a circle, and bins.
+            assert reached == pytest.approx(best, abs=0.05 if measure.name == "mean IoU" else 1e-9)
+
+
+def test_every_task_has_a_measure() -> None:
+    assert {measure.task for measure in MEASURES} == set(Task)
 
 
 def test_scores_fall_when_answers_are_wrong() -> None:
     nothing = [_answered(THREE, task, "") for task in Task]
-    scores = score_tasks(nothing)
-    assert scores.pop("OCR") == scores.pop("REGION_TO_OCR") == 1
-    assert set(scores.values()) == {0.0}
+    for measure in (*MEASURES, *COCO):
+        assert score(nothing, [measure]) == {measure.title: 1.0 if measure.errors else 0.0}
     one_too_many = _answered(THREE, Task.OD).text + "red circle<loc_0><loc_0><loc_99><loc_99>"
     assert match_counts([_answered(THREE, Task.OD, one_too_many)]) == (3, 3, 4)
     other_label = _answered(THREE, Task.OD).text.replace("star", "square")

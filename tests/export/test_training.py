@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer
 from torch.nn import functional
+from transformers import Florence2ForConditionalGeneration
 
+from florence_onnx import Florence2
 from florence_onnx.errors import InputError, TaskError
 from florence_onnx.tasks import Task
+from florence_onnx_export.demo import make_demo
+from florence_onnx_export.exporter import export
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.scene import sample_scene
 from florence_onnx_export.training.__main__ import (
@@ -21,12 +26,15 @@ from florence_onnx_export.training.__main__ import (
     train_from_scratch,
 )
 from florence_onnx_export.training.batches import JsonLinesSource, expand_prompt
+from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.config import Optimisation, Recipe, Scratch, Stage, load_recipe
 from florence_onnx_export.training.dense import dense_targets
+from florence_onnx_export.training.evaluation import model_inputs
 from florence_onnx_export.training.loop import decay_progress, learning_rate
 from florence_onnx_export.training.losses import token_loss
 from florence_onnx_export.training.network import smooth_code
 
+MADE = ("demo", "plain")
 RECIPE = Path(__file__).parents[2] / "export/florence_onnx_export/training/demo.json"
 
 _TASKS = {"<OD>": 2.0, "<CAPTION>": 1.0, "<REGION_TO_CATEGORY>": 1.0, "<OCR>": 1.0}
@@ -101,6 +109,28 @@ def test_a_run_leaves_a_complete_folder(trained: tuple[Path, list[float]]) -> No
     assert size == {"height": 64, "width": 64}
     assert policy["num_beams"] == 3 and policy["decoder_start_token_id"] == 2
     assert config["text_config"]["vocab_size"] > tokenizer.token_to_id("<image>")
+
+
+def test_a_run_goes_through_export(trained: tuple[Path, list[float]], tmp_path: Path) -> None:
+    """As the demo model does: weights stored in float16 give the very outputs of float32."""
+    checkpoint = trained[0] / "model"
+    make_demo(checkpoint, tmp_path / "demo")
+    export(checkpoint, tmp_path / "plain")
+    sizes = [sum(p.stat().st_size for p in (tmp_path / n / "onnx").iterdir()) for n in MADE]
+    assert sizes[0] < 0.7 * sizes[1]
+    models = [Florence2.load(tmp_path / name, threads=1) for name in MADE]
+    network = Florence2ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    for seed in range(3):
+        picture = np.asarray(draw(sample_scene(seed, "held-out")))
+        features = [model.encode(picture).image_features for model in models]
+        np.testing.assert_array_equal(*features)
+        answers = [model(picture, "od", max_new_tokens=20) for model in models]
+        assert answers[0] == answers[1]
+        pixels = squashed(Image.fromarray(picture), 64)[None].copy()
+        inputs = model_inputs(network, tokenizer, pixels, [Task.OD.prompt])
+        expected = network.generate(**inputs, num_beams=3, max_new_tokens=20)
+        assert list(answers[0].token_ids) == expected[0].tolist()
 
 
 def test_a_run_stopped_halfway_goes_on_to_the_same_weights(tmp_path: Path) -> None:

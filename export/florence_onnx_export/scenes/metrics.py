@@ -1,4 +1,4 @@
-"""How right answers are: one number per task, from generated texts and the scenes' ground truth."""
+"""How right answers are: generated texts against the scenes' ground truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from florence_onnx.results import (
     PolygonsResult,
     QuadBoxesResult,
 )
-from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import Question
 from florence_onnx_export.scenes.scene import Scene, Shape
 
@@ -33,51 +32,17 @@ class Answered:
     """The generated text, location and special tokens included."""
 
 
-def score_tasks(answers: Sequence[Answered]) -> dict[str, float]:
-    """The measure of every task asked, by the task's name.
-
-    Detection, dense captions, proposals, grounding, open vocabulary and OCR with regions: the
-    share of true boxes that a predicted one of the same label matches with an intersection over
-    union of at least 0.5, less the share that false ones would take: 2 * matched / (true +
-    predicted). OCR: edits per true character (0 is best). Segmentation: mean intersection over
-    union with the drawn shape. Captions, categories, descriptions: the share of exact answers.
-    """
-    scores = {}
-    for task in Task:
-        of_task = [answer for answer in answers if answer.question.task is task]
-        if of_task:
-            scores[task.name] = _score(task, of_task)
-    return scores
-
-
-def _score(task: Task, answers: Sequence[Answered]) -> float:
-    if task in (Task.OCR, Task.REGION_TO_OCR):
-        pairs = [(plain_text(answer), answer.question.answer) for answer in answers]
-        return character_error(pairs)
-    if task in (Task.REFERRING_EXPRESSION_SEGMENTATION, Task.REGION_TO_SEGMENTATION):
-        return float(np.mean([polygon_iou(answer) for answer in answers]))
-    if task in _BOX_TASKS:
-        matched, true, predicted = match_counts(answers)
-        return 2 * matched / max(1, true + predicted)
-    return float(np.mean([plain_text(answer) == answer.question.answer for answer in answers]))
-
-
-_BOX_TASKS = (
-    Task.OD,
-    Task.DENSE_REGION_CAPTION,
-    Task.REGION_PROPOSAL,
-    Task.CAPTION_TO_PHRASE_GROUNDING,
-    Task.OPEN_VOCABULARY_DETECTION,
-    Task.OCR_WITH_REGION,
-)
-
-
 def plain_text(answer: Answered) -> str:
     """The generated text without special tokens."""
     text = answer.text
     for token in ("<s>", "</s>", "<pad>"):
         text = text.replace(token, "")
     return text.strip()
+
+
+def exact_share(answers: Sequence[Answered]) -> float:
+    """The share of answers whose text is the right one."""
+    return float(np.mean([plain_text(answer) == answer.question.answer for answer in answers]))
 
 
 def character_error(pairs: Sequence[tuple[str, str]]) -> float:

@@ -12,7 +12,8 @@ from transformers import Florence2ForConditionalGeneration
 from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.drawing import draw
-from florence_onnx_export.scenes.metrics import Answered, score_tasks
+from florence_onnx_export.scenes.measures import score
+from florence_onnx_export.scenes.metrics import Answered
 from florence_onnx_export.scenes.scene import sample_scene
 from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.steps import PAD, padded, pixel_values
@@ -39,7 +40,7 @@ def evaluate(
         prompts = [question.prompt for question in questions]
         texts = generate(network, tokenizer, pictures, prompts, beams)
         answers += map(Answered, drawn, questions, texts)
-    return score_tasks(answers)
+    return score(answers)
 
 
 def generate(

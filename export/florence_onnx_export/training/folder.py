@@ -18,9 +18,9 @@ def save_folder(
     image_tokens: int,
     folder: Path,
 ) -> None:
-    """Write weights, configuration, tokenizer, preprocessing and generation policy."""
+    """Write weights (turned to float16), configuration, tokenizer, preprocessing and policy."""
     network.generation_config = generation_policy()
-    network.save_pretrained(folder)
+    network.half().save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write(folder / "tokenizer_config.json", _TOKENIZER_CONFIG)
     _write(folder / "preprocessor_config.json", _preprocessor(image_size, image_tokens))

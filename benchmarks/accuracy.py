@@ -1,0 +1,189 @@
+"""Measures how right answers are on held-out drawn scenes, task by task, and how far sides agree.
+
+    python -m benchmarks.accuracy
+    python -m benchmarks.accuracy --sides ours:fp32 ours:q8 --scenes 100 --beams 3
+
+Every side is asked all tasks about the same scenes, the first side is what the others are
+compared with. A side is ours:PRECISION or transformers:fp32.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.checkpoint import prepare
+from benchmarks.common import ROOT, BenchmarkError, Picture, Setup, make_parser, progress, publish
+from benchmarks.measuring import describe
+from florence_onnx import Florence2, Task
+from florence_onnx_export.scenes.answers import Question, ask
+from florence_onnx_export.scenes.drawing import draw
+from florence_onnx_export.scenes.measures import COCO, MEASURES, score
+from florence_onnx_export.scenes.metrics import Answered
+from florence_onnx_export.scenes.scene import Scene, sample_scene
+
+DEMO = ROOT / "tests" / "fixtures" / "demo"
+CHUNK = 25
+"""Requests per batch, all of one task, so that their answers are of about one length."""
+LONGEST = 256
+"""Tokens; no right answer has as many."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a side generated for a request."""
+
+    text: str
+    """Special and location tokens included."""
+    token_ids: tuple[int, ...]
+    """Up to the end token."""
+
+
+Side = Callable[[Sequence[Picture], Sequence[Question], int], list[Generated]]
+"""Answers one question per picture with a number of beams."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures and publishes."""
+    parser = make_parser(__doc__, repeats=1, precisions=False)
+    parser.set_defaults(model=str(DEMO))
+    parser.add_argument("--sides", nargs="+", default=["ours:fp32", "ours:q8"])
+    parser.add_argument("--scenes", type=int, default=500, help="held-out scenes (default: 500)")
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 3])
+    arguments = parser.parse_args(argv)
+    ours = [side.removeprefix("ours:") for side in arguments.sides if side.startswith("ours:")]
+    arguments.precision = ["fp32", *ours]
+    setup = prepare(arguments)
+    opened = {name: open_side(name, setup) for name in arguments.sides}
+    scenes = [sample_scene(seed, "held-out") for seed in range(arguments.scenes)]
+    content = compare(opened, scenes, arguments.beams)
+    publish("accuracy", arguments, argv, content, arguments.provider)
+
+
+def open_side(name: str, setup: Setup) -> Side:
+    """Opens a side by its name on the command line."""
+    kind, _, variant = name.partition(":")
+    if kind == "ours":
+        return _ours(setup, variant)
+    if name == "transformers:fp32":
+        return _transformers(setup)
+    raise BenchmarkError(f"no side {name!r}; there are ours:PRECISION and transformers:fp32")
+
+
+def compare(
+    sides: Mapping[str, Side], scenes: Sequence[Scene], beams: Sequence[int]
+) -> dict[str, Any]:
+    """Every measure of every side, and the share of its answers that are the first side's."""
+    pictures = [np.asarray(draw(scene)) for scene in scenes]
+    values: dict[str, dict[str, Any]] = {}
+    equal: dict[str, float] = {}
+    for count in beams:
+        first: list[Generated] = []
+        for name, side in sides.items():
+            column = f"{name.replace(':', ' ')}, {'greedy' if count == 1 else f'{count} beams'}"
+            answers, generated = _answer_all(column, side, scenes, pictures, count)
+            for title, value in score(answers, [*COCO, *MEASURES]).items():
+                values.setdefault(title, {})[column] = describe([100 * value])
+            same = [a.token_ids == b.token_ids for a, b in zip(generated, first, strict=False)]
+            if first:
+                equal[column] = sum(same) / len(same)
+            first = first or generated
+    return {
+        "unit": "%",
+        "scenes": len(scenes),
+        "values": values,
+        "ratios": {},
+        "notes": [
+            f"{len(scenes)} held-out scenes, every one asked all {len(Task)} tasks.",
+            *(
+                f"Answers of {column} with the very tokens of {next(iter(sides))}: {share:.2%}."
+                for column, share in equal.items()
+            ),
+        ],
+    }
+
+
+def _answer_all(
+    column: str, side: Side, scenes: Sequence[Scene], pictures: Sequence[Picture], beams: int
+) -> tuple[list[Answered], list[Generated]]:
+    answers: list[Answered] = []
+    generated: list[Generated] = []
+    for task, start in product(Task, range(0, len(scenes), CHUNK)):
+        if start == 0:
+            progress(f"{column}: {task.name}")
+        asked = scenes[start : start + CHUNK]
+        questions = [question_about(scene, task) for scene in asked]
+        found = side(pictures[start : start + CHUNK], questions, beams)
+        answers += map(Answered, asked, questions, (one.text for one in found))
+        generated += found
+    return answers, generated
+
+
+def question_about(scene: Scene, task: Task) -> Question:
+    """The question every run asks about a scene."""
+    return ask(scene, task, np.random.default_rng((*scene.seed, 2)))
+
+
+def _ours(setup: Setup, precision: str) -> Side:
+    model = Florence2.load(
+        setup.exported, precision=precision, providers=setup.providers, threads=setup.threads
+    )
+
+    def answer(
+        pictures: Sequence[Picture], questions: Sequence[Question], beams: int
+    ) -> list[Generated]:
+        requests = [
+            (picture, question.task, question.text or question.region)
+            for picture, question in zip(pictures, questions, strict=True)
+        ]
+        results = model.run(requests, batch_size=CHUNK, num_beams=beams, max_new_tokens=LONGEST)
+        return [Generated(result.text, result.token_ids) for result in results]
+
+    return answer
+
+
+def _transformers(setup: Setup) -> Side:
+    import torch
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, Florence2ForConditionalGeneration
+
+    folder: Path = setup.checkpoint
+    network = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.set_num_threads(setup.threads)
+    end, image = tokenizer.eos_token_id, network.config.image_token_id
+
+    def answer(
+        pictures: Sequence[Picture], questions: Sequence[Question], beams: int
+    ) -> list[Generated]:
+        pixels = processor(list(pictures), return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            tokens = network.get_image_features(pixels[:1]).pooler_output.shape[1]
+        prompts = tokenizer([question.prompt for question in questions], padding=True)
+        ids = torch.tensor(prompts["input_ids"])
+        picture_ids = torch.full((len(ids), tokens), image)
+        mask = torch.tensor(prompts["attention_mask"])
+        with torch.inference_mode():
+            rows = network.generate(
+                input_ids=torch.cat([picture_ids, ids], 1),
+                attention_mask=torch.cat([torch.ones_like(picture_ids), mask], 1),
+                pixel_values=pixels,
+                num_beams=beams,
+                do_sample=False,
+                max_new_tokens=LONGEST,
+            )
+        found = []
+        for row in torch.as_tensor(rows).tolist():
+            kept = row[: row.index(end, 1) + 1] if end in row[1:] else row
+            found.append(Generated(tokenizer.decode(kept), tuple(kept)))
+        return found
+
+    return answer
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
