@@ -15,9 +15,9 @@ from florence_onnx.errors import GenerationError, InputError, TaskError, Tokeniz
 from florence_onnx.image import ImageInput, to_rgb
 from florence_onnx.parsing import parse_answer
 from florence_onnx.policy import GenerationPolicy
+from florence_onnx.precision import locate
 from florence_onnx.prompts import build_prompt
 from florence_onnx.providers import Providers
-from florence_onnx.resolver import resolve
 from florence_onnx.results import Result
 from florence_onnx.sessions import Graphs, open_graphs
 from florence_onnx.steps import DecoderSteps
@@ -78,7 +78,9 @@ class Florence2:
 
         Args:
             source: A model folder, a hub id, or ``"demo"``.
-            precision: Which of the folder's graphs to open.
+            precision: Which of the model's graphs to open: ``"fp32"``, ``"fp16"``, ``"q8"``,
+                ``"q4"``, or ``"auto"`` for q8 on a processor with 8-bit dot products, fp16 on
+                CUDA, and fp32 elsewhere or where the model lacks these.
             providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
                 graph name (``vision_encoder``, ``embed_tokens``, ``encoder_model``,
                 ``decoder_with_past_model``, or ``"*"`` for the others) to such a list. None, and
@@ -91,7 +93,7 @@ class Florence2:
         Raises:
             ModelError: The model, one of its files or a provider cannot be had.
         """
-        folder = resolve(source, precision=precision)
+        folder, precision = locate(source, precision, providers)
         companions = Companions.read(folder)
         graphs = open_graphs(folder, precision, providers, threads, session_options)
         highest = int(companions.tokenizer.location_token_ids.max())
@@ -101,6 +103,11 @@ class Florence2:
                 f"the graphs know {graphs.geometry()['vocabulary']} tokens"
             )
         return cls(companions, graphs)
+
+    @property
+    def precision(self) -> str:
+        """The precision of the graphs that were opened; never ``"auto"``."""
+        return self.graphs.precision
 
     @property
     def providers(self) -> dict[str, list[str]]:

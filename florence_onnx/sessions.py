@@ -48,6 +48,8 @@ EXPECTED = {
 class Graphs:
     """The sessions of one model at one precision."""
 
+    precision: str
+    """A key of `graphs.PRECISIONS`."""
     vision_encoder: "ort.InferenceSession"
     """pixel_values -> image_features."""
     embed_tokens: "ort.InferenceSession"
@@ -126,6 +128,7 @@ def open_graphs(
     check_widths(sessions)
     encoder, decoder = sessions[graphs.ENCODER], sessions[graphs.DECODER]
     return Graphs(
+        precision=precision,
         vision_encoder=sessions[graphs.VISION_ENCODER],
         embed_tokens=sessions[graphs.EMBED_TOKENS],
         encoder=encoder,

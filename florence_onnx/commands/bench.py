@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "tokens": arguments.tokens,
             "repeats": arguments.repeats,
             "beams": arguments.beams or model.policy.num_beams,
-            "precision": arguments.precision,
+            "precision": model.precision,
             "providers": model.providers,
             "onnxruntime": onnxruntime.__version__,
             "machine": platform.machine(),

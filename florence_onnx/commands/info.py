@@ -8,7 +8,7 @@ from typing import Any
 from florence_onnx import graphs
 from florence_onnx.commands.options import add_model_options, requested_providers
 from florence_onnx.companions import Companions
-from florence_onnx.resolver import resolve
+from florence_onnx.precision import locate
 from florence_onnx.sessions import open_graphs, present_precisions
 
 NAME = "info"
@@ -28,16 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    folder = resolve(arguments.model, precision=arguments.precision)
-    opened = open_graphs(
-        folder, arguments.precision, requested_providers(arguments), arguments.threads
-    )
+    providers = requested_providers(arguments)
+    folder, precision = locate(arguments.model, arguments.precision, providers)
+    opened = open_graphs(folder, precision, providers, arguments.threads)
     companions = Companions.read(folder)
-    files = {name: folder / graphs.graph_file(name, arguments.precision) for name in graphs.GRAPHS}
+    files = {name: folder / graphs.graph_file(name, precision) for name in graphs.GRAPHS}
     content: dict[str, Any] = {
         "folder": str(folder),
         "precisions": present_precisions(folder),
-        "precision": arguments.precision,
+        "precision": precision,
         "bytes": {name: path.stat().st_size for name, path in files.items()},
         "geometry": {
             **opened.geometry(),

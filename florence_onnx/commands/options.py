@@ -1,10 +1,12 @@
 """Options that several commands share."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from florence_onnx import graphs
 from florence_onnx.model import Florence2
+from florence_onnx.precision import AUTO
 from florence_onnx.providers import OTHERS, Provider
 
 
@@ -14,7 +16,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="fp32",
         metavar="P",
-        help=f"graphs to open: {', '.join(graphs.PRECISIONS)} (default fp32)",
+        help=f"graphs to open: {', '.join(graphs.PRECISIONS)}, or {AUTO} for what suits the "
+        "machine (default fp32)",
     )
     parser.add_argument(
         "--provider",
@@ -33,13 +36,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(arguments: argparse.Namespace) -> Florence2:
-    """The model that the options name."""
-    return Florence2.load(
+    """The model that the options name; says on stderr which precision ``auto`` came to."""
+    model = Florence2.load(
         arguments.model,
         precision=arguments.precision,
         providers=requested_providers(arguments),
         threads=arguments.threads,
     )
+    if arguments.precision == AUTO:
+        print(f"precision: {model.precision}", file=sys.stderr)
+    return model
 
 
 def requested_providers(arguments: argparse.Namespace) -> dict[str, list[Provider]] | None:
