@@ -376,7 +376,7 @@ def test_an_error_of_the_system_is_one_line_too(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise PermissionError(13, "Permission denied", "config.json")
 
-    monkeypatch.setattr("florence_onnx.commands.info.resolve", fail)
+    monkeypatch.setattr("florence_onnx.commands.info.locate", fail)
     assert "Permission denied: 'config.json'" in failure(capsys, "info", str(TINY))
 
 
@@ -384,7 +384,7 @@ def test_an_unknown_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
     def fail(*arguments: Any, **options: Any) -> Any:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("florence_onnx.commands.info.resolve", fail)
+    monkeypatch.setattr("florence_onnx.commands.info.locate", fail)
     with pytest.raises(KeyError, match="a bug"):
         main(["info", str(TINY)])
 
@@ -395,7 +395,7 @@ def test_an_interrupt_is_quiet(
     def interrupt(*arguments: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("florence_onnx.commands.info.resolve", interrupt)
+    monkeypatch.setattr("florence_onnx.commands.info.locate", interrupt)
     assert main(["info", str(TINY)]) == 130
     assert capsys.readouterr() == ("", "")
 
@@ -406,7 +406,7 @@ def test_messages_of_several_lines_become_one(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise FlorenceError("first\n  second")
 
-    monkeypatch.setattr("florence_onnx.commands.info.resolve", fail)
+    monkeypatch.setattr("florence_onnx.commands.info.locate", fail)
     assert failure(capsys, "info", str(TINY)) == "florence-onnx: error: first second"
 
 
