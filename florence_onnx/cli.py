@@ -1,4 +1,4 @@
-"""The command line: ``florence-onnx run | export | quantize | info | bench``."""
+"""The command line: ``florence-onnx run | export | quantize | info | bench | tune``."""
 
 import argparse
 import io
@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from florence_onnx.commands import bench, export, info, quantize, run
+from florence_onnx.commands import bench, export, info, quantize, run, tune
 from florence_onnx.errors import FlorenceError
 
-COMMANDS = (run, export, quantize, info, bench)
+COMMANDS = (run, export, quantize, info, bench, tune)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,10 +5,8 @@ import json
 import platform
 import sys
 
-import numpy as np
-
 from florence_onnx.commands.options import add_model_options, open_model, whole_number
-from florence_onnx.stages import STAGES, time_stages
+from florence_onnx.stages import STAGES, random_picture, time_stages
 
 NAME = "bench"
 SUMMARY = "Time every stage of a request on this machine."
@@ -43,11 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     model = open_model(arguments)
-    image = np.random.default_rng(0).integers(0, 256, (960, 1280, 3), dtype=np.uint8)
     print(f"timing {arguments.warmup} + {arguments.repeats} runs", file=sys.stderr)
     seconds = time_stages(
         model,
-        image,
+        random_picture(),
         tokens=arguments.tokens,
         repeats=arguments.repeats,
         warmup=arguments.warmup,
