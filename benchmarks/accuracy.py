@@ -151,7 +151,7 @@ def _transformers(setup: Setup) -> Side:
     from transformers import AutoTokenizer, CLIPImageProcessorPil, Florence2ForConditionalGeneration
 
     folder: Path = setup.checkpoint
-    network = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    network = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     processor = CLIPImageProcessorPil.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.set_num_threads(setup.threads)
@@ -168,7 +168,7 @@ def _transformers(setup: Setup) -> Side:
         picture_ids = torch.full((len(ids), tokens), image)
         mask = torch.tensor(prompts["attention_mask"])
         with torch.inference_mode():
-            rows = network.generate(
+            rows = network.generate(  # type: ignore[misc]
                 input_ids=torch.cat([picture_ids, ids], 1),
                 attention_mask=torch.cat([torch.ones_like(picture_ids), mask], 1),
                 pixel_values=pixels,
@@ -179,7 +179,7 @@ def _transformers(setup: Setup) -> Side:
         found = []
         for row in torch.as_tensor(rows).tolist():
             kept = row[: row.index(end, 1) + 1] if end in row[1:] else row
-            found.append(Generated(tokenizer.decode(kept), tuple(kept)))
+            found.append(Generated(str(tokenizer.decode(kept)), tuple(kept)))
         return found
 
     return answer

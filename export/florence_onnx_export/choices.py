@@ -1,4 +1,4 @@
-"""Error and size of every way to quantise a model's weights, as a table.
+"""Error, time and size of every way to quantise a model's weights, as a table.
 
 ::
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from florence_onnx import graphs
-from florence_onnx_export.methods import METHODS, STORED
+from florence_onnx_export.methods import FP32, METHODS, STORED
 from florence_onnx_export.quantize import SAMPLES, Reference
 
 QUANTIZED = (graphs.VISION_ENCODER, graphs.ENCODER, graphs.DECODER)
@@ -30,6 +30,8 @@ class Row:
     """How it is computed."""
     error: float
     """Relative error of the graph's outputs."""
+    seconds: float
+    """Of one run, on this machine."""
     megabytes: float
     """Size of the graph's file."""
 
@@ -44,13 +46,17 @@ def measure_choices(folder: Path, alone: bool) -> Iterator[Row]:
     reference = Reference(folder, SAMPLES)
     for graph in QUANTIZED:
         measured = reference.measured(graph)
+        if not alone:
+            size = measured.model.ByteSize() / 1e6
+            yield Row(graph, "all", FP32, 0.0, measured.seconds({}), size)
         for method in (*METHODS, STORED):
             names = measured.stored if method == STORED else measured.products
             for chosen in ([name] for name in names) if alone else [names] if names else []:
                 methods = dict.fromkeys(chosen, method)
                 label = "all" if chosen is names else chosen[0]
                 size = measured.quantized(methods).ByteSize() / 1e6
-                yield Row(graph, label, method, measured.error(methods), size)
+                error, seconds = measured.error(methods), measured.seconds(methods)
+                yield Row(graph, label, method, error, seconds, size)
 
 
 def main() -> None:
@@ -59,11 +65,11 @@ def main() -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="model folder with fp32 graphs")
     parser.add_argument("--weights", action="store_true", help="each weight alone")
     arguments = parser.parse_args()
-    print("| graph | weight | method | error | MB |\n|---|---|---|---:|---:|")
+    print("| graph | weight | method | error | ms | MB |\n|---|---|---|---:|---:|---:|")
     for row in measure_choices(arguments.model, arguments.weights):
         print(
             f"| {row.graph} | {row.weight} | {row.method} | {row.error:.2%} | "
-            f"{row.megabytes:.1f} |",
+            f"{1000 * row.seconds:.1f} | {row.megabytes:.1f} |",
             flush=True,
         )
 

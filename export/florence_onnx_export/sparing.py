@@ -1,5 +1,7 @@
 """Which products of a graph can be quantised, by the measured error of the graph's outputs."""
 
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +46,27 @@ class Measured:
         runs = len(self._feeds) if runs is None else runs
         return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
 
+    def seconds(self, methods: Mapping[str, str]) -> float:
+        """Median time of the graph with these methods on its first inputs, once it is warm."""
+        session = _open(self.quantized(methods))
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            session.run(self._outputs, self._feeds[0])
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:])
+
     def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = _open(model)
         return [session.run(self._outputs, feeds) for feeds in self._feeds[:runs]]
+
+
+def _open(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:

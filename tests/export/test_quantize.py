@@ -212,7 +212,9 @@ def test_the_table_of_choices(weights: bool, monkeypatch: pytest.MonkeyPatch) ->
         assert [row.weight for row in rows] == list(products) * len(METHODS)
         return
     errors = {row.method: row.error for row in rows}
-    assert [row.weight for row in rows] == ["all"] * len(METHODS)
+    assert [row.method for row in rows] == ["fp32", *METHODS]
+    assert {row.weight for row in rows} == {"all"} and all(row.seconds > 0 for row in rows)
+    assert errors["fp32"] == 0
     assert 0 < errors["blocks8"] < 0.5 * errors["blocks4"]
     assert 0 < errors["dynamic8"] < 0.5 * errors["blocks4"]
     sizes = {row.method: row.megabytes for row in rows}

@@ -176,6 +176,9 @@ def test_own_examples_are_read_in_every_form_of_prompt(tmp_path: Path) -> None:
     data.write_text('{"image": "a.png", "prompt": "<OD>"}\n')
     with pytest.raises(InputError, match="'answer'"):
         JsonLinesSource(data, 64, 2, 0)
+    data.write_text('{"image": "a.png", "prompt": "<OD>", "answer": "car"}\n')
+    with pytest.raises(InputError, match=r"not there, .*a\.png first"):
+        JsonLinesSource(data, 64, 2, 0)
 
 
 def test_command_line_reports_known_errors_in_one_line(

@@ -1,9 +1,16 @@
-"""Command line: python -m florence_onnx_export.training --config FILE --out FOLDER."""
+"""Trains a Florence-2: fine-tunes a checkpoint on one's own examples, or starts from scratch.
+
+python -m florence_onnx_export.training --from CHECKPOINT --data EXAMPLES --out FOLDER
+python -m florence_onnx_export.training --config RECIPE --out FOLDER
+
+A run that was stopped goes on from its last checkpoint in FOLDER.
+"""
 
 import argparse
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +18,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from florence_onnx.commands.options import whole_number
 from florence_onnx.errors import FlorenceError, InputError
 from florence_onnx.tasks import Task
 from florence_onnx_export.checkpoint import read_checkpoint
@@ -20,7 +28,7 @@ from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.scene import sample_scene
 from florence_onnx_export.training.batches import JsonLinesSource, SceneSource
 from florence_onnx_export.training.cache import cached_pictures
-from florence_onnx_export.training.config import Recipe, load_recipe
+from florence_onnx_export.training.config import Optimisation, Recipe, load_recipe
 from florence_onnx_export.training.dense import DenseHead
 from florence_onnx_export.training.evaluation import evaluate
 from florence_onnx_export.training.folder import save_folder, save_tuned
@@ -34,16 +42,34 @@ _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run; 2 and one line on stderr for a known error."""
-    parser = argparse.ArgumentParser(prog="florence_onnx_export.training", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="JSON recipe")
+    parser = argparse.ArgumentParser(
+        prog="florence_onnx_export.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", type=Path, help="JSON recipe (default: one for fine-tuning, see config.py)"
+    )
+    parser.add_argument(
+        "--steps", type=whole_number(1), help="optimiser steps, in place of the recipe's"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for checkpoints and the model; resumes"
     )
     parser.add_argument("--from", dest="checkpoint", help="Florence-2 to fine-tune")
-    parser.add_argument("--data", type=Path, help="JSON lines to fine-tune on")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help='examples to fine-tune on, lines of {"image": path, "prompt": "<DocVQA>What is the '
+        'date?", "answer": "May 4"}',
+    )
     options = parser.parse_args(arguments)
     try:
-        recipe = load_recipe(options.config)
+        recipe = Recipe(Optimisation(), None)
+        if options.config is not None:
+            recipe = load_recipe(options.config)
+        if options.steps is not None:
+            recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=options.steps))
         if (options.checkpoint is None) != (options.data is None):
             raise InputError("--from and --data go together: what to fine-tune, and on what")
         if options.checkpoint is None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from florence_onnx.errors import InputError
+from florence_onnx.image import to_rgb
 from florence_onnx.prompts import build_prompt
 from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import ask
@@ -81,7 +82,8 @@ class JsonLinesSource:
         """Read the file; pictures are opened when a batch needs them.
 
         Raises:
-            InputError: if the file cannot be read or a line lacks one of the three fields.
+            InputError: if the file cannot be read, a line lacks one of the three fields, or a
+                picture is not there.
         """
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -97,16 +99,18 @@ class JsonLinesSource:
             ) from error
         if not self._examples:
             raise InputError(f"{path} holds no example")
+        missing = [image for image, _, _ in self._examples if not image.is_file()]
+        if missing:
+            raise InputError(f"{path} names pictures that are not there, {missing[0]} first")
         self._size = size
         self._order = _Order(len(self._examples), batch_size, seed)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
         examples = [self._examples[index] for index in self._order.indices(step)]
-        pictures = []
-        for image, _, _ in examples:
-            with Image.open(image) as picture:
-                pictures.append(squashed(picture, self._size))
+        pictures = [
+            squashed(Image.fromarray(to_rgb(image)), self._size) for image, _, _ in examples
+        ]
         questions = tuple((i, prompt, answer) for i, (_, prompt, answer) in enumerate(examples))
         return Batch(np.stack(pictures), questions, dense=())
 
