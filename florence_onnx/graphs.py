@@ -32,6 +32,7 @@ and ``present`` bound to one buffer the step writes in place.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 VISION_ENCODER = "vision_encoder"
 EMBED_TOKENS = "embed_tokens"
@@ -51,6 +52,9 @@ COMPANIONS = (
 )
 """Files beside the ``onnx`` folder that the runtime reads."""
 
+DATA_SUFFIX = "_data"
+"""What the name of a graph's file is followed by in that of its weights, where they lie apart."""
+
 TOPK = 64
 """Most candidates per row that the decoder graph returns (fewer when the vocabulary is smaller)."""
 
@@ -59,6 +63,13 @@ def graph_file(graph: str, precision: str) -> str:
     """Path of a graph's file inside a model folder, with forward slashes."""
     suffix = PRECISIONS[precision]
     return f"onnx/{graph}_{suffix}.onnx" if suffix else f"onnx/{graph}.onnx"
+
+
+def graph_parts(folder: Path, graph: str, precision: str) -> list[Path]:
+    """The files of a graph in a model folder: its own, and that of its weights if it has one."""
+    path = folder / graph_file(graph, precision)
+    data = path.with_name(path.name + DATA_SUFFIX)
+    return [path, data] if data.exists() else [path]
 
 
 def cache_names(prefix: str, side: str, layers: int) -> Iterator[str]:

@@ -42,10 +42,8 @@ def resolve(
         )
     files = [graphs.graph_file(graph, precision) for graph in graphs.GRAPHS]
     required = [*graphs.COMPANIONS, *files]
-    # A graph of more than 2 GB keeps its weights in a second file of this name.
-    return download(
-        str(source), [*required, *(f"{name}_data" for name in files)], revision, required
-    )
+    beside = [name + graphs.DATA_SUFFIX for name in files]
+    return download(str(source), [*required, *beside], revision, required)
 
 
 def local_folder(source: str | os.PathLike[str]) -> Path | None:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from florence_onnx import graphs
 from florence_onnx.errors import FlorenceError
 from florence_onnx_export.exporter import export
+from florence_onnx_export.graph_io import save_graph
 from florence_onnx_export.report import REPORT
 
 _LEAST = 1024
@@ -34,7 +35,7 @@ def make_demo(checkpoint: Path, out: Path) -> None:
         path = out / graphs.graph_file(graph, "fp32")
         model = onnx.load(str(path))
         store_half(model.graph)
-        onnx.save_model(model, str(path))
+        save_graph(model, path)
     (out / REPORT).unlink()  # It names the machine that exported.
 
 

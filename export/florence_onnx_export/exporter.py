@@ -153,7 +153,8 @@ def _add_precisions(
             entries[name] = add_precision(reference, name, accept_error, progress)
     if "fp32" not in precisions:
         for graph in graphs.GRAPHS:
-            (folder / graphs.graph_file(graph, "fp32")).unlink()
+            for path in graphs.graph_parts(folder, graph, "fp32"):
+                path.unlink()
     return entries
 
 

@@ -30,6 +30,7 @@ from florence_onnx_export.fidelity import (
     drawn_requests,
     encoder_feeds,
 )
+from florence_onnx_export.graph_io import save_graph
 from florence_onnx_export.half import to_half
 from florence_onnx_export.methods import levels
 from florence_onnx_export.quantize_table import quantize_table
@@ -140,9 +141,9 @@ def quantize(
     check_precision(folder, "fp32")
     read_report(folder)  # Better to stop at a broken one now than after all the work.
     for precision in precisions:
-        there = [name for name in _files(precision) if (folder / name).exists()]
+        there = [path for path in _parts(folder, precision) if path.exists()]
         if there and not force:
-            raise OutputExistsError(f"{folder / there[0]} exists; pass --force to replace it")
+            raise OutputExistsError(f"{there[0]} exists; pass --force to replace it")
     try:
         progress("running the float32 graphs")
         reference = Reference(folder)
@@ -187,16 +188,16 @@ def add_precision(
         fidelity = reference.fidelity(staging, precision)
         if not accept_error:
             _check_bounds(precision, fidelity)
-    for name in _files(precision):
-        (hidden / name).replace(reference.folder / name)
+    for path in _parts(reference.folder, precision):
+        path.unlink(missing_ok=True)
+    for path in _parts(hidden, precision):
+        path.replace(reference.folder / path.relative_to(hidden))
     shutil.rmtree(hidden)
     return {
         "fidelity": fidelity.to_dict(),
         "bounds": asdict(BOUNDS[precision]),
         "spared": {graph: products for graph, products in spared.items() if products},
-        "bytes": {
-            Path(name).name: (reference.folder / name).stat().st_size for name in _files(precision)
-        },
+        "bytes": {path.name: path.stat().st_size for path in _parts(reference.folder, precision)},
         "seconds": round(time.perf_counter() - start, 2),
     }
 
@@ -216,13 +217,13 @@ def _write(
             to_half(model)
         else:
             quantize_table(model)
-        onnx.save_model(model, str(path))
+        save_graph(model, path)
         return {}
     limit = math.inf if accept_error else GRAPH_LIMITS[precision][graph]
     measured = reference.measured(graph)
     methods = levels(precision, graph, measured.products, measured.stored)
     choice = choose(measured, methods, limit, progress)
-    onnx.save_model(measured.quantized(choice.methods), str(path))
+    save_graph(measured.quantized(choice.methods), path)
     return {name: method for name, method in choice.methods.items() if method != methods[name][0]}
 
 
@@ -236,5 +237,5 @@ def _check_bounds(precision: str, fidelity: Fidelity) -> None:
             )
 
 
-def _files(precision: str) -> list[str]:
-    return [graphs.graph_file(graph, precision) for graph in graphs.GRAPHS]
+def _parts(folder: Path, precision: str) -> list[Path]:
+    return [path for g in graphs.GRAPHS for path in graphs.graph_parts(folder, g, precision)]

@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch.export import Dim
 
+from florence_onnx_export.graph_io import save_graph
 from florence_onnx_export.graph_specs import Axes, GraphSpec
 from florence_onnx_export.modules.translations import TABLE
 
@@ -42,7 +43,7 @@ def trace(spec: GraphSpec, path: Path) -> None:
         strict=True,
     ):
         _name_axes(value, axes)
-    onnx.save_model(model, str(path))
+    save_graph(model, path)
 
 
 def _dynamic(axes: Axes) -> dict[int, object]:

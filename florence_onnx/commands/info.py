@@ -32,12 +32,12 @@ def execute(arguments: argparse.Namespace) -> int:
     folder, precision = locate(arguments.model, arguments.precision, providers)
     opened = open_graphs(folder, precision, providers, arguments.threads)
     companions = Companions.read(folder)
-    files = {name: folder / graphs.graph_file(name, precision) for name in graphs.GRAPHS}
+    files = {name: graphs.graph_parts(folder, name, precision) for name in graphs.GRAPHS}
     content: dict[str, Any] = {
         "folder": str(folder),
         "precisions": present_precisions(folder),
         "precision": precision,
-        "bytes": {name: path.stat().st_size for name, path in files.items()},
+        "bytes": {name: sum(p.stat().st_size for p in parts) for name, parts in files.items()},
         "geometry": {
             **opened.geometry(),
             "image_height": companions.preprocessor.size[0],
