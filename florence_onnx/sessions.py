@@ -118,13 +118,14 @@ def open_graphs(
         SessionOptionsError: ``session_options`` are none, or ``threads`` are given too.
     """
     require_onnxruntime()
-    options = _session_options(session_options, threads)
+    _check_options(session_options, threads)
     check_precision(folder, precision)
     chosen = providers_by_graph(providers)
-    sessions = {
-        name: _open(folder / graphs.graph_file(name, precision), name, chosen[name], options)
-        for name in graphs.GRAPHS
-    }
+    sessions = {}
+    for name in graphs.GRAPHS:
+        options = session_options or _default_options(name, precision, threads)
+        path = folder / graphs.graph_file(name, precision)
+        sessions[name] = _open(path, name, chosen[name], options)
     check_widths(sessions)
     encoder, decoder = sessions[graphs.ENCODER], sessions[graphs.DECODER]
     return Graphs(
@@ -157,25 +158,32 @@ def check_precision(folder: Path, precision: str) -> None:
     raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
 
 
-def _session_options(
-    given: "ort.SessionOptions | None", threads: int | None
-) -> "ort.SessionOptions":
+def _check_options(given: "ort.SessionOptions | None", threads: int | None) -> None:
     import onnxruntime as ort
 
-    if given is not None:
-        if threads is not None:
-            raise SessionOptionsError(
-                "give threads or session_options, not both: threads is the options' "
-                "intra_op_num_threads"
-            )
-        if not isinstance(given, ort.SessionOptions):
-            raise SessionOptionsError(
-                f"session_options is {given!r:.80}; it must be an onnxruntime.SessionOptions"
-            )
-        return given
+    if given is None:
+        return
+    if threads is not None:
+        raise SessionOptionsError(
+            "give threads or session_options, not both: threads is the options' "
+            "intra_op_num_threads"
+        )
+    if not isinstance(given, ort.SessionOptions):
+        raise SessionOptionsError(
+            f"session_options is {given!r:.80}; it must be an onnxruntime.SessionOptions"
+        )
+
+
+def _default_options(graph: str, precision: str, threads: int | None) -> "ort.SessionOptions":
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = default_threads() if threads is None else threads
+    if precision == "fp32" and graph != graphs.DECODER:
+        # A second copy of the weights, packed ahead for float32 products, pays only where they
+        # have few rows. These graphs have hundreds: they read weights where the file is mapped.
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 

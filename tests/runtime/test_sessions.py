@@ -67,6 +67,15 @@ def test_threads_are_those_asked_for(threads: int) -> None:
     assert default.intra_op_num_threads == default_threads()
 
 
+def test_only_the_decoder_packs_its_weights() -> None:
+    opened = open_graphs(TINY, "fp32", threads=1)
+    entry = "session.disable_prepacking"
+    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder):
+        assert session.get_session_options().get_session_config_entry(entry) == "1"
+    with pytest.raises(RuntimeError, match=entry):
+        opened.decoder.get_session_options().get_session_config_entry(entry)
+
+
 def test_session_options_serve_every_session_as_they_are() -> None:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
