@@ -1,8 +1,8 @@
-"""Writes benchmarks/README.md, and the table in the top README, from benchmarks/results.
+"""Writes benchmarks/README.md, and tables in other pages, from benchmarks/results.
 
     python -m benchmarks.report
 
-The table goes between the two marker lines of the top README, where they are.
+Tables go between the two marker lines of the top README and of the demo model's card.
 """
 
 import argparse
@@ -15,13 +15,16 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT, write_whole
 from benchmarks.tables import amount, ratio, spread, table
-from benchmarks.targets import TARGETS, Target
+from benchmarks.targets import ACCURACY, TARGETS, Target
 
 README = ROOT / "benchmarks" / "README.md"
 FRONT = ROOT / "README.md"
+CARD = ROOT / "florence_onnx" / "demo" / "README.md"
 PROFILES = ROOT / "benchmarks" / "profiles.md"
 """Written by hand: why targets are missed."""
 START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+_OPENVINO = "onnxruntime-openvino"
 
 Record = Mapping[str, Any]
 """What a script has published."""
@@ -35,6 +38,8 @@ ORDER = {
     "memory": "Peak memory",
     "size": "Installed size",
     "preprocess": "Preprocessing a large picture",
+    "profile": "Profile of the encoders",
+    "accuracy": "Accuracy of the demo model",
 }
 """Script -> title of its section."""
 
@@ -72,13 +77,13 @@ python -m benchmarks.report         # preprocess; --help says what each takes
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes both files."""
+    """Writes all pages."""
     argparse.ArgumentParser(description=__doc__).parse_args(argv)
     records = read_records()
     write_whole(README, render(records))
-    front = FRONT.read_text(encoding="utf-8")
-    if START in front:
-        write_whole(FRONT, replace_front(front, records))
+    for page, content in ((FRONT, fronttable(records)), (CARD, accuracy_table(records))):
+        text = page.read_text(encoding="utf-8")
+        write_whole(page, between_markers(text, content))
 
 
 def read_records(folder: Path = RESULTS) -> dict[str, Record]:
@@ -101,11 +106,22 @@ def render(records: Mapping[str, Record]) -> str:
     return "\n".join(parts)
 
 
-def replace_front(front: str, records: Mapping[str, Record]) -> str:
-    """The top README with a new table between its markers."""
-    before, rest = front.split(START)
+def between_markers(page: str, content: str) -> str:
+    """A page with new content between its markers."""
+    before, rest = page.split(START)
     _, after = rest.split(END)
-    return f"{before}{START}\n{fronttable(records)}{END}{after}"
+    return f"{before}{START}\n{content}{END}{after}"
+
+
+def accuracy_table(records: Mapping[str, Record]) -> str:
+    """What the demo model reaches, beside what it was to reach."""
+    record = records["accuracy-cpu"]
+    sides = list(next(iter(record["values"].values())))
+    rows = []
+    for title, values in record["values"].items():
+        shown = [f"{values[side]['median']:.1f}" for side in sides]
+        rows.append([title, ACCURACY.get(title, ""), *shown])
+    return table(["%", "target", *sides], rows) + f"\n`{record['environment']['command']}`\n"
 
 
 def fronttable(records: Mapping[str, Record]) -> str:
@@ -137,7 +153,10 @@ def _targets(records: Mapping[str, Record]) -> str:
 
 
 def _outcome(target: Target, records: Mapping[str, Record]) -> list[str]:
-    ratios = records.get(f"{target.benchmark}-cpu", {}).get("ratios", {})
+    ratios: dict[str, Any] = {}
+    for record in records.values():
+        if record["benchmark"] == target.benchmark and record["environment"]["gpu"] is None:
+            ratios = {**record["ratios"], **ratios}
     found = {name: value for name, value in ratios.items() if fnmatchcase(name, target.ratio)}
     if not found:
         return ["not measured", ""]
@@ -179,16 +198,19 @@ def _machine(record: Record) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in place["packages"].items())
     flags = " ".join(place["cpu_flags"])
     where = f"{place['gpu']}, " if place["gpu"] else ""
+    rounds = f"; median of {record['repeats']}" if record["repeats"] > 1 else ""
     return (
         f"Measured {place['date']} on {where}{place['cpu']} ({flags}), {place['threads']} of "
         f"{place['cores']} cores, {place['memory_gb']} GB, {place['platform']}, Python "
-        f"{place['python']}, {packages}; median of {record['repeats']}.\n`{place['command']}`"
+        f"{place['python']}, {packages}{rounds}.\n`{place['command']}`"
     )
 
 
 def _device(record: Record) -> str:
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
-    return "" if provider == "CPU" else f" on {provider}"
+    if provider != "CPU":
+        return f" on {provider}"
+    return " with onnxruntime-openvino" if _OPENVINO in record["environment"]["packages"] else ""
 
 
 if __name__ == "__main__":

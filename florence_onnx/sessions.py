@@ -123,7 +123,7 @@ def open_graphs(
     chosen = providers_by_graph(providers)
     sessions = {}
     for name in graphs.GRAPHS:
-        options = session_options or _default_options(name, precision, threads)
+        options = session_options or default_options(name, precision, threads)
         path = folder / graphs.graph_file(name, precision)
         sessions[name] = _open(path, name, chosen[name], options)
     check_widths(sessions)
@@ -174,7 +174,8 @@ def _check_options(given: "ort.SessionOptions | None", threads: int | None) -> N
         )
 
 
-def _default_options(graph: str, precision: str, threads: int | None) -> "ort.SessionOptions":
+def default_options(graph: str, precision: str, threads: int | None) -> "ort.SessionOptions":
+    """The options that a graph is opened with where the caller gives none."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

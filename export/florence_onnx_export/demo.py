@@ -7,7 +7,9 @@ they are there and made float32 when ONNX Runtime opens a graph: half the size, 
 """
 
 import argparse
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +29,21 @@ _LEAST = 1024
 def make_demo(checkpoint: Path, out: Path) -> None:
     """Exports a checkpoint and stores the weights of its graphs in float16 where that is exact.
 
+    What else is in ``out``, such as the model's card, stays.
+
     Raises:
         FlorenceError: The checkpoint cannot be exported.
     """
-    export(checkpoint, out, force=True)
-    for graph in graphs.GRAPHS:
-        path = out / graphs.graph_file(graph, "fp32")
-        model = onnx.load(str(path))
-        store_half(model.graph)
-        save_graph(model, path)
-    (out / REPORT).unlink()  # It names the machine that exported.
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "demo"
+        export(checkpoint, made)
+        for graph in graphs.GRAPHS:
+            path = made / graphs.graph_file(graph, "fp32")
+            model = onnx.load(str(path))
+            store_half(model.graph)
+            save_graph(model, path)
+        (made / REPORT).unlink()  # It names the machine that exported.
+        shutil.copytree(made, out, dirs_exist_ok=True)
 
 
 def store_half(graph: onnx.GraphProto) -> None:
@@ -60,7 +67,7 @@ def main() -> int:
     """Run; 2 and one line on stderr for a known error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="folder that the training wrote")
-    parser.add_argument("out", type=Path, help="model folder to write, replaced if it exists")
+    parser.add_argument("out", type=Path, help="model folder to write")
     arguments = parser.parse_args()
     try:
         make_demo(arguments.checkpoint, arguments.out)

@@ -19,6 +19,7 @@ from benchmarks import (
     fresh,
     measuring,
     memory,
+    profile,
     report,
     scaling,
     size,
@@ -29,6 +30,7 @@ from benchmarks.common import BenchmarkError, Setup, make_parser, make_picture
 from benchmarks.peers import Answer, open_peer, open_peers
 from benchmarks.peers.ours import Ours
 from benchmarks.targets import TARGETS
+from florence_onnx import graphs
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., dict[str, Any]]
@@ -125,6 +127,20 @@ def test_compare_publishes_nothing_when_tokens_differ(
     with pytest.raises(BenchmarkError, match="CAPTION of 20 tokens, answer 0: token 7 of 21"):
         run(compare.main, "--peers", "transformers_eager:fp32")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_counts_the_arithmetic(run: Run) -> None:
+    record = run(profile.main)
+    sides = [f"ours fp32 {graph}" for graph in (graphs.VISION_ENCODER, graphs.ENCODER)]
+    assert {side for values in record["values"].values() for side in values} == set(sides)
+    assert [note.partition(":")[0] for note in record["notes"]] == sides
+    shapes = [[{"float": [2, 3, 5, 7]}, {"float": [2, 3, 7, 11]}], [{"float": [2, 3, 5, 11]}]]
+    names = ("input_type_shape", "output_type_shape")
+    product = {"op_name": "MatMul", **dict(zip(names, shapes, strict=True))}
+    assert profile.flop_of(product) == 2 * (2 * 3) * 5 * 7 * 11
+    qkv = [[{"float": [4, 9, 8]}, {"float": [8, 24]}], [{"float": [4, 9, 8]}]]
+    attention = {"op_name": "Attention", **dict(zip(names, qkv, strict=True))}
+    assert profile.flop_of(attention) == 4 * (2 * 9 * 8 * 24 + 2 * 2 * 9 * 9 * 8)
 
 
 def test_lengths_are_checked() -> None:
@@ -295,9 +311,10 @@ def test_an_unknown_model_is_refused(work: Path) -> None:
 def test_the_committed_tables_are_those_of_the_results() -> None:
     records = report.read_records()
     assert report.README.read_text(encoding="utf-8") == report.render(records)
-    front = report.FRONT.read_text(encoding="utf-8")
-    if report.START in front:
-        assert front == report.replace_front(front, records)
+    pages = ((report.FRONT, report.fronttable), (report.CARD, report.accuracy_table))
+    for page, content in pages:
+        text = page.read_text(encoding="utf-8")
+        assert text == report.between_markers(text, content(records))
 
 
 def compare_record(medians: dict[str, float]) -> dict[str, Any]:
@@ -324,9 +341,9 @@ def test_a_report_says_what_is_met_and_missed() -> None:
 def test_the_front_table_goes_between_its_markers() -> None:
     front = f"top\n{report.START}\nold\n{report.END}\nbottom\n"
     records = {"compare-cpu": compare_record({"ours fp32": 3.0, "transformers bf16": 0.2})}
-    text = report.replace_front(front, records)
+    text = report.between_markers(front, report.fronttable(records))
     assert text.startswith(f"top\n{report.START}\n|  | OD of 200 tokens |")
     assert text.endswith(f"{report.END}\nbottom\n")
     assert "| ours fp32 | 3 s |" in text and "| transformers bf16 | 200 ms |" in text
     assert "old" not in text
-    assert report.replace_front(text, records) == text
+    assert report.between_markers(text, report.fronttable(records)) == text

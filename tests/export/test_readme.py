@@ -2,18 +2,21 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from florence_onnx.cli import main
+from florence_onnx_export.training.__main__ import main as training
 from helpers.checkpoints import GEOMETRY, save_original
 from helpers.hub import serve_hub, use_empty_cache, use_hub
 from helpers.random_models import make_model
 from helpers.tiny import picture
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -21,15 +24,27 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
+    """All but the installations, which the set-up of the tests themselves runs."""
     lines = [line for block in blocks("bash") for line in block.splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("florence-onnx ")]
+    split = [shlex.split(line) for line in lines]
+    return [words for words in split if words and words[0] not in ("pip", "pytest")]
+
+
+def run(words: list[str]) -> int:
+    """Runs a command in this process; of a training, two steps."""
+    if words[0] == "florence-onnx":
+        return main(words[1:])
+    assert words[:3] == ["python", "-m", "florence_onnx_export.training"], words
+    return training([*words[3:], "--steps", "2"])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a photo, and a hub that serves a checkpoint in Microsoft's format."""
+    """A clone's pictures, a photo to ask and learn about, a checkpoint in Microsoft's format."""
     folder = tmp_path_factory.mktemp("readme")
     Image.fromarray(picture(3, 200, 240)).save(folder / "photo.jpg")
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    (folder / "train.jsonl").write_text(blocks("json")[0])
     save_original(make_model(GEOMETRY, seed=5), folder / "checkpoint")
     return folder
 
@@ -38,14 +53,17 @@ def test_commands_then_snippets(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    printed = {}
     files = {p.name: p.read_bytes() for p in (folder / "checkpoint").iterdir()}
     use_empty_cache(monkeypatch, folder / "cache")
     with serve_hub("microsoft/Florence-2-base", files) as hub:
         use_hub(monkeypatch, hub.url)
         assert len(commands()) >= 5
         for command in commands():
-            assert main(command) == 0, command
-            assert capsys.readouterr().out, command
+            assert run(command) == 0, command
+            printed[shlex.join(command)] = capsys.readouterr().out
+    assert all(printed.values()), printed
+    assert blocks("console")[0] == next(iter(printed.values()))
     assert len(blocks("python")) >= 2
     for snippet in blocks("python"):
         exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102

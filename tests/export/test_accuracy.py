@@ -1,0 +1,68 @@
+"""What 8 bits cost the demo model, and its tokens beside those of transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from benchmarks import accuracy
+from florence_onnx import graphs
+from florence_onnx.resolver import DEMO as SHIPPED
+from florence_onnx_export.demo import make_demo
+
+SCENES = "40"
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the script publishes about three sides on few scenes."""
+    folder = tmp_path_factory.mktemp("accuracy")
+    out = folder / "accuracy.json"
+    sides = ["ours:fp32", "ours:q8", "transformers:fp32"]
+    arguments = ["--work", str(folder), "--out", str(out), "--scenes", SCENES, "--beams", "3"]
+    accuracy.main([*arguments, "--sides", *sides])
+    published: dict[str, Any] = json.loads(out.read_text())
+    return published
+
+
+def column(record: dict[str, Any], side: str) -> dict[str, float]:
+    """Measure -> percent."""
+    values = record["values"].items()
+    return {title: sides[f"{side}, 3 beams"]["median"] for title, sides in values}
+
+
+def test_tokens_are_those_of_transformers(record: dict[str, Any]) -> None:
+    assert record["notes"][-1] == (
+        "Answers of transformers fp32, 3 beams with the very tokens of ours:fp32: 100.00%."
+    )
+    assert column(record, "transformers fp32") == column(record, "ours fp32")
+
+
+def test_eight_bits_keep_the_accuracy(record: dict[str, Any]) -> None:
+    """On forty scenes one answer is 2.5 points; benchmarks/accuracy.py has the narrow bound."""
+    full, eight = column(record, "ours fp32"), column(record, "ours q8")
+    assert np.mean([eight[title] - full[title] for title in full]) == pytest.approx(0, abs=1)
+    for title, value in full.items():
+        assert eight[title] == pytest.approx(value, abs=5), title
+
+
+def test_the_shipped_model_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    make_demo(accuracy.DEMO, tmp_path / "demo")
+    for name in graphs.COMPANIONS:
+        assert (tmp_path / "demo" / name).read_text() == (SHIPPED / name).read_text()
+    for graph in graphs.GRAPHS:
+        made, shipped = (
+            onnx.load(folder / graphs.graph_file(graph, "fp32")).graph
+            for folder in (tmp_path / "demo", SHIPPED)
+        )
+        assert [node.op_type for node in made.node] == [node.op_type for node in shipped.node]
+        for a, b in zip(made.initializer, shipped.initializer, strict=True):
+            np.testing.assert_array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b))
+
+
+def test_the_shipped_model_is_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 10e6
