@@ -29,6 +29,8 @@ from florence_onnx_export.scenes.scene import Scene, sample_scene
 DEMO = ROOT / "tests" / "fixtures" / "demo"
 CHUNK = 25
 """Requests per batch, all of one task, so that their answers are of about one length."""
+TIE = 1e-4
+"""Scores nearer than this are a tie: which answer wins is a matter of rounding."""
 LONGEST = 256
 """Tokens; no right answer has as many."""
 
@@ -41,6 +43,8 @@ class Generated:
     """Special and location tokens included."""
     token_ids: tuple[int, ...]
     """Up to the end token."""
+    score: float | None
+    """The search's score: log-probability per token. None where the side does not tell."""
 
 
 Side = Callable[[Sequence[Picture], Sequence[Question], int], list[Generated]]
@@ -80,7 +84,7 @@ def compare(
     """Every measure of every side, and the share of its answers that are the first side's."""
     pictures = [np.asarray(draw(scene)) for scene in scenes]
     values: dict[str, dict[str, Any]] = {}
-    equal: dict[str, float] = {}
+    notes = [f"{len(scenes)} held-out scenes, every one asked all {len(Task)} tasks."]
     for count in beams:
         first: list[Generated] = []
         for name, side in sides.items():
@@ -88,23 +92,30 @@ def compare(
             answers, generated = _answer_all(column, side, scenes, pictures, count)
             for title, value in score(answers, [*COCO, *MEASURES]).items():
                 values.setdefault(title, {})[column] = describe([100 * value])
-            same = [a.token_ids == b.token_ids for a, b in zip(generated, first, strict=False)]
             if first:
-                equal[column] = sum(same) / len(same)
+                notes.append(_agreement(column, next(iter(sides)), generated, first))
             first = first or generated
     return {
         "unit": "%",
         "scenes": len(scenes),
         "values": values,
         "ratios": {},
-        "notes": [
-            f"{len(scenes)} held-out scenes, every one asked all {len(Task)} tasks.",
-            *(
-                f"Answers of {column} with the very tokens of {next(iter(sides))}: {share:.2%}."
-                for column, share in equal.items()
-            ),
-        ],
+        "notes": notes,
     }
+
+
+def _agreement(
+    column: str, reference: str, generated: Sequence[Generated], first: Sequence[Generated]
+) -> str:
+    """How many answers have the reference's tokens, and how many others are ties."""
+    pairs = list(zip(generated, first, strict=True))
+    others = [(a.score, b.score) for a, b in pairs if a.token_ids != b.token_ids]
+    ties = sum(a is not None and b is not None and abs(a - b) < TIE for a, b in others)
+    share = 1 - len(others) / len(pairs)
+    return (
+        f"Answers of {column} with the very tokens of {reference}: {share:.2%}, "
+        f"{len(others)} of {len(pairs)} differ, {ties} of them in a tie of scores."
+    )
 
 
 def _answer_all(
@@ -141,7 +152,7 @@ def _ours(setup: Setup, precision: str) -> Side:
             for picture, question in zip(pictures, questions, strict=True)
         ]
         results = model.run(requests, batch_size=CHUNK, num_beams=beams, max_new_tokens=LONGEST)
-        return [Generated(result.text, result.token_ids) for result in results]
+        return [Generated(result.text, result.token_ids, result.score) for result in results]
 
     return answer
 
@@ -168,18 +179,22 @@ def _transformers(setup: Setup) -> Side:
         picture_ids = torch.full((len(ids), tokens), image)
         mask = torch.tensor(prompts["attention_mask"])
         with torch.inference_mode():
-            rows = network.generate(  # type: ignore[misc]
+            output: Any = network.generate(  # type: ignore[misc]
                 input_ids=torch.cat([picture_ids, ids], 1),
                 attention_mask=torch.cat([torch.ones_like(picture_ids), mask], 1),
                 pixel_values=pixels,
                 num_beams=beams,
                 do_sample=False,
                 max_new_tokens=LONGEST,
+                return_dict_in_generate=True,
+                output_scores=True,
             )
+        rows = output.sequences.tolist()
+        scores = output.sequences_scores.tolist() if beams > 1 else [None] * len(rows)
         found = []
-        for row in torch.as_tensor(rows).tolist():
+        for row, reached in zip(rows, scores, strict=True):
             kept = row[: row.index(end, 1) + 1] if end in row[1:] else row
-            found.append(Generated(str(tokenizer.decode(kept)), tuple(kept)))
+            found.append(Generated(str(tokenizer.decode(kept)), tuple(kept), reached))
         return found
 
     return answer

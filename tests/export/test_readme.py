@@ -62,7 +62,9 @@ def test_commands_then_snippets(
         for command in commands():
             assert run(command) == 0, command
             printed[shlex.join(command)] = capsys.readouterr().out
-    assert all(printed.values()), printed
+    silent = [command for command, output in printed.items() if not output]
+    # Two steps of training log nothing.
+    assert [command for command in silent if ".training" not in command] == []
     assert blocks("console")[0] == next(iter(printed.values()))
     assert len(blocks("python")) >= 2
     for snippet in blocks("python"):
