@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.checkpoint import prepare
 from benchmarks.common import ROOT, BenchmarkError, Picture, Setup, make_parser, progress, publish
 from benchmarks.measuring import describe
+from benchmarks.ties import Judge
 from florence_onnx import Florence2, Task
 from florence_onnx_export.scenes.answers import Question, ask
 from florence_onnx_export.scenes.drawing import draw
@@ -30,7 +31,9 @@ DEMO = ROOT / "tests" / "fixtures" / "demo"
 CHUNK = 25
 """Requests per batch, all of one task, so that their answers are of about one length."""
 TIE = 1e-4
-"""Scores nearer than this are a tie: which answer wins is a matter of rounding."""
+"""Scores nearer than this are a tie: which beam goes on is a matter of rounding."""
+EXACT = {"ours:fp32", "transformers:fp32"}
+"""The sides whose tokens are to be equal, ties aside."""
 LONGEST = 256
 """Tokens; no right answer has as many."""
 
@@ -43,8 +46,6 @@ class Generated:
     """Special and location tokens included."""
     token_ids: tuple[int, ...]
     """Up to the end token."""
-    score: float | None
-    """The search's score: log-probability per token. None where the side does not tell."""
 
 
 Side = Callable[[Sequence[Picture], Sequence[Question], int], list[Generated]]
@@ -64,7 +65,8 @@ def main(argv: Sequence[str]) -> None:
     setup = prepare(arguments)
     opened = {name: open_side(name, setup) for name in arguments.sides}
     scenes = [sample_scene(seed, "held-out") for seed in range(arguments.scenes)]
-    content = compare(opened, scenes, arguments.beams)
+    judge = Judge(setup, LONGEST) if set(opened) >= EXACT else None
+    content = compare(opened, scenes, arguments.beams, judge)
     publish("accuracy", arguments, argv, content, arguments.provider)
 
 
@@ -79,7 +81,7 @@ def open_side(name: str, setup: Setup) -> Side:
 
 
 def compare(
-    sides: Mapping[str, Side], scenes: Sequence[Scene], beams: Sequence[int]
+    sides: Mapping[str, Side], scenes: Sequence[Scene], beams: Sequence[int], judge: Judge | None
 ) -> dict[str, Any]:
     """Every measure of every side, and the share of its answers that are the first side's."""
     pictures = [np.asarray(draw(scene)) for scene in scenes]
@@ -93,7 +95,22 @@ def compare(
             for title, value in score(answers, [*COCO, *MEASURES]).items():
                 values.setdefault(title, {})[column] = describe([100 * value])
             if first:
-                notes.append(_agreement(column, next(iter(sides)), generated, first))
+                reference = next(iter(sides))
+                others = [
+                    i
+                    for i, (a, b) in enumerate(zip(generated, first, strict=True))
+                    if a.token_ids != b.token_ids
+                ]
+                notes.append(
+                    f"Answers of {column} with the very tokens of {reference}: "
+                    f"{1 - len(others) / len(generated):.2%}, {len(others)} of {len(generated)} "
+                    "differ"
+                )
+                if judge is not None and {name, reference} == EXACT:
+                    pairs = [(i, (generated[i].token_ids, first[i].token_ids)) for i in others]
+                    ties = _ties(judge, scenes, pictures, count, pairs)
+                    notes[-1] += f", {ties} of them where the search had a tie (below {TIE:g})"
+                notes[-1] += "."
             first = first or generated
     return {
         "unit": "%",
@@ -104,18 +121,28 @@ def compare(
     }
 
 
-def _agreement(
-    column: str, reference: str, generated: Sequence[Generated], first: Sequence[Generated]
-) -> str:
-    """How many answers have the reference's tokens, and how many others are ties."""
-    pairs = list(zip(generated, first, strict=True))
-    others = [(a.score, b.score) for a, b in pairs if a.token_ids != b.token_ids]
-    ties = sum(a is not None and b is not None and abs(a - b) < TIE for a, b in others)
-    share = 1 - len(others) / len(pairs)
-    return (
-        f"Answers of {column} with the very tokens of {reference}: {share:.2%}, "
-        f"{len(others)} of {len(pairs)} differ, {ties} of them in a tie of scores."
-    )
+def _ties(
+    judge: Judge,
+    scenes: Sequence[Scene],
+    pictures: Sequence[Picture],
+    beams: int,
+    pairs: Sequence[tuple[int, Sequence[tuple[int, ...]]]],
+) -> int:
+    """How many of the differing answers a decision by less than `TIE` explains.
+
+    Args:
+        judge: Repeats the searches.
+        scenes: All that were asked about.
+        pictures: Theirs.
+        beams: Of the search.
+        pairs: The number of an answer, as `_answer_all` counts, and what both sides generated.
+    """
+    ties = 0
+    for number, answers in pairs:
+        task, place = list(Task)[number // len(scenes)], number % len(scenes)
+        prompt = question_about(scenes[place], task).prompt
+        ties += judge.margin(pictures[place], prompt, beams, answers) < TIE
+    return ties
 
 
 def _answer_all(
@@ -152,7 +179,7 @@ def _ours(setup: Setup, precision: str) -> Side:
             for picture, question in zip(pictures, questions, strict=True)
         ]
         results = model.run(requests, batch_size=CHUNK, num_beams=beams, max_new_tokens=LONGEST)
-        return [Generated(result.text, result.token_ids, result.score) for result in results]
+        return [Generated(result.text, result.token_ids) for result in results]
 
     return answer
 
@@ -179,22 +206,18 @@ def _transformers(setup: Setup) -> Side:
         picture_ids = torch.full((len(ids), tokens), image)
         mask = torch.tensor(prompts["attention_mask"])
         with torch.inference_mode():
-            output: Any = network.generate(  # type: ignore[misc]
+            rows = network.generate(  # type: ignore[misc]
                 input_ids=torch.cat([picture_ids, ids], 1),
                 attention_mask=torch.cat([torch.ones_like(picture_ids), mask], 1),
                 pixel_values=pixels,
                 num_beams=beams,
                 do_sample=False,
                 max_new_tokens=LONGEST,
-                return_dict_in_generate=True,
-                output_scores=True,
             )
-        rows = output.sequences.tolist()
-        scores = output.sequences_scores.tolist() if beams > 1 else [None] * len(rows)
         found = []
-        for row, reached in zip(rows, scores, strict=True):
+        for row in torch.as_tensor(rows).tolist():
             kept = row[: row.index(end, 1) + 1] if end in row[1:] else row
-            found.append(Generated(str(tokenizer.decode(kept)), tuple(kept), reached))
+            found.append(Generated(str(tokenizer.decode(kept)), tuple(kept)))
         return found
 
     return answer
