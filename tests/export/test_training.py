@@ -157,8 +157,11 @@ def test_fine_tuning_learns_own_examples(trained: tuple[Path, list[float]], tmp_
     settings = Optimisation(
         steps=60, batch_size=8, learning_rate=2e-3, warmup_steps=5, hold_steps=30
     )
-    losses = fine_tune(Recipe(settings, None), str(trained[0] / "model"), data, tmp_path / "out")
+    start = str(trained[0] / "model")
+    losses = fine_tune(Recipe(settings, None), start, data, tmp_path / "out", validation=data)
     assert losses[-1] < 0.1 * losses[0]
+    last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["validation_loss"] < 0.1 * losses[0] and last["validation_exact"] == 1
     untouched = replace(settings, steps=1, learning_rate=0.0)
     tuned = str(tmp_path / "out" / "model")
     again = fine_tune(Recipe(untouched, None), tuned, data, tmp_path / "again")

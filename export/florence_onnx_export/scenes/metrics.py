@@ -34,7 +34,11 @@ class Answered:
 
 def plain_text(answer: Answered) -> str:
     """The generated text without special tokens."""
-    text = answer.text
+    return plain(answer.text)
+
+
+def plain(text: str) -> str:
+    """A generated text without special tokens."""
     for token in ("<s>", "</s>", "<pad>"):
         text = text.replace(token, "")
     return text.strip()

@@ -30,11 +30,11 @@ from florence_onnx_export.training.batches import JsonLinesSource, SceneSource
 from florence_onnx_export.training.cache import cached_pictures
 from florence_onnx_export.training.config import Optimisation, Recipe, load_recipe
 from florence_onnx_export.training.dense import DenseHead
-from florence_onnx_export.training.evaluation import evaluate
+from florence_onnx_export.training.evaluation import evaluate, evaluate_examples
 from florence_onnx_export.training.folder import save_folder, save_tuned
 from florence_onnx_export.training.loop import train
 from florence_onnx_export.training.network import build_network, tied
-from florence_onnx_export.training.vocabulary import train_tokenizer
+from florence_onnx_export.training.vocabulary import IMAGE_TOKEN, token_id, train_tokenizer
 
 _TOKENIZER_SCENES = 1000
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         help='examples to fine-tune on, lines of {"image": path, "prompt": "<DocVQA>What is the '
         'date?", "answer": "May 4"}',
     )
+    parser.add_argument(
+        "--validation", type=Path, help="examples like --data's, to measure at every checkpoint"
+    )
     options = parser.parse_args(arguments)
     try:
         recipe = Recipe(Optimisation(), None)
@@ -75,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.checkpoint is None:
             train_from_scratch(recipe, options.out)
         else:
-            fine_tune(recipe, options.checkpoint, options.data, options.out)
+            fine_tune(recipe, options.checkpoint, options.data, options.out, options.validation)
     except FlorenceError as error:
         print(error, file=sys.stderr)
         return 2
@@ -111,7 +114,9 @@ def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
     return losses
 
 
-def fine_tune(recipe: Recipe, checkpoint: str, data: Path, out: Path) -> list[float]:
+def fine_tune(
+    recipe: Recipe, checkpoint: str, data: Path, out: Path, validation: Path | None = None
+) -> list[float]:
     """Train a checkpoint on own examples; the model goes to `out/model`. Returns the losses."""
     settings = recipe.optimisation
     out.mkdir(parents=True, exist_ok=True)
@@ -123,10 +128,18 @@ def fine_tune(recipe: Recipe, checkpoint: str, data: Path, out: Path) -> list[fl
         write_companions(start, Path(folder))
         tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         preprocessing = json.loads((Path(folder) / "preprocessor_config.json").read_text())
-    source = JsonLinesSource(
-        data, preprocessing["size"]["height"], settings.batch_size, settings.seed
-    )
-    losses = train(network, tokenizer, source, settings, out)
+    # Microsoft's tokenizers have no token that stands for image features: one that no prompt has.
+    placeholder = IMAGE_TOKEN if tokenizer.token_to_id(IMAGE_TOKEN) is not None else "<mask>"
+    network.config.image_token_id = token_id(tokenizer, placeholder)
+    size = preprocessing["size"]["height"]
+    source = JsonLinesSource(data, size, settings.batch_size, settings.seed)
+    evaluate_held_out = None
+    if validation is not None:
+        held_out = JsonLinesSource(validation, size, settings.batch_size, settings.seed)
+        evaluate_held_out = partial(
+            evaluate_examples, network, tokenizer, held_out, settings.bfloat16
+        )
+    losses = train(network, tokenizer, source, settings, out, evaluate=evaluate_held_out)
     save_tuned(network, start, out / "model")
     return losses
 

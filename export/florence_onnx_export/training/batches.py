@@ -1,6 +1,7 @@
 """Batches of (picture, prompt, answer): from drawn scenes, or from JSON lines of one's own."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -103,11 +104,19 @@ class JsonLinesSource:
         if missing:
             raise InputError(f"{path} names pictures that are not there, {missing[0]} first")
         self._size = size
+        self._batch_size = batch_size
         self._order = _Order(len(self._examples), batch_size, seed)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
-        examples = [self._examples[index] for index in self._order.indices(step)]
+        return self._batch([self._examples[index] for index in self._order.indices(step)])
+
+    def once(self) -> Iterator[Batch]:
+        """Every example once, in the file's order."""
+        for start in range(0, len(self._examples), self._batch_size):
+            yield self._batch(self._examples[start : start + self._batch_size])
+
+    def _batch(self, examples: Sequence[tuple[Path, str, str]]) -> Batch:
         pictures = [
             squashed(Image.fromarray(to_rgb(image)), self._size) for image, _, _ in examples
         ]

@@ -13,10 +13,11 @@ from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import score
-from florence_onnx_export.scenes.metrics import Answered
+from florence_onnx_export.scenes.metrics import Answered, plain
 from florence_onnx_export.scenes.scene import sample_scene
+from florence_onnx_export.training.batches import JsonLinesSource
 from florence_onnx_export.training.cache import squashed
-from florence_onnx_export.training.steps import PAD, padded, pixel_values
+from florence_onnx_export.training.steps import PAD, AnswerLoss, padded, pixel_values
 
 _LONGEST = 160
 """More tokens than any right answer has."""
@@ -41,6 +42,26 @@ def evaluate(
         texts = generate(network, tokenizer, pictures, prompts, beams)
         answers += map(Answered, drawn, questions, texts)
     return score(answers)
+
+
+def evaluate_examples(
+    network: Florence2ForConditionalGeneration,
+    tokenizer: Tokenizer,
+    source: JsonLinesSource,
+    bfloat16: bool,
+) -> dict[str, float]:
+    """The loss per token on one's own examples, and the share of exact greedy answers."""
+    answer_loss = AnswerLoss(network, tokenizer, groups=1, bfloat16=bfloat16)
+    losses, exact = [], []
+    for batch in source.once():
+        with torch.inference_mode():
+            loss, _ = answer_loss(batch, sigma=0.0, head=None)
+        losses += [loss.item()] * len(batch.questions)
+        prompts = [prompt for _, prompt, _ in batch.questions]
+        texts = generate(network, tokenizer, batch.pictures, prompts, beams=1)
+        answers = [answer for _, _, answer in batch.questions]
+        exact += [plain(text) == answer for text, answer in zip(texts, answers, strict=True)]
+    return {"validation_loss": float(np.mean(losses)), "validation_exact": float(np.mean(exact))}
 
 
 def generate(
