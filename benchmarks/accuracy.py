@@ -21,7 +21,7 @@ from benchmarks.common import ROOT, BenchmarkError, Picture, Setup, make_parser,
 from benchmarks.measuring import describe
 from benchmarks.ties import Judge
 from florence_onnx import Florence2, Task
-from florence_onnx_export.scenes.answers import Question, ask
+from florence_onnx_export.scenes.answers import Question, fixed_question
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import COCO, MEASURES, score
 from florence_onnx_export.scenes.metrics import Answered
@@ -94,24 +94,19 @@ def compare(
             answers, generated = _answer_all(column, side, scenes, pictures, count)
             for title, value in score(answers, [*COCO, *MEASURES]).items():
                 values.setdefault(title, {})[column] = describe([100 * value])
-            if first:
-                reference = next(iter(sides))
-                others = [
-                    i
-                    for i, (a, b) in enumerate(zip(generated, first, strict=True))
-                    if a.token_ids != b.token_ids
-                ]
-                notes.append(
-                    f"Answers of {column} with the very tokens of {reference}: "
-                    f"{1 - len(others) / len(generated):.2%}, {len(others)} of {len(generated)} "
-                    "differ"
-                )
-                if judge is not None and {name, reference} == EXACT:
-                    pairs = [(i, (generated[i].token_ids, first[i].token_ids)) for i in others]
-                    ties = _ties(judge, scenes, pictures, count, pairs)
-                    notes[-1] += f", {ties} of them where the search had a tie (below {TIE:g})"
-                notes[-1] += "."
-            first = first or generated
+            if not first:
+                first = generated
+                continue
+            reference = next(iter(sides))
+            others = _differing(generated, first)
+            note = (
+                f"Answers of {column} with the very tokens of {reference}: "
+                f"{1 - len(others) / len(generated):.2%}, {len(others)} of {len(generated)} differ"
+            )
+            if judge is not None and {name, reference} == EXACT:
+                ties = _ties(judge, scenes, pictures, count, others)
+                note += f", {ties} of them where the search had a tie (below {TIE:g})"
+            notes.append(f"{note}.")
     return {
         "unit": "%",
         "scenes": len(scenes),
@@ -121,12 +116,20 @@ def compare(
     }
 
 
+def _differing(
+    generated: Sequence[Generated], others: Sequence[Generated]
+) -> dict[int, tuple[tuple[int, ...], ...]]:
+    """Number of an answer -> what both sides generated, where they differ."""
+    both = [(a.token_ids, b.token_ids) for a, b in zip(generated, others, strict=True)]
+    return {number: pair for number, pair in enumerate(both) if pair[0] != pair[1]}
+
+
 def _ties(
     judge: Judge,
     scenes: Sequence[Scene],
     pictures: Sequence[Picture],
     beams: int,
-    pairs: Sequence[tuple[int, Sequence[tuple[int, ...]]]],
+    differing: Mapping[int, Sequence[tuple[int, ...]]],
 ) -> int:
     """How many of the differing answers a decision by less than `TIE` explains.
 
@@ -135,12 +138,12 @@ def _ties(
         scenes: All that were asked about.
         pictures: Theirs.
         beams: Of the search.
-        pairs: The number of an answer, as `_answer_all` counts, and what both sides generated.
+        differing: By the number of an answer, as `_answer_all` counts, what both generated.
     """
     ties = 0
-    for number, answers in pairs:
+    for number, answers in differing.items():
         task, place = list(Task)[number // len(scenes)], number % len(scenes)
-        prompt = question_about(scenes[place], task).prompt
+        prompt = fixed_question(scenes[place], task).prompt
         ties += judge.margin(pictures[place], prompt, beams, answers) < TIE
     return ties
 
@@ -154,16 +157,11 @@ def _answer_all(
         if start == 0:
             progress(f"{column}: {task.name}")
         asked = scenes[start : start + CHUNK]
-        questions = [question_about(scene, task) for scene in asked]
+        questions = [fixed_question(scene, task) for scene in asked]
         found = side(pictures[start : start + CHUNK], questions, beams)
         answers += map(Answered, asked, questions, (one.text for one in found))
         generated += found
     return answers, generated
-
-
-def question_about(scene: Scene, task: Task) -> Question:
-    """The question every run asks about a scene."""
-    return ask(scene, task, np.random.default_rng((*scene.seed, 2)))
 
 
 def _ours(setup: Setup, precision: str) -> Side:

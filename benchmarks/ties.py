@@ -25,12 +25,12 @@ class Judge:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._companions = Companions.read(setup.exported)
         self._longest = longest
+        sys.path.append(str(ROOT / "tests"))
 
     def margin(
         self, picture: Picture, prompt: str, beams: int, answers: Sequence[tuple[int, ...]]
     ) -> float:
         """The largest difference of scores that kept one of the answers from being found."""
-        sys.path.append(str(ROOT / "tests"))
         from helpers.plain_search import lost_by, plain_search  # type: ignore[import-not-found]
 
         network, encoded = self._network, self._encode(picture, prompt)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -57,12 +58,8 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
         ImageError: if the picture cannot be read.
         MissingDependencyError: without Pillow.
     """
-    try:
+    with needs_pillow():
         from PIL import Image, ImageDraw
-    except ImportError as error:
-        raise MissingDependencyError(
-            "drawing needs Pillow; run pip install 'florence-onnx[cli]'"
-        ) from error
     if isinstance(result, TextResult):
         raise InputError(f"the answer to {result.task} is text: there is nothing to draw")
     picture = Image.fromarray(to_rgb(image))
@@ -72,7 +69,8 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
             f"the answer is about a picture of {width}x{height} pixels, this one has "
             f"{picture.width}x{picture.height}"
         )
-    places, areas = [*_boxes(result), *_polygons(result)], _polygons(result)
+    areas = _polygons(result)
+    places = [*_boxes(result), *areas]
     names = dict.fromkeys(label for label, _ in places)
     colours = dict(zip(names, cycle(_COLOURS), strict=False))
     if areas:
@@ -88,6 +86,21 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
         if label:
             _write(brush, label, points, colours[label])
     return picture
+
+
+@contextmanager
+def needs_pillow() -> Iterator[None]:
+    """Says what to install where the import inside fails.
+
+    Raises:
+        MissingDependencyError: without Pillow.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            "drawing needs Pillow; run pip install 'florence-onnx[cli]'"
+        ) from error
 
 
 def _boxes(result: Result) -> list[Place]:

@@ -23,7 +23,6 @@ from florence_onnx_export.graph_specs import build_specs
 from florence_onnx_export.quantize import Reference, add_precision
 from florence_onnx_export.reference import compare_with_transformers, transformers_model
 from florence_onnx_export.report import REPORT
-from florence_onnx_export.sizes import picture_size
 from florence_onnx_export.staging import staged_folder
 from florence_onnx_export.tracing import OPSET, trace
 from florence_onnx_export.validation import TOLERANCE, validate
@@ -112,9 +111,14 @@ def _export_into(
         progress(f"note: {repair}")
     with step("compare", "comparing the export modules with transformers"):
         specs = build_specs(checkpoint.config, checkpoint.weights)
-        width, height = picture_size(checkpoint.config.vision, 5, 7)  # tall, as tracing is wide
+        traced = specs[0].sizes[0]
         reference = transformers_model(checkpoint)
-        modules = compare_with_transformers(specs, reference, height, width)
+        modules = compare_with_transformers(
+            specs,
+            reference,
+            height=traced.width,
+            width=traced.height,  # tall, as tracing is wide
+        )
     checks = []
     for spec in specs:
         path = folder / graphs.graph_file(spec.name, "fp32")

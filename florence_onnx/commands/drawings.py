@@ -1,10 +1,11 @@
 """Where ``run --draw`` writes each picture with its answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from florence_onnx.errors import InputError, MissingDependencyError
+from florence_onnx.drawing import draw, needs_pillow
+from florence_onnx.errors import InputError
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, Task, resolve_task
 
@@ -13,8 +14,8 @@ def plan_drawings(images: Sequence[str], task: str, target: Path | None) -> dict
     """The file to write for every picture; none without a target.
 
     Raises:
-        InputError: The task answers with text, the target's ending names no picture format, or
-            two pictures would be drawn to the same file.
+        InputError: The task answers with text, the target's ending names no picture format, two
+            pictures would be drawn to the same file, or one would be drawn over one of them.
         MissingDependencyError: Pillow is not installed.
     """
     if target is None:
@@ -22,13 +23,10 @@ def plan_drawings(images: Sequence[str], task: str, target: Path | None) -> dict
     _check_task(task)
     if len(images) == 1 and not target.is_dir():
         _check_ending(target)
-        return {images[0]: target}
-    files = {image: target / f"{Path(image).stem}.png" for image in dict.fromkeys(images)}
-    taken: dict[Path, str] = {}
-    for image, file in files.items():
-        if file in taken:
-            raise InputError(f"{taken[file]} and {image} would both be drawn to {file}")
-        taken[file] = image
+        files = {images[0]: target}
+    else:
+        files = {image: target / f"{Path(image).stem}.png" for image in dict.fromkeys(images)}
+    _check_collisions(files)
     return files
 
 
@@ -38,8 +36,6 @@ def write_drawing(image: str, result: Result, file: Path) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    from florence_onnx.drawing import draw
-
     drawn = draw(image, result)
     partial = file.with_name(f".{file.stem}.partial{file.suffix}")
     try:
@@ -59,13 +55,22 @@ def _check_task(task: str) -> None:
         raise InputError(f"--draw needs a task that answers with places: {names}")
 
 
+def _check_collisions(files: Mapping[str, Path]) -> None:
+    asked = {Path(image).resolve(): image for image in files}
+    taken: dict[Path, str] = {}
+    for image, file in files.items():
+        if file in taken:
+            raise InputError(f"{taken[file]} and {image} would both be drawn to {file}")
+        if file.resolve() in asked:
+            raise InputError(
+                f"{image} would be drawn over {asked[file.resolve()]}; name another file or folder"
+            )
+        taken[file] = image
+
+
 def _check_ending(file: Path) -> None:
-    try:
+    with needs_pillow():
         from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError(
-            "drawing needs Pillow; run pip install 'florence-onnx[cli]'"
-        ) from error
     formats = Image.registered_extensions()
     if formats.get(file.suffix.lower()) not in Image.SAVE:
         raise InputError(f"{file} ends in no picture format; use .png or .jpg, or name a folder")

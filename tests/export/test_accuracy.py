@@ -46,9 +46,10 @@ def test_tokens_are_those_of_transformers(work: Path) -> None:
 
 
 def test_eight_bits_keep_the_accuracy(work: Path) -> None:
-    """On forty scenes an answer is 2.5 points, and three may fall otherwise by a rounding.
+    """On forty scenes an answer is 2.5 points: three may fall otherwise, and on average none.
 
-    The shares on five hundred scenes are in benchmarks/README.md.
+    What 8 bits cost each measure on five hundred scenes is in benchmarks/README.md; long captions
+    lose most.
     """
     record = measure(work, 40, "ours:fp32", "ours:q8")
     full, eight = column(record, "ours fp32"), column(record, "ours q8")

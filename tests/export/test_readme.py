@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     """All but the installations, which the set-up of the tests themselves runs."""
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
     split = [shlex.split(line) for line in lines]
     return [words for words in split if words and words[0] not in ("pip", "pytest")]
 
@@ -44,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     Image.fromarray(picture(3, 200, 240)).save(folder / "photo.jpg")
     shutil.copytree(ROOT / "docs", folder / "docs")
-    (folder / "train.jsonl").write_text(blocks("json")[0])
+    for name in ("train.jsonl", "held-out.jsonl"):
+        (folder / name).write_text(blocks("json")[0])
     save_original(make_model(GEOMETRY, seed=5), folder / "checkpoint")
     return folder
 

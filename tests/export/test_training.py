@@ -194,6 +194,9 @@ def test_command_line_reports_known_errors_in_one_line(
     config.write_text("{}")
     assert main(["--config", str(config), "--out", str(tmp_path / "out")]) == 2
     assert "scratch" in capsys.readouterr().err
+    given = ["--config", str(config), "--out", str(tmp_path / "out")]
+    assert main([*given, "--validation", "held-out.jsonl"]) == 2
+    assert capsys.readouterr().err == "--validation goes with --from and --data\n"
 
 
 def test_the_committed_recipe_is_complete() -> None:

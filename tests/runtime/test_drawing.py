@@ -124,6 +124,25 @@ def test_two_pictures_of_one_name(photos: list[str], capsys: pytest.CaptureFixtu
     assert "would both be drawn to out/one.png" in capsys.readouterr().err
 
 
+def test_a_picture_is_never_drawn_over_one_that_was_asked_about(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link.png"
+    link.symlink_to(photos[1])
+    before = [Path(photo).read_bytes() for photo in photos]
+    for images, target in (
+        (photos[:1], photos[0]),
+        ([str(link)], photos[1]),
+        (photos, str(tmp_path)),
+        ([str(tmp_path / "none" / "two.jpg"), photos[1]], str(tmp_path)),
+    ):
+        assert main(["run", *images, "--task", "od", "--draw", target, *MODEL]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "would be drawn over" in err or "would both be drawn to" in err
+    assert [Path(photo).read_bytes() for photo in photos] == before
+
+
 def test_an_answer_is_printed_before_its_drawing_fails(
     photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,11 @@ def ask(scene: Scene, task: Task, rng: np.random.Generator) -> Question:
     return Question(task, text, region, build_prompt(task, text, region, size), answer)
 
 
+def fixed_question(scene: Scene, task: Task) -> Question:
+    """The question that every measurement asks about a scene."""
+    return ask(scene, task, np.random.default_rng((*scene.seed, 2)))
+
+
 def _places(points: Iterable[Iterable[float]], scene: Scene) -> str:
     """Points in pixels as location tokens."""
     flat = [value for point in points for value in point]

@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
             recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=options.steps))
         if (options.checkpoint is None) != (options.data is None):
             raise InputError("--from and --data go together: what to fine-tune, and on what")
+        if options.validation is not None and options.data is None:
+            raise InputError("--validation goes with --from and --data")
         if options.checkpoint is None:
             train_from_scratch(recipe, options.out)
         else:

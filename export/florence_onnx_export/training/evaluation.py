@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.tasks import Task
-from florence_onnx_export.scenes.answers import ask
+from florence_onnx_export.scenes.answers import fixed_question
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import score
 from florence_onnx_export.scenes.metrics import Answered, plain
@@ -20,7 +20,9 @@ from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.steps import PAD, AnswerLoss, padded, pixel_values
 
 _LONGEST = 160
-"""More tokens than any right answer has."""
+"""More tokens than any right answer about a drawn scene has."""
+_AROUND = 2
+"""Tokens of a generated answer that are not its text: the first and the end."""
 
 
 def evaluate(
@@ -37,9 +39,9 @@ def evaluate(
     drawn = [sample_scene(seed, "held-out") for seed in range(scenes)]
     pictures = np.stack([squashed(draw(scene), image_size) for scene in drawn])
     for task in Task:
-        questions = [ask(scene, task, np.random.default_rng((*scene.seed, 2))) for scene in drawn]
+        questions = [fixed_question(scene, task) for scene in drawn]
         prompts = [question.prompt for question in questions]
-        texts = generate(network, tokenizer, pictures, prompts, beams)
+        texts = generate(network, tokenizer, pictures, prompts, beams, _LONGEST)
         answers += map(Answered, drawn, questions, texts)
     return score(answers)
 
@@ -58,8 +60,9 @@ def evaluate_examples(
             loss, _ = answer_loss(batch, sigma=0.0, head=None)
         losses += [loss.item()] * len(batch.questions)
         prompts = [prompt for _, prompt, _ in batch.questions]
-        texts = generate(network, tokenizer, batch.pictures, prompts, beams=1)
         answers = [answer for _, _, answer in batch.questions]
+        longest = max(len(tokenizer.encode(answer).ids) for answer in answers) + _AROUND
+        texts = generate(network, tokenizer, batch.pictures, prompts, 1, longest)
         exact += [plain(text) == answer for text, answer in zip(texts, answers, strict=True)]
     return {"validation_loss": float(np.mean(losses)), "validation_exact": float(np.mean(exact))}
 
@@ -70,12 +73,16 @@ def generate(
     pictures: NDArray[np.uint8],
     prompts: Sequence[str],
     beams: int,
+    longest: int,
 ) -> list[str]:
-    """One text per picture (uint8 [pictures, size, size, 3]) and prompt, special tokens kept."""
+    """One text per picture (uint8 [pictures, size, size, 3]) and prompt, special tokens kept.
+
+    `longest` is in tokens.
+    """
     inputs = model_inputs(network, tokenizer, pictures, prompts)
     with torch.inference_mode():
         generated = network.generate(  # type: ignore[misc]
-            **inputs, num_beams=beams, do_sample=False, max_new_tokens=_LONGEST
+            **inputs, num_beams=beams, do_sample=False, max_new_tokens=longest
         )
     rows = torch.as_tensor(generated).tolist()
     return [tokenizer.decode(row, skip_special_tokens=False) for row in rows]
