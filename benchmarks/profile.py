@@ -26,7 +26,7 @@ from benchmarks.common import Setup, make_parser, make_picture, progress, publis
 from benchmarks.measuring import summarise
 from florence_onnx import graphs
 from florence_onnx.companions import Companions
-from florence_onnx.sessions import default_options
+from florence_onnx.session_options import default_options
 
 Array = npt.NDArray[Any]
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +95,12 @@ class Florence2:
             ModelError: The model, one of its files or a provider cannot be had.
         """
         folder, precision = locate(source, precision, providers)
-        companions = Companions.read(folder)
-        graphs = open_graphs(folder, precision, providers, threads, session_options)
+        with ThreadPoolExecutor(1) as pool:
+            opened = pool.submit(
+                open_graphs, folder, precision, providers, threads, session_options
+            )
+            companions = Companions.read(folder)
+            graphs = opened.result()
         highest = int(companions.tokenizer.location_token_ids.max())
         if highest >= graphs.geometry()["vocabulary"]:
             raise TokenizerError(

@@ -1,6 +1,7 @@
 """The four graphs of a model, opened and checked against the contract."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from florence_onnx.errors import (
     GraphContractError,
     ModelFileError,
     PrecisionError,
-    SessionOptionsError,
 )
 from florence_onnx.providers import (
     CPU,
@@ -25,7 +25,7 @@ from florence_onnx.providers import (
     providers_by_graph,
     require_onnxruntime,
 )
-from florence_onnx.threads import default_threads
+from florence_onnx.session_options import check_options, default_options
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -118,14 +118,20 @@ def open_graphs(
         SessionOptionsError: ``session_options`` are none, or ``threads`` are given too.
     """
     require_onnxruntime()
-    _check_options(session_options, threads)
+    check_options(session_options, threads)
     check_precision(folder, precision)
     chosen = providers_by_graph(providers)
-    sessions = {}
-    for name in graphs.GRAPHS:
-        options = session_options or default_options(name, precision, threads)
+
+    options = {
+        name: session_options or default_options(name, precision, threads) for name in graphs.GRAPHS
+    }
+
+    def open_graph(name: str) -> "ort.InferenceSession":
         path = folder / graphs.graph_file(name, precision)
-        sessions[name] = _open(path, name, chosen[name], options)
+        return _open(path, name, chosen[name], options[name])
+
+    with ThreadPoolExecutor(len(graphs.GRAPHS)) as pool:
+        sessions = dict(zip(graphs.GRAPHS, pool.map(open_graph, graphs.GRAPHS), strict=True))
     check_widths(sessions)
     encoder, decoder = sessions[graphs.ENCODER], sessions[graphs.DECODER]
     return Graphs(
@@ -156,36 +162,6 @@ def check_precision(folder: Path, precision: str) -> None:
         return  # The first missing file is the better message.
     listed = ", ".join(present) or "none complete"
     raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
-
-
-def _check_options(given: "ort.SessionOptions | None", threads: int | None) -> None:
-    import onnxruntime as ort
-
-    if given is None:
-        return
-    if threads is not None:
-        raise SessionOptionsError(
-            "give threads or session_options, not both: threads is the options' "
-            "intra_op_num_threads"
-        )
-    if not isinstance(given, ort.SessionOptions):
-        raise SessionOptionsError(
-            f"session_options is {given!r:.80}; it must be an onnxruntime.SessionOptions"
-        )
-
-
-def default_options(graph: str, precision: str, threads: int | None) -> "ort.SessionOptions":
-    """The options that a graph is opened with where the caller gives none."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = default_threads() if threads is None else threads
-    if precision == "fp32" and graph != graphs.DECODER:
-        # A second copy of the weights, packed ahead for float32 products, pays only where they
-        # have few rows. These graphs have hundreds: they read weights where the file is mapped.
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    return options
 
 
 def _open(

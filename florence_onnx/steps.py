@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 Ids = npt.NDArray[np.int64]
 
-FIRST_CAPACITY = 64
-"""Slots of a new cache; it doubles when they are used up."""
+BLOCK = 64
+"""Slots of a new cache, and how many it gets more when they are used up: every step reads them all,
+seen or not, and a copy of the cache takes the time of about a step."""
 
 
 class Scores:
@@ -61,7 +62,7 @@ class DecoderSteps:
         self._mask = attention_mask
         self._cross = self._encode(inputs_embeds)
         self._cache = self._empty_cache()
-        self._seen = np.zeros((len(attention_mask), 1, FIRST_CAPACITY), dtype=np.bool_)
+        self._seen = np.zeros((len(attention_mask), 1, BLOCK), dtype=np.bool_)
         self._position = np.zeros(1, dtype=np.int64)
         self._embed = model.embed_tokens.io_binding()
         self._step = model.decoder.io_binding()
@@ -120,7 +121,7 @@ class DecoderSteps:
 
         batch, heads, _, head_dim = self._cross[0].shape()
         # Zeros, because what lies in unseen slots is multiplied by zero and must not be NaN.
-        zeros = np.zeros((batch, heads, FIRST_CAPACITY, head_dim), dtype=np.float32)
+        zeros = np.zeros((batch, heads, BLOCK, head_dim), dtype=np.float32)
         return [ort.OrtValue.ortvalue_from_numpy(zeros.copy(), *self._device) for _ in self._cross]
 
     def _embed_tokens(self, token_ids: Ids) -> "ort.OrtValue":
@@ -167,11 +168,11 @@ class DecoderSteps:
         self._bind_caches()
 
     def _grow(self) -> None:
-        """Doubles the cache; what the new slots hold is not seen before it is written."""
+        """Adds a block of slots; what they hold is not seen before it is written."""
         capacity = self._seen.shape[2]
-        slots = np.minimum(np.arange(2 * capacity), capacity - 1)
+        slots = np.minimum(np.arange(capacity + BLOCK), capacity - 1)
         self._cache = self._gather(self._cache, slots, axis=2)
-        self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, capacity)))
+        self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, BLOCK)))
         self._bind_caches()
 
     def _gather(

@@ -49,6 +49,7 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     shapes = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
     nodes: list[onnx.NodeProto] = []
+    replacements: Tensors = {}
     for node in graph.node:
         name = _weight_of(node, shapes)
         if name not in methods:
@@ -58,9 +59,10 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
         weight = numpy_helper.to_array(tensors[name])
         product, added = methods[name](node.input[0], name, weight, bias, y)
         nodes += [product, *after]
-        graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in added.items())
+        replacements |= added
     del graph.node[:]
     graph.node.extend(nodes)
+    graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in replacements.items())
     drop_unused(graph)
     if MICROSOFT not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))

@@ -1,5 +1,6 @@
 """The exported graphs: their contract, sizes they were not traced at, and what validation sees."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,6 +131,25 @@ def test_weights_are_stored_once(native: Exported) -> None:
         large = [array for array in weights if array.size > 1000]
         assert all(array.dtype == np.float32 for array in large)
         assert len({array.tobytes() for array in large}) == len(large)
+
+
+def test_no_result_is_larger_than_the_first_stage_itself(native: Exported, tmp_path: Path) -> None:
+    """Its hidden layers, four times as wide, exist in parts only."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(tmp_path / "profile")
+    path = path_of(native, graphs.VISION_ENCODER)
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session.run(None, {"pixel_values": np.zeros((1, 3, 256, 256), np.float32)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    sizes = {
+        event["name"]: int(event["args"]["output_size"])
+        for event in events
+        if event["name"].endswith("_kernel_time")
+    }
+    vision = read_checkpoint(native.checkpoint).config.vision
+    first = 4 * (256 // vision.patch_stride[0]) ** 2 * vision.embed_dim[0]
+    assert max(sizes.values()) == first
 
 
 # Sizes

@@ -82,6 +82,19 @@ def test_an_attention_operator_becomes_a_product_and_the_attention(method: str) 
     assert 0 < relative_error(run(model, {"x": x})[0], want) < bound
 
 
+def test_products_with_one_weight_share_what_it_becomes(method: str) -> None:
+    x, weight = whole_numbers(method, 5, 96, 96)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("MatMul", ["x", "w"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    model = make_model(nodes, {"w": weight}, {"x": x.shape})
+    replace_products(model, {"w": METHODS[method]})
+    assert len(weight_names(model)) == len(set(weight_names(model))) == 2
+    np.testing.assert_allclose(run(model, {"x": x})[0], 2 * x @ weight, rtol=1e-5, atol=1e-4)
+
+
 def test_a_product_is_missed_by_no_more_than_rounding(method: str) -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((64, 256), dtype=np.float32)

@@ -67,11 +67,14 @@ def test_threads_are_those_asked_for(threads: int) -> None:
     assert default.intra_op_num_threads == default_threads()
 
 
-def test_only_the_decoder_packs_its_weights() -> None:
+def test_only_the_decoder_packs_its_weights_and_plans_its_memory() -> None:
     opened = open_graphs(TINY, "fp32", threads=1)
     entry = "session.disable_prepacking"
     for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder):
-        assert session.get_session_options().get_session_config_entry(entry) == "1"
+        options = session.get_session_options()
+        assert options.get_session_config_entry(entry) == "1"
+        assert (options.enable_mem_reuse, options.enable_mem_pattern) == (False, False)
+    assert opened.decoder.get_session_options().enable_mem_reuse
     with pytest.raises(RuntimeError, match=entry):
         opened.decoder.get_session_options().get_session_config_entry(entry)
 

@@ -63,12 +63,14 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., in] to [..., out]."""
-        flat = x.reshape(-1, x.shape[-1])
-        if self.bias is None:
-            y = torch.matmul(flat, self.weight)
-        else:
-            y = torch.addmm(self.bias, flat, self.weight)
+        y = self.flat(x.reshape(-1, x.shape[-1]))
         return y.reshape(*x.shape[:-1], self.weight.shape[1])
+
+    def flat(self, x: Tensor) -> Tensor:
+        """Maps [tokens, in] to [tokens, out]."""
+        if self.bias is None:
+            return torch.matmul(x, self.weight)
+        return torch.addmm(self.bias, x, self.weight)
 
     def onto(self, x: Tensor, residual: Tensor) -> Tensor:
         """Maps [..., in] to [..., out] and adds a tensor of that shape."""
@@ -103,11 +105,29 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., C] to the same shape."""
-        return self.fc2(self.activation(self.fc1(x)))
+        return self.flat(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """Maps [tokens, C] to the same shape."""
+        return self.fc2.flat(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Maps [tokens, C] to [tokens, hidden]."""
+        return self.activation(self.fc1.flat(x))
 
     def onto(self, x: Tensor, residual: Tensor) -> Tensor:
         """Maps [..., C] to the same shape and adds the residual."""
-        return self.fc2.onto(self.activation(self.fc1(x)), residual)
+        return self.fc2.onto(self.hidden(x.reshape(-1, x.shape[-1])), residual)
+
+    def in_parts_onto(self, x: Tensor, residual: Tensor) -> Tensor:
+        """As `onto`, with memory for a part of the hidden layer only."""
+        flat = x.reshape(-1, x.shape[-1])
+        return residual + in_parts(self.flat, flat).reshape(residual.shape)
+
+
+def in_parts(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Runs a layer that keeps shapes on parts of the first axis of ``x``, one after the other."""
+    return operators.join([layer(part) for part in operators.split(x)], x)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -5,8 +5,14 @@ they spare the tracer the shape arithmetic of windows, and let a graph use opera
 does not have.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
+
+PARTS = 8
+"""How many parts large activations are worked on in: what is made of one fits a cache, and the
+memory of one serves the next."""
 
 
 @torch.library.custom_op("florence::to_windows", mutates_args=())
@@ -53,7 +59,8 @@ def self_attention(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tenso
         heads: Number of heads.
     """
     batch, tokens, channels = x.shape
-    joint = (torch.matmul(x, weight) + bias).reshape(batch, tokens, 3, heads, -1)
+    joint = torch.matmul(x, weight) + bias
+    joint = joint.reshape(batch, tokens, 3, heads, channels // heads)
     query, key, value = joint.permute(2, 0, 3, 1, 4)
     scale = (channels // heads) ** -0.5
     scores = torch.matmul(query * scale, key.transpose(-1, -2))
@@ -64,6 +71,33 @@ def self_attention(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tenso
 @self_attention.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
     return torch.empty_like(x)
+
+
+@torch.library.custom_op("florence::split", mutates_args=())
+def split(x: Tensor) -> list[Tensor]:
+    """`PARTS` parts of the first axis, some of them empty where there are fewer rows."""
+    return [x[start:stop].clone() for start, stop in part_bounds(len(x))]
+
+
+@split.register_fake
+def _(x: Tensor) -> list[Tensor]:
+    return [x.new_empty((stop - start, *x.shape[1:])) for start, stop in part_bounds(x.shape[0])]
+
+
+def part_bounds(rows: int) -> list[tuple[int, int]]:
+    """Where the parts start and stop."""
+    return list(pairwise(rows * i // PARTS for i in range(PARTS + 1)))
+
+
+@torch.library.custom_op("florence::join", mutates_args=())
+def join(parts: list[Tensor], whole: Tensor) -> Tensor:
+    """The inverse of `split`; ``whole`` has the shape of the result."""
+    return torch.cat(parts).reshape(whole.shape)
+
+
+@join.register_fake
+def _(parts: list[Tensor], whole: Tensor) -> Tensor:
+    return torch.empty_like(whole)
 
 
 @torch.library.custom_op("florence::gelu", mutates_args=())

@@ -1,6 +1,6 @@
 """The ONNX meaning of the operators in `operators`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnxscript
@@ -13,6 +13,8 @@ from florence_onnx_export.modules import operators as _operators  # noqa: F401  
 
 functions = Opset("florence", 1)
 contrib = Opset("com.microsoft", 1)
+
+Eight = tuple[FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT]
 
 
 @onnxscript.script(functions)
@@ -63,6 +65,21 @@ def self_attention(x: FLOAT, weight: FLOAT, bias: FLOAT, heads: int) -> FLOAT:
 
 
 @onnxscript.script(functions)
+def split(x: FLOAT) -> Eight:
+    """By sizes, because a number of outputs alone is refused where there are fewer rows."""
+    eighths = op.Shape(x, start=0, end=1) * op.Constant(value_ints=[0, 1, 2, 3, 4, 5, 6, 7, 8]) / 8
+    stops = op.Slice(eighths, op.Constant(value_ints=[1]), op.Constant(value_ints=[9]))
+    starts = op.Slice(eighths, op.Constant(value_ints=[0]), op.Constant(value_ints=[8]))
+    a, b, c, d, e, f, g, h = op.Split(x, stops - starts, axis=0)
+    return a, b, c, d, e, f, g, h
+
+
+def join(parts: Sequence[FLOAT], whole: FLOAT) -> FLOAT:
+    """One copy: the shape is that of the joined parts already."""
+    return op.Concat(*parts, axis=0)
+
+
+@onnxscript.script(functions)
 def gelu(x: FLOAT) -> FLOAT:
     """GELU by the error function as one operator, which the older operator sets do not have."""
     return contrib.Gelu(x)
@@ -78,6 +95,8 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.florence.to_windows.default: to_windows,
     torch.ops.florence.from_windows.default: from_windows,
     torch.ops.florence.self_attention.default: self_attention,
+    torch.ops.florence.split.default: split,
+    torch.ops.florence.join.default: join,
     torch.ops.florence.gelu.default: gelu,
     torch.ops.florence.scatter.default: scatter,
 }

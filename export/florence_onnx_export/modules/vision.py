@@ -4,7 +4,8 @@ Equal to transformers' ``Florence2VisionBackbone`` + ``Florence2MultiModalProjec
 et al. 2022), laid out for a graph engine: activations stay [B,H,W,C] and only the convolutions
 see [B,C,H,W]; attention inside windows is one operator of the engine; attention over channels
 never makes queries and keys; the residuals of the depthwise convolutions and the temporal
-embedding are folded into weights, other residuals and biases into products.
+embedding are folded into weights, other residuals and biases into products; the largest
+activations exist in parts only.
 """
 
 import torch
@@ -13,7 +14,17 @@ from torch import Tensor, nn
 
 from florence_onnx_export.config import VisionConfig
 from florence_onnx_export.modules import operators
-from florence_onnx_export.modules.layers import FeedForward, LayerNorm, Linear, Weights, constant
+from florence_onnx_export.modules.layers import (
+    FeedForward,
+    LayerNorm,
+    Linear,
+    Weights,
+    constant,
+    in_parts,
+)
+
+LARGE_STAGES = 2
+"""Stages whose activations are worked on in parts; each stage has half the values of the last."""
 
 
 class Convolution(nn.Module):
@@ -70,12 +81,13 @@ class PatchEmbedding(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside square windows, without its output projection."""
+    """Multi-head attention inside square windows."""
 
-    def __init__(self, weights: Weights, heads: int, window: int) -> None:
+    def __init__(self, weights: Weights, heads: int, window: int, large: bool) -> None:
         super().__init__()
         self.heads = heads
         self.window = window
+        self.large = large
         joint = weights["qkv.weight"]
         bias = weights.get("qkv.bias")
         bias = joint.new_zeros(joint.shape[0]) if bias is None else bias
@@ -86,8 +98,12 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Maps [B,H,W,C] to the same shape and adds the residual."""
         windows = operators.to_windows(x, self.window)
-        mixed = operators.self_attention(windows, self.weight, self.bias, self.heads)
+        mixed = in_parts(self.attend, windows) if self.large else self.attend(windows)
         return self.proj.onto(operators.from_windows(mixed, x, self.window), residual)
+
+    def attend(self, windows: Tensor) -> Tensor:
+        """Maps [windows,window*window,C] to the same shape, before the output projection."""
+        return operators.self_attention(windows, self.weight, self.bias, self.heads)
 
 
 class ChannelAttention(nn.Module):
@@ -138,8 +154,9 @@ class ChannelAttention(nn.Module):
 class Block(nn.Module):
     """Depthwise convolution, attention, depthwise convolution, feed-forward."""
 
-    def __init__(self, weights: Weights, mixer: nn.Module, activation: str) -> None:
+    def __init__(self, weights: Weights, mixer: nn.Module, activation: str, large: bool) -> None:
         super().__init__()
+        self.large = large
         self.conv1 = residual_depthwise(weights.at("conv1"))
         self.norm1 = LayerNorm(weights.at("norm1"))
         self.mixer = mixer
@@ -152,7 +169,8 @@ class Block(nn.Module):
         x = self.conv1(x)
         x = self.mixer(self.norm1(x), x)
         x = self.conv2(x)
-        return self.ffn.onto(self.norm2(x), x)
+        ffn = self.ffn.in_parts_onto if self.large else self.ffn.onto
+        return ffn(self.norm2(x), x)
 
 
 class Projector(nn.Module):
@@ -189,15 +207,16 @@ class VisionEncoder(nn.Module):
         stages: list[nn.Module] = []
         for stage, depth in enumerate(config.depths):
             stages.append(PatchEmbedding(tower.at(f"convs.{stage}"), config, stage))
+            large = stage < LARGE_STAGES
             for index in range(depth):
                 at = tower.at(f"blocks.{stage}.{index}")
                 spatial, channel = at.at("spatial_block"), at.at("channel_block")
                 window = WindowAttention(
-                    spatial.at("window_attn"), config.num_heads[stage], config.window_size
+                    spatial.at("window_attn"), config.num_heads[stage], config.window_size, large
                 )
                 groups = ChannelAttention(channel.at("channel_attn"), config.num_groups[stage])
-                stages.append(Block(spatial, window, config.activation_function))
-                stages.append(Block(channel, groups, config.activation_function))
+                stages.append(Block(spatial, window, config.activation_function, large))
+                stages.append(Block(channel, groups, config.activation_function, large))
         self.stages = nn.ModuleList(stages)
         self.projector = Projector(weights.at("multi_modal_projector"))
 

@@ -1,0 +1,67 @@
+"""How the sessions of a model are set up: threads, memory, packed weights."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from florence_onnx import graphs
+from florence_onnx.errors import SessionOptionsError
+from florence_onnx.threads import default_threads
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+def check_options(given: "ort.SessionOptions | None", threads: int | None) -> None:
+    """Refuses what is not session options, and threads beside them.
+
+    Raises:
+        SessionOptionsError: Either is the case.
+    """
+    import onnxruntime as ort
+
+    if given is None:
+        return
+    if threads is not None:
+        raise SessionOptionsError(
+            "give threads or session_options, not both: threads is the options' "
+            "intra_op_num_threads"
+        )
+    if not isinstance(given, ort.SessionOptions):
+        raise SessionOptionsError(
+            f"session_options is {given!r:.80}; it must be an onnxruntime.SessionOptions"
+        )
+
+
+def default_options(graph: str, precision: str, threads: int | None) -> "ort.SessionOptions":
+    """The options that a graph is opened with where the caller gives none."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = default_threads() if threads is None else threads
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    if graph == graphs.DECODER:
+        return options
+    # Planning which tensors share memory takes the square of the nodes, half of the time to open
+    # the vision encoder. It saves nothing where the arena reuses what is freed, and laying one
+    # plan out for all runs of a shape takes new memory beside that of the first run.
+    options.enable_mem_reuse = False
+    options.enable_mem_pattern = False
+    if precision == "fp32":
+        # A second copy of the weights, packed ahead for float32 products, pays only where they
+        # have few rows. These graphs have hundreds: they read weights where the file is mapped.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+@cache
+def _share_arena() -> None:
+    """Gives the process one arena on the CPU: graphs run in turn, each in the memory of the last.
+
+    Only sessions that ask for it use it.
+    """
+    import onnxruntime as ort
+
+    kind, use = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", kind, 0, use), None)
