@@ -54,9 +54,10 @@ INTRODUCTION = """# Benchmarks
 
 Made by `python -m benchmarks.report` from the files in `results/`; do not edit.
 
-Every script makes a checkpoint with random weights in the released base geometry (speed does not
-depend on the values of weights), exports it, and times all sides of a table in one run, in turn
-(A B C A B C), after a round that is not counted. A ratio is ours over theirs, taken round by
+Scripts that time make a checkpoint with random weights in the released base geometry (speed does
+not depend on the values of weights), export it, and time all sides of a table in one run, in turn
+(A B C A B C), after a round that is not counted. Their q8 has every product in 8 bits, whatever
+the error, which says nothing with such weights; accuracy is measured on the demo model. A ratio is ours over theirs, taken round by
 round; below 1 we are faster or smaller. Tables hold the median of the rounds with the smallest
 and the largest value. Answers are forced to their length on every side, and our fp32 and
 transformers' fp32 must generate the same tokens or there is no result.
@@ -68,8 +69,16 @@ Run from the repository, with the `export` extra installed (and `openvino`, if i
 compared):
 
 ```
-python -m benchmarks.compare        # and stages, batching, scaling, cold_start, memory, size,
-python -m benchmarks.report         # preprocess; --help says what each takes
+python -m benchmarks.compare   # or another script; --help says what each takes
+python -m benchmarks.report
+```
+
+`compare`, `stages`, `batching`, `scaling`, `cold_start`, `memory`, `size`, `preprocess`, `profile`
+(operators of the encoders), `accuracy` (of the demo model). The OpenVINO provider's columns come
+from an environment with the `openvino` extra instead of `cpu`:
+
+```
+python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
 ```
 
 `--provider CUDAExecutionProvider` makes the same tables on a GPU.
@@ -100,7 +109,7 @@ def render(records: Mapping[str, Record]) -> str:
     for script, title in ORDER.items():
         for record in records.values():
             if record["benchmark"] == script:
-                parts.append(f"## {title}{_device(record)}\n\n{_section(record)}")
+                parts.append(f"## {title}{_distinction(record)}\n\n{_section(record)}")
     if PROFILES.exists():
         parts.append(PROFILES.read_text(encoding="utf-8"))
     return "\n".join(parts)
@@ -206,7 +215,10 @@ def _machine(record: Record) -> str:
     )
 
 
-def _device(record: Record) -> str:
+def _distinction(record: Record) -> str:
+    """What tells a section from another of the same script."""
+    if record["benchmark"] == "accuracy":
+        return f", beside {next(iter(next(iter(record['values'].values()))))}"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
     if provider != "CPU":
         return f" on {provider}"
