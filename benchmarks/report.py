@@ -57,10 +57,11 @@ Made by `python -m benchmarks.report` from the files in `results/`; do not edit.
 Scripts that time make a checkpoint with random weights in the released base geometry (speed does
 not depend on the values of weights), export it, and time all sides of a table in one run, in turn
 (A B C A B C), after a round that is not counted. Their q8 has every product in 8 bits, whatever
-the error, which says nothing with such weights; accuracy is measured on the demo model. A ratio is ours over theirs, taken round by
-round; below 1 we are faster or smaller. Tables hold the median of the rounds with the smallest
-and the largest value. Answers are forced to their length on every side, and our fp32 and
-transformers' fp32 must generate the same tokens or there is no result.
+the error, which says nothing with such weights; accuracy is measured on the demo model.
+
+A ratio is ours over theirs, taken round by round; below 1 we are faster or smaller. Tables hold
+the median of the rounds with the smallest and the largest value. Answers are forced to their
+length on every side, and our fp32 and transformers' fp32 must generate the same tokens or there is no result.
 
 Not timed: reading and decoding image files, downloads, exporting, tracing, compiling, and, except
 in the cold start, importing and opening the model. Every side uses the same number of threads.

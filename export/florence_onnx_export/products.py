@@ -43,7 +43,8 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
     """Computes the products whose weights ``methods`` names by other means.
 
     A bias is added by the product; what else a product was to add becomes an addition after it.
-    An attention operator that projects by itself becomes a product and the attention.
+    An attention operator that projects by itself becomes three products and the attention: one
+    product and cutting its result up takes longer.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -55,10 +56,15 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
         if name not in methods:
             nodes.append(node)
             continue
-        bias, y, after = _surroundings(node, graph, shapes)
         weight = numpy_helper.to_array(tensors[name])
-        product, added = methods[name](node.input[0], name, weight, bias, y)
-        nodes += [product, *after]
+        if node.op_type == "Attention":
+            bias_values = numpy_helper.to_array(tensors[node.input[2]])
+            replaced, added = _attention(node, methods[name], weight, bias_values)
+        else:
+            bias, y, after = _surroundings(node, graph, shapes)
+            product, added = methods[name](node.input[0], name, weight, bias, y)
+            replaced = [product, *after]
+        nodes += replaced
         replacements |= added
     del graph.node[:]
     graph.node.extend(nodes)
@@ -101,9 +107,6 @@ def _surroundings(
     """The bias of a node's product, the name of its result, and the nodes that follow it."""
     (result,) = node.output
     added = node.input[2] if len(node.input) == 3 else ""
-    y = f"{result}_product"
-    if node.op_type == "Attention":
-        return added, y, _attention(node, y)
     if not added or len(shapes.get(added, ())) == 1:
         return added, result, []
     readers = [reader for reader in graph.node if result in reader.input]
@@ -112,17 +115,26 @@ def _surroundings(
         if len(shapes.get(other, ())) == 1:
             readers[0].input[:] = [result, added]
             return other, result, []
+    y = f"{result}_product"
     return "", y, [helper.make_node("Add", [y, added], [result], name=f"{node.name}_add")]
 
 
-def _attention(node: onnx.NodeProto, joint: str) -> list[onnx.NodeProto]:
-    """The attention of an attention operator whose queries, keys and values are there."""
-    parts = [f"{node.output[0]}_{part}" for part in ("query", "key", "value")]
+def _attention(
+    node: onnx.NodeProto, method: Method, weight: Matrix, bias: npt.NDArray[np.float32]
+) -> tuple[list[onnx.NodeProto], Tensors]:
+    """An attention operator as products that make queries, keys and values, and the attention."""
+    x, name, bias_name = node.input
+    (result,) = node.output
     (heads,) = (attribute.i for attribute in node.attribute)
-    return [
-        helper.make_node(
-            "Split", [joint], parts, name=f"{node.name}_split", axis=-1, num_outputs=3
-        ),
+    nodes: list[onnx.NodeProto] = []
+    tensors: Tensors = {}
+    parts = [f"{result}_{part}" for part in ("query", "key", "value")]
+    for i, y in enumerate(parts):
+        columns = slice(i * len(weight), (i + 1) * len(weight))
+        product, added = method(x, f"{name}.{i}", weight[:, columns], f"{bias_name}.{i}", y)
+        nodes.append(product)
+        tensors |= {**added, f"{bias_name}.{i}": bias[columns]}
+    nodes.append(
         helper.make_node(
             "MultiHeadAttention",
             parts,
@@ -130,5 +142,6 @@ def _attention(node: onnx.NodeProto, joint: str) -> list[onnx.NodeProto]:
             name=f"{node.name}_heads",
             domain=MICROSOFT,
             num_heads=heads,
-        ),
-    ]
+        )
+    )
+    return nodes, tensors
