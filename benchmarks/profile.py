@@ -33,7 +33,10 @@ Array = npt.NDArray[Any]
 PROMPT = 12
 """Text tokens behind the picture, as the longer prompts have."""
 
-_PRODUCTS = {"MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Attention", "DynamicQuantizeMatMul"}
+_PRODUCTS = {
+    *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "DynamicQuantizeMatMul"),
+    *("Attention", "MultiHeadAttention"),
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,12 @@ def flop_of(arguments: Mapping[str, Any]) -> float:
     """Operations of a product: two per pair of numbers that meet."""
     inputs = [next(iter(shape.values())) for shape in arguments["input_type_shape"]]
     outputs = [next(iter(shape.values())) for shape in arguments["output_type_shape"]]
-    if arguments["op_name"] == "Attention":
+    kind = arguments["op_name"]
+    if kind == "DynamicQuantizeMatMul":  # Weights that are packed ahead are not noted.
+        return float(2 * np.prod(outputs[0]) * inputs[0][-1])
+    if kind == "MultiHeadAttention":
+        return float(2 * np.prod(inputs[0]) * 2 * inputs[1][1])
+    if kind == "Attention":
         batch, tokens, _ = inputs[0]
         products = inputs[1][0] * inputs[1][1] + 2 * tokens * outputs[0][2]
         return float(2 * batch * tokens * products)

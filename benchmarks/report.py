@@ -61,7 +61,8 @@ the error, which says nothing with such weights; accuracy is measured on the dem
 
 A ratio is ours over theirs, taken round by round; below 1 we are faster or smaller. Tables hold
 the median of the rounds with the smallest and the largest value. Answers are forced to their
-length on every side, and our fp32 and transformers' fp32 must generate the same tokens or there is no result.
+length on every side, and our fp32 and transformers' fp32 must generate the same tokens or there is
+no result.
 
 Not timed: reading and decoding image files, downloads, exporting, tracing, compiling, and, except
 in the cold start, importing and opening the model. Every side uses the same number of threads.

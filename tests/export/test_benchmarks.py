@@ -141,6 +141,12 @@ def test_a_profile_counts_the_arithmetic(run: Run) -> None:
     qkv = [[{"float": [4, 9, 8]}, {"float": [8, 24]}], [{"float": [4, 9, 8]}]]
     attention = {"op_name": "Attention", **dict(zip(names, qkv, strict=True))}
     assert profile.flop_of(attention) == 4 * (2 * 9 * 8 * 24 + 2 * 2 * 9 * 9 * 8)
+    shapes = [[{"float": [4, 9, 8]}, {"float": [24]}], [{"float": [4, 9, 24]}]]
+    packed = {"op_name": "DynamicQuantizeMatMul", **dict(zip(names, shapes, strict=True))}
+    assert profile.flop_of(packed) == 2 * (4 * 9) * 8 * 24
+    shapes = [[{"float": [4, 9, 8]}] * 3, [{"float": [4, 9, 8]}]]
+    heads = {"op_name": "MultiHeadAttention", **dict(zip(names, shapes, strict=True))}
+    assert profile.flop_of(heads) == 4 * 2 * (2 * 9 * 9 * 8)
 
 
 def test_lengths_are_checked() -> None:

@@ -75,6 +75,13 @@ def test_only_the_decoder_packs_its_weights_and_plans_its_memory() -> None:
         assert options.get_session_config_entry(entry) == "1"
         assert (options.enable_mem_reuse, options.enable_mem_pattern) == (False, False)
     assert opened.decoder.get_session_options().enable_mem_reuse
+
+
+def test_sessions_share_one_arena() -> None:
+    opened = open_graphs(TINY, "fp32", threads=1)
+    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
+        entry = session.get_session_options().get_session_config_entry("session.use_env_allocators")
+        assert entry == "1"
     with pytest.raises(RuntimeError, match=entry):
         opened.decoder.get_session_options().get_session_config_entry(entry)
 
