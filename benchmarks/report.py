@@ -39,6 +39,7 @@ ORDER = {
     "size": "Installed size",
     "preprocess": "Preprocessing a large picture",
     "profile": "Profile of the encoders",
+    "choices": "Ways to quantise",
     "accuracy": "Accuracy of the demo model",
 }
 """Script -> title of its section."""
@@ -76,8 +77,8 @@ python -m benchmarks.report
 ```
 
 `compare`, `stages`, `batching`, `scaling`, `cold_start`, `memory`, `size`, `preprocess`, `profile`
-(operators of the encoders), `accuracy` (of the demo model). The OpenVINO provider's columns come
-from an environment with the `openvino` extra instead of `cpu`:
+(operators of the encoders), `choices` (ways to quantise), `accuracy` (of the demo model). The
+OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:
 
 ```
 python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
@@ -187,7 +188,7 @@ def _section(record: Record) -> str:
     parts = []
     sides = list(dict.fromkeys(side for case in record["values"].values() for side in case))
     rows = (
-        [case, *(spread(values[side], unit) if side in values else "" for side in sides)]
+        [case, *(_cell(values[side], unit) if side in values else "" for side in sides)]
         for case, values in record["values"].items()
     )
     parts.append(table(["", *sides], rows))
@@ -202,6 +203,10 @@ def _section(record: Record) -> str:
     parts += [f"{note}\n" for note in record.get("notes", ())]
     parts.append(f"{_machine(record)}\n")
     return "\n".join(parts)
+
+
+def _cell(value: Mapping[str, Any], unit: str) -> str:
+    return spread(value, value.get("unit", unit))
 
 
 def _machine(record: Record) -> str:
@@ -221,6 +226,8 @@ def _distinction(record: Record) -> str:
     """What tells a section from another of the same script."""
     if record["benchmark"] == "accuracy":
         return f", beside {next(iter(next(iter(record['values'].values()))))}"
+    if record["benchmark"] == "choices":
+        return f", {record['model']}"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
     if provider != "CPU":
         return f" on {provider}"

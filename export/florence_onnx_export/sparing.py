@@ -1,7 +1,5 @@
 """Which products of a graph can be quantised, by the measured error of the graph's outputs."""
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,8 @@ class Measured:
         self.model = onnx.load(str(path))
         self.products = list(product_weights(self.model.graph))
         self.stored = storable_weights(self.model.graph)
-        self._feeds = feeds
-        self._outputs = list(outputs)
+        self.feeds = feeds
+        self.outputs = list(outputs)
         self._wanted = self._run(self.model, len(feeds))
 
     def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
@@ -43,22 +41,12 @@ class Measured:
 
     def error(self, methods: Mapping[str, str], runs: int | None = None) -> float:
         """Relative error of the outputs with these methods, over the first ``runs`` inputs."""
-        runs = len(self._feeds) if runs is None else runs
+        runs = len(self.feeds) if runs is None else runs
         return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
-
-    def seconds(self, methods: Mapping[str, str]) -> float:
-        """Median time of the graph with these methods on its first inputs, once it is warm."""
-        session = _open(self.quantized(methods))
-        times = []
-        for _ in range(6):
-            start = time.perf_counter()
-            session.run(self._outputs, self._feeds[0])
-            times.append(time.perf_counter() - start)
-        return statistics.median(times[1:])
 
     def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
         session = _open(model)
-        return [session.run(self._outputs, feeds) for feeds in self._feeds[:runs]]
+        return [session.run(self.outputs, feeds) for feeds in self.feeds[:runs]]
 
 
 def _open(model: onnx.ModelProto) -> ort.InferenceSession:

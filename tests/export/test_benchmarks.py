@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import (
     batching,
+    choices,
     cold_start,
     compare,
     fresh,
@@ -31,6 +32,7 @@ from benchmarks.peers import Answer, open_peer, open_peers
 from benchmarks.peers.ours import Ours
 from benchmarks.targets import TARGETS
 from florence_onnx import graphs
+from florence_onnx_export.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., dict[str, Any]]
@@ -147,6 +149,26 @@ def test_a_profile_counts_the_arithmetic(run: Run) -> None:
     shapes = [[{"float": [4, 9, 8]}] * 3, [{"float": [4, 9, 8]}]]
     heads = {"op_name": "MultiHeadAttention", **dict(zip(names, shapes, strict=True))}
     assert profile.flop_of(heads) == 4 * 2 * (2 * 9 * 9 * 8)
+
+
+def test_choices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "QUANTIZED", (graphs.DECODER,))
+    record = run(choices.main)
+    names = ["fp32", *METHODS, "q8", "q4"]
+    assert list(record["values"]) == [f"{graphs.DECODER}, {name}" for name in names]
+
+    def column(title: str) -> dict[str, float]:
+        values = record["values"].values()
+        return dict(zip(names, (value[title]["median"] for value in values), strict=True))
+
+    errors, sizes = column("error"), column("file")
+    assert errors["fp32"] == 0
+    assert 0 < errors["blocks8"] < 0.5 * errors["blocks4"]
+    assert 0 < errors["dynamic8"] < 0.5 * errors["blocks4"]
+    assert sizes["blocks4"] < sizes["dynamic8"] < sizes["blocks8"]
+    assert all(seconds > 0 for seconds in column("time").values())
+    assert f"{graphs.DECODER}: ours q8 / fp32" in record["ratios"]
+    assert "| 0 % |" in report.render({"choices-cpu": record})
 
 
 def test_lengths_are_checked() -> None:

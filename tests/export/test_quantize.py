@@ -17,19 +17,19 @@ from florence_onnx.errors import (
     PrecisionError,
     ValidationError,
 )
-from florence_onnx_export import choices, exporter
+from florence_onnx_export import exporter
 from florence_onnx_export import quantize as quantizing
 from florence_onnx_export.fidelity import (
     relative_error,
 )
 from florence_onnx_export.graph_specs import GraphSpec
-from florence_onnx_export.methods import FP32, METHODS
+from florence_onnx_export.methods import FP32
 from florence_onnx_export.products import product_weights
 from florence_onnx_export.quantize import BOUNDS, Bounds, quantize
 from florence_onnx_export.report import REPORT
 from helpers.exports import Exported
 from helpers.onnx_graphs import tiny_graph, weight_names
-from helpers.tiny import TINY, copy_tiny, picture
+from helpers.tiny import copy_tiny, picture
 
 
 def files(folder: Path) -> set[str]:
@@ -200,25 +200,6 @@ def test_a_folder_without_float32_graphs(tiny: Path) -> None:
         (tiny / file).unlink()
     with pytest.raises(ModelFileError, match=r"vision_encoder\.onnx is missing"):
         quantize(tiny, ["q8"])
-
-
-@pytest.mark.parametrize("weights", [False, True])
-def test_the_table_of_choices(weights: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "QUANTIZED", (graphs.DECODER,))
-    rows = list(choices.measure_choices(TINY, weights))
-    assert {row.graph for row in rows} == {graphs.DECODER}
-    if weights:
-        products = product_weights(tiny_graph(graphs.DECODER).graph)
-        assert [row.weight for row in rows] == list(products) * len(METHODS)
-        return
-    errors = {row.method: row.error for row in rows}
-    assert [row.method for row in rows] == ["fp32", *METHODS]
-    assert {row.weight for row in rows} == {"all"} and all(row.seconds > 0 for row in rows)
-    assert errors["fp32"] == 0
-    assert 0 < errors["blocks8"] < 0.5 * errors["blocks4"]
-    assert 0 < errors["dynamic8"] < 0.5 * errors["blocks4"]
-    sizes = {row.method: row.megabytes for row in rows}
-    assert sizes["blocks4"] < sizes["dynamic8"] < sizes["blocks8"]
 
 
 # The command line, and precisions of an export

@@ -1,0 +1,97 @@
+"""Measures what every way to quantise the products of a graph costs and saves.
+
+    python -m benchmarks.choices
+    python -m benchmarks.choices --model tests/fixtures/demo --out choices.json
+
+Each graph has all weights that a method is for computed by it, and is timed on its first inputs
+(the decoder on one step of one answer) beside the others. Its error is that of its outputs,
+relative to float32. A precision's own row has the mixture that the precision starts from.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from benchmarks.checkpoint import prepare
+from benchmarks.common import Setup, make_parser, progress, publish
+from benchmarks.measuring import Samples, alternate, compare_sides, describe, seconds
+from florence_onnx import graphs
+from florence_onnx.session_options import default_options
+from florence_onnx_export.methods import FP32, METHODS, STORED, levels
+from florence_onnx_export.quantize import SAMPLES, Reference
+from florence_onnx_export.sparing import Measured
+
+QUANTIZED = (graphs.VISION_ENCODER, graphs.ENCODER, graphs.DECODER)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures and publishes."""
+    arguments = make_parser(__doc__, repeats=7, precisions=False).parse_args(argv)
+    arguments.precision = ["fp32"]
+    setup = prepare(arguments)
+    publish("choices", arguments, argv, compare(setup, arguments.repeats))
+
+
+def compare(setup: Setup, repeats: int) -> dict[str, Any]:
+    """Error, time and size of every choice."""
+    reference = Reference(setup.exported, SAMPLES)
+    values: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
+    for graph in QUANTIZED:
+        progress(graph)
+        measured = reference.measured(graph)
+        choices = _choices(graph, measured)
+        models = {name: measured.quantized(methods) for name, methods in choices.items()}
+        times = _times(setup, graph, measured, models, repeats)
+        for name, methods in choices.items():
+            values[f"{graph}, {name}"] = {
+                "error": {**describe([100 * measured.error(methods)]), "unit": "%"},
+                "time": describe(times[name]),
+                "file": {**describe([models[name].ByteSize() / 1e6]), "unit": "MB"},
+            }
+        sides = {name if name == FP32 else f"ours {name}": found for name, found in times.items()}
+        ratios |= compare_sides(graph, sides)
+    return {"unit": "s", "values": values, "ratios": ratios}
+
+
+def _choices(graph: str, measured: Measured) -> dict[str, dict[str, str]]:
+    """Name of a choice -> weight name -> method."""
+    choices: dict[str, dict[str, str]] = {FP32: {}}
+    for method in METHODS:
+        choices[method] = dict.fromkeys(measured.products, method)
+    if measured.stored:
+        choices[STORED] = dict.fromkeys(measured.stored, STORED)
+    for precision in ("q8", "q4"):
+        ways = levels(precision, graph, measured.products, measured.stored)
+        choices[precision] = {name: methods[0] for name, methods in ways.items()}
+    return choices
+
+
+def _times(
+    setup: Setup,
+    graph: str,
+    measured: Measured,
+    models: Mapping[str, onnx.ModelProto],
+    repeats: int,
+) -> Samples:
+    sessions = {
+        name: ort.InferenceSession(
+            model.SerializeToString(),
+            default_options(graph, "fp32" if name == FP32 else "q8", setup.threads),
+            providers=setup.providers,
+        )
+        for name, model in models.items()
+    }
+
+    def run(session: ort.InferenceSession) -> float:
+        return seconds(lambda: session.run(measured.outputs, measured.feeds[0]))
+
+    return alternate({name: partial(run, session) for name, session in sessions.items()}, repeats)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
