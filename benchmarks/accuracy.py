@@ -2,15 +2,16 @@
 
     python -m benchmarks.accuracy
     python -m benchmarks.accuracy --sides ours:fp32 ours:q8 --scenes 100 --beams 3
+    python -m benchmarks.accuracy --tasks MORE_DETAILED_CAPTION --scenes 3000
 
-Every side is asked all tasks about the same scenes, the first side is what the others are
-compared with. A side is ours:PRECISION or transformers:fp32.
+Every side is asked the same about the same scenes, the first side is what the others are compared
+with. A side is ours:PRECISION or transformers:fp32.
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ LONGEST = 256
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A request, and the scene that its answer is judged by."""
+
+    scene: Scene
+    picture: Picture
+    question: Question
+
+
+@dataclass(frozen=True)
 class Generated:
     """What a side generated for a request."""
 
@@ -58,16 +68,31 @@ def main(argv: Sequence[str]) -> None:
     parser.set_defaults(model=str(DEMO))
     parser.add_argument("--sides", nargs="+", default=["ours:fp32", "ours:q8"])
     parser.add_argument("--scenes", type=int, default=500, help="held-out scenes (default: 500)")
+    names = [task.name for task in Task]
+    parser.add_argument(
+        "--tasks", nargs="+", choices=names, default=names, metavar="TASK", help="default: all"
+    )
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 3])
     arguments = parser.parse_args(argv)
     ours = [side.removeprefix("ours:") for side in arguments.sides if side.startswith("ours:")]
     arguments.precision = ["fp32", *ours]
     setup = prepare(arguments)
     opened = {name: open_side(name, setup) for name in arguments.sides}
-    scenes = [sample_scene(seed, "held-out") for seed in range(arguments.scenes)]
+    asked = ask([Task[name] for name in arguments.tasks], arguments.scenes)
     judge = Judge(setup, LONGEST) if set(opened) >= EXACT else None
-    content = compare(opened, scenes, arguments.beams, judge)
+    content = compare(opened, asked, arguments.beams, judge)
     publish("accuracy", arguments, argv, content, arguments.provider)
+
+
+def ask(tasks: Sequence[Task], scenes: int) -> list[Asked]:
+    """Every task about every one of the first held-out scenes, task by task."""
+    drawn = [sample_scene(seed, "held-out") for seed in range(scenes)]
+    pictures = [np.asarray(draw(scene)) for scene in drawn]
+    return [
+        Asked(scene, picture, fixed_question(scene, task))
+        for task in tasks
+        for scene, picture in zip(drawn, pictures, strict=True)
+    ]
 
 
 def open_side(name: str, setup: Setup) -> Side:
@@ -81,17 +106,19 @@ def open_side(name: str, setup: Setup) -> Side:
 
 
 def compare(
-    sides: Mapping[str, Side], scenes: Sequence[Scene], beams: Sequence[int], judge: Judge | None
+    sides: Mapping[str, Side], asked: Sequence[Asked], beams: Sequence[int], judge: Judge | None
 ) -> dict[str, Any]:
     """Every measure of every side, and the share of its answers that are the first side's."""
-    pictures = [np.asarray(draw(scene)) for scene in scenes]
     values: dict[str, dict[str, Any]] = {}
-    notes = [f"{len(scenes)} held-out scenes, every one asked all {len(Task)} tasks."]
+    tasks = list(dict.fromkeys(request.question.task.name for request in asked))
+    scenes = len(asked) // len(tasks)
+    named = f"all {len(Task)} tasks" if len(tasks) == len(Task) else ", ".join(tasks)
+    notes = [f"{scenes} held-out scenes, every one asked {named}."]
     for count in beams:
         first: list[Generated] = []
         for name, side in sides.items():
             column = f"{name.replace(':', ' ')}, {'greedy' if count == 1 else f'{count} beams'}"
-            answers, generated = _answer_all(column, side, scenes, pictures, count)
+            answers, generated = _answer_all(column, side, asked, count)
             for title, value in score(answers, [*COCO, *MEASURES]).items():
                 values.setdefault(title, {})[column] = describe([100 * value])
             if not first:
@@ -104,12 +131,12 @@ def compare(
                 f"{1 - len(others) / len(generated):.2%}, {len(others)} of {len(generated)} differ"
             )
             if judge is not None and {name, reference} == EXACT:
-                ties = _ties(judge, scenes, pictures, count, others)
+                ties = _ties(judge, asked, count, others)
                 note += f", {ties} of them where the search had a tie (below {TIE:g})"
             notes.append(f"{note}.")
     return {
         "unit": "%",
-        "scenes": len(scenes),
+        "scenes": scenes,
         "values": values,
         "ratios": {},
         "notes": notes,
@@ -126,8 +153,7 @@ def _differing(
 
 def _ties(
     judge: Judge,
-    scenes: Sequence[Scene],
-    pictures: Sequence[Picture],
+    asked: Sequence[Asked],
     beams: int,
     differing: Mapping[int, Sequence[tuple[int, ...]]],
 ) -> int:
@@ -135,32 +161,32 @@ def _ties(
 
     Args:
         judge: Repeats the searches.
-        scenes: All that were asked about.
-        pictures: Theirs.
+        asked: All requests.
         beams: Of the search.
-        differing: By the number of an answer, as `_answer_all` counts, what both generated.
+        differing: By the number of a request, what both generated.
     """
     ties = 0
     for number, answers in differing.items():
-        task, place = list(Task)[number // len(scenes)], number % len(scenes)
-        prompt = fixed_question(scenes[place], task).prompt
-        ties += judge.margin(pictures[place], prompt, beams, answers) < TIE
+        request = asked[number]
+        ties += judge.margin(request.picture, request.question.prompt, beams, answers) < TIE
     return ties
 
 
 def _answer_all(
-    column: str, side: Side, scenes: Sequence[Scene], pictures: Sequence[Picture], beams: int
+    column: str, side: Side, asked: Sequence[Asked], beams: int
 ) -> tuple[list[Answered], list[Generated]]:
-    answers: list[Answered] = []
     generated: list[Generated] = []
-    for task, start in product(Task, range(0, len(scenes), CHUNK)):
-        if start == 0:
-            progress(f"{column}: {task.name}")
-        asked = scenes[start : start + CHUNK]
-        questions = [fixed_question(scene, task) for scene in asked]
-        found = side(pictures[start : start + CHUNK], questions, beams)
-        answers += map(Answered, asked, questions, (one.text for one in found))
-        generated += found
+    for task, group in groupby(asked, key=lambda request: request.question.task):
+        progress(f"{column}: {task.name}")
+        requests = list(group)
+        for start in range(0, len(requests), CHUNK):
+            chunk = requests[start : start + CHUNK]
+            pictures = [request.picture for request in chunk]
+            generated += side(pictures, [request.question for request in chunk], beams)
+    answers = [
+        Answered(request.scene, request.question, one.text)
+        for request, one in zip(asked, generated, strict=True)
+    ]
     return answers, generated
 
 

@@ -225,7 +225,8 @@ def _machine(record: Record) -> str:
 def _distinction(record: Record) -> str:
     """What tells a section from another of the same script."""
     if record["benchmark"] == "accuracy":
-        return f", beside {next(iter(next(iter(record['values'].values()))))}"
+        first = next(iter(next(iter(record["values"].values()))))
+        return f", {record['scenes']} scenes, beside {first}"
     if record["benchmark"] == "choices":
         return f", {record['model']}"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")

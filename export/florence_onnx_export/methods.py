@@ -20,15 +20,16 @@ METHODS: dict[str, Method] = {
 STORED = "stored8"
 """The name of weights that are only stored in 8 bits."""
 
-_BYTES = ("dynamic8", "blocks8", FP32)
+_BLOCKS = ("blocks8", FP32)
+_BYTES = ("dynamic8", *_BLOCKS)
 
 _PINNED = {
     # Reads the sum of all blocks, which no normalisation has brought to one scale: quantised with
     # one scale it alone has a larger error than all other products of the vision encoder together.
-    "projector.projection.weight": ("blocks8", FP32),
-    # It decides between tokens that are nearly a tie: with one scale, or in 4 bits, it alone
-    # changes more answers than all other products of the decoder.
-    "head.weight": ("blocks8", FP32),
+    "projector.projection.weight": _BLOCKS,
+    # It decides between tokens that are nearly a tie: in 4 bits it alone changes more answers than
+    # all other products of the decoder.
+    "head.weight": _BLOCKS,
 }
 
 
@@ -37,8 +38,9 @@ def levels(
 ) -> dict[str, tuple[str, ...]]:
     """Weight name -> methods to try, fastest first.
 
-    Four bits are for the decoder, which reads all its weights for a few rows. For the hundreds of
-    rows of the other graphs they are slower than 8 bits, and no faster than float32.
+    The decoder reads all its weights for a few rows, for which blocks are nearly as fast as one
+    scale for all, and an answer does not depend on what else is in its batch. The other graphs
+    have hundreds of rows, for which 4 bits are no faster than float32.
 
     Args:
         precision: ``q8`` or ``q4``.
@@ -46,7 +48,9 @@ def levels(
         products: Weights of its products.
         stored: Other weights worth storing in 8 bits.
     """
-    usual = ("blocks4", *_BYTES) if (precision, graph) == ("q4", graphs.DECODER) else _BYTES
+    usual = _BLOCKS if graph == graphs.DECODER else _BYTES
+    if (precision, graph) == ("q4", graphs.DECODER):
+        usual = ("blocks4", *_BLOCKS)
     return {
         **{name: _PINNED.get(name, usual) for name in products},
         **dict.fromkeys(stored, (STORED, FP32)),

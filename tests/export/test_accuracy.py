@@ -1,6 +1,7 @@
 """What 8 bits cost the demo model, and its tokens beside those of transformers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("accuracy")
 
 
-def measure(work: Path, scenes: int, *sides: str) -> dict[str, Any]:
+def measure(work: Path, scenes: int, *sides: str, tasks: Sequence[str] = ()) -> dict[str, Any]:
     """What the script publishes about sides."""
     out = work / "accuracy.json"
     options = ["--work", str(work), "--out", str(out), "--scenes", str(scenes), "--beams", "3"]
-    accuracy.main([*options, "--sides", *sides])
+    accuracy.main([*options, "--sides", *sides, *(["--tasks", *tasks] if tasks else [])])
     published: dict[str, Any] = json.loads(out.read_text())
     return published
 
@@ -48,7 +49,7 @@ def test_tokens_are_those_of_transformers(work: Path) -> None:
 def test_eight_bits_keep_the_accuracy(work: Path) -> None:
     """On forty scenes an answer is 2.5 points: three may fall otherwise, and on average none.
 
-    What 8 bits cost each measure on five hundred scenes is in benchmarks/README.md; long captions
+    What 8 bits cost each measure on hundreds of scenes is in benchmarks/README.md; long captions
     lose most.
     """
     record = measure(work, 40, "ours:fp32", "ours:q8")
@@ -56,6 +57,12 @@ def test_eight_bits_keep_the_accuracy(work: Path) -> None:
     assert np.mean([eight[title] - full[title] for title in full]) == pytest.approx(0, abs=1)
     for title, value in full.items():
         assert eight[title] == pytest.approx(value, abs=7.6), title
+
+
+def test_only_the_tasks_asked_for(work: Path) -> None:
+    record = measure(work, 2, "ours:fp32", tasks=["OD", "CAPTION"])
+    assert list(record["values"]) == ["OD mAP@0.5", "OD mAP@[.5:.95]", "OD F1@0.5", "CAPTION exact"]
+    assert record["notes"] == ["2 held-out scenes, every one asked OD, CAPTION."]
 
 
 def test_the_shipped_model_is_that_of_the_checkpoint(tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ def test_only_the_decoder_packs_its_weights_and_plans_its_memory() -> None:
     assert opened.decoder.get_session_options().enable_mem_reuse
 
 
+def test_only_the_decoder_keeps_its_threads_spinning() -> None:
+    opened = open_graphs(TINY, "fp32", threads=1)
+    entry = "session.force_spinning_stop"
+    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder):
+        assert session.get_session_options().get_session_config_entry(entry) == "1"
+    with pytest.raises(RuntimeError, match=entry):
+        opened.decoder.get_session_options().get_session_config_entry(entry)
+
+
 def test_sessions_share_one_arena() -> None:
     opened = open_graphs(TINY, "fp32", threads=1)
     for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
