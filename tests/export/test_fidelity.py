@@ -79,13 +79,17 @@ def test_the_error_of_a_graph_is_that_of_its_outputs() -> None:
     assert measured.error(dict.fromkeys(methods, FP32)) == 0
 
 
-def test_four_bits_are_for_the_decoder_without_its_head() -> None:
+@pytest.mark.parametrize(("precision", "decoder"), [("q8", "blocks8"), ("q4", "blocks4")])
+def test_blocks_are_for_the_decoder_four_bits_without_its_head(
+    precision: str, decoder: str
+) -> None:
     names = ["layers.0.ffn.fc1.weight", "head.weight"]
     for graph in (graphs.VISION_ENCODER, graphs.ENCODER, graphs.DECODER):
-        first = {name: tried[0] for name, tried in levels("q4", graph, names, ["kept"]).items()}
-        four = "blocks4" if graph == graphs.DECODER else "dynamic8"
-        assert first == {names[0]: four, names[1]: "dynamic8", "kept": STORED}
-        assert all(tried[-1] == FP32 for tried in levels("q4", graph, names, ["kept"]).values())
+        tried = levels(precision, graph, names, ["kept"])
+        usual = decoder if graph == graphs.DECODER else "dynamic8"
+        first = {name: methods[0] for name, methods in tried.items()}
+        assert first == {names[0]: usual, names[1]: "blocks8", "kept": STORED}
+        assert all(methods[-1] == FP32 for methods in tried.values())
 
 
 # Fidelity
