@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = make_parser(__doc__, repeats=7, precisions=False).parse_args(argv)
     arguments.precision = ["fp32"]
     setup = prepare(arguments)
-    publish("choices", arguments, argv, compare(setup, arguments.repeats))
+    publish("choices", arguments, argv, compare(setup, arguments.repeats), setup.provider)
 
 
 def compare(setup: Setup, repeats: int) -> dict[str, Any]:
