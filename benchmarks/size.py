@@ -2,10 +2,11 @@
 
     python -m benchmarks.size
 
-Sums the files that the installed distributions list, byte-compiled ones left out, over everything
-they require on this machine. Run it where the CPU builds of both are installed.
+Sums the files that pip has written, those it byte-compiled included, over everything that the
+distributions require on this machine. Run it where the CPU builds of both are installed.
 """
 
+import compileall
 import importlib.metadata as metadata
 import importlib.util
 import sys
@@ -57,7 +58,7 @@ def required(requirements: Sequence[str]) -> set[str]:
 
 
 def installed_bytes(name: str) -> int:
-    """Bytes of a distribution's files, byte-compiled ones left out."""
+    """Bytes of the files that an installed distribution lists."""
     distribution = metadata.distribution(name)
     paths = [Path(str(file.locate())) for file in distribution.files or ()]
     if canonicalize_name(name) == "florence-onnx":
@@ -65,7 +66,7 @@ def installed_bytes(name: str) -> int:
     return sum(
         path.stat().st_size
         for path in {path.resolve() for path in paths}
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file()
     )
 
 
@@ -73,7 +74,11 @@ def _our_files() -> Iterator[Path]:
     for package in ("florence_onnx", "florence_onnx_export"):
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            yield from Path(folder).rglob("*")
+            compileall.compile_dir(folder, quiet=2)  # As pip does where it does not link.
+            for path in Path(folder).rglob("*"):
+                if "__pycache__" not in path.parts:
+                    yield path
+                    yield Path(importlib.util.cache_from_source(str(path)))
 
 
 def _applies(requirement: Requirement, extras: set[str]) -> bool:

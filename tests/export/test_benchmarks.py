@@ -1,6 +1,7 @@
 """The benchmark scripts run, publish what they say, and refuse what they must; no clock is read."""
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -291,6 +292,14 @@ def test_size(tmp_path: Path) -> None:
     assert record["values"]["installed"]["ours"]["median"] == pytest.approx(
         sum(record["megabytes"][name] for name in ours), abs=1
     )
+
+
+def test_size_counts_what_pip_compiles() -> None:
+    for name in ("packaging", "florence-onnx"):
+        (folder,) = importlib.util.find_spec(name.replace("-", "_")).submodule_search_locations
+        sources = sum(path.stat().st_size for path in Path(folder).rglob("*.py"))
+        compiled = sum(path.stat().st_size for path in Path(folder).rglob("*.pyc"))
+        assert size.installed_bytes(name) > sources + compiled > 1.5 * sources
 
 
 def test_preprocess_prints_and_writes_nothing() -> None:
