@@ -17,6 +17,10 @@ METHODS: dict[str, Method] = {
 }
 """By the names of the report; what stays as it is has the name `FP32`."""
 
+STRENGTHS = {"dynamic8": 0.75, "blocks8": 0.5, "blocks4": 0.5}
+"""How far each brings its inputs' channels to one range, from 0 to 1; blocks have their own ranges
+already. See `smoothing.smooth_inputs`."""
+
 STORED = "stored8"
 """The name of weights that are only stored in 8 bits."""
 

@@ -35,7 +35,7 @@ class Method(Protocol):
 def product_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """Name -> shape [in, out] of the weights of the graph's products, in graph order."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    names = (_weight_of(node, shapes) for node in graph.node)
+    names = (weight_of(node, shapes) for node in graph.node)
     return {name: shapes[name] for name in names if name}
 
 
@@ -52,7 +52,7 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
     nodes: list[onnx.NodeProto] = []
     replacements: Tensors = {}
     for node in graph.node:
-        name = _weight_of(node, shapes)
+        name = weight_of(node, shapes)
         if name not in methods:
             nodes.append(node)
             continue
@@ -88,7 +88,7 @@ def _reads(node: onnx.NodeProto) -> set[str]:
     return set(node.input).union(*(_reads(inner) for branch in branches for inner in branch.node))
 
 
-def _weight_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def weight_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The weight of a product, or "" for any other node."""
     if node.op_type not in ("Gemm", "MatMul", "Attention") or len(node.input) > 3:
         return ""

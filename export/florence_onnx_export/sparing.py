@@ -9,9 +9,10 @@ import onnx
 import onnxruntime as ort
 
 from florence_onnx_export.fidelity import Array, Feeds
-from florence_onnx_export.methods import FP32, METHODS, STORED
+from florence_onnx_export.methods import FP32, METHODS, STORED, STRENGTHS
 from florence_onnx_export.products import product_weights, replace_products
 from florence_onnx_export.quantize_stored import storable_weights, store_weights
+from florence_onnx_export.smoothing import Vector, peaks_graph, smooth_inputs
 
 
 class Measured:
@@ -24,6 +25,7 @@ class Measured:
         self.stored = storable_weights(self.model.graph)
         self.feeds = feeds
         self.outputs = list(outputs)
+        self._peaks = self._measure_peaks()
         self._wanted = self._run(self.model, len(feeds))
 
     def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
@@ -34,6 +36,9 @@ class Measured:
         """
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
+        for method, strength in STRENGTHS.items():
+            smoothed = [name for name, key in methods.items() if key == method]
+            smooth_inputs(model, {name: self._peaks[name] for name in smoothed}, strength)
         chosen = {name: METHODS[key] for name, key in methods.items() if key in METHODS}
         replace_products(model, chosen)
         store_weights(model, {name for name, key in methods.items() if key == STORED})
@@ -43,6 +48,16 @@ class Measured:
         """Relative error of the outputs with these methods, over the first ``runs`` inputs."""
         runs = len(self.feeds) if runs is None else runs
         return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
+
+    def _measure_peaks(self) -> dict[str, Vector]:
+        """Weight name -> the largest magnitude of each channel that its products read."""
+        model, names = peaks_graph(self.model)
+        session = _open(model)
+        peaks: dict[str, Vector] = {}
+        for feeds in self.feeds:
+            for name, seen in zip(names, session.run(None, feeds), strict=True):
+                peaks[name] = np.maximum(peaks.get(name, np.float32(0)), seen)
+        return peaks
 
     def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
         session = _open(model)

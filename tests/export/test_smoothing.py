@@ -1,0 +1,90 @@
+"""Inputs of products brought nearer to one range."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from florence_onnx_export.fidelity import relative_error
+from florence_onnx_export.methods import METHODS, STRENGTHS
+from florence_onnx_export.products import replace_products
+from florence_onnx_export.smoothing import LEAST, peaks_graph, smooth_inputs
+from helpers.onnx_graphs import make_model, run
+
+RNG = np.random.default_rng(0)
+
+
+def two_products(inputs: int = 8) -> onnx.ModelProto:
+    """y = x @ v + x @ w, with one input for both."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("Gemm", ["x", "w", "b"], ["c"]),
+        helper.make_node("Add", ["a", "c"], ["y"]),
+    ]
+    weights = {name: RNG.standard_normal((inputs, 5), np.float32) for name in "vw"}
+    return make_model(nodes, {**weights, "b": np.ones(5, np.float32)}, {"x": (-1, inputs)})
+
+
+def test_peaks_are_the_largest_magnitudes_of_each_channel() -> None:
+    model, names = peaks_graph(two_products())
+    x = RNG.standard_normal((7, 8), np.float32)
+    assert names == ["v", "w"]
+    for peaks in run(model, {"x": x}):
+        np.testing.assert_array_equal(peaks, np.abs(x).max(axis=0))
+
+
+def test_peaks_of_no_rows_are_zero() -> None:
+    model, _ = peaks_graph(two_products())
+    for peaks in run(model, {"x": np.empty((0, 8), np.float32)}):
+        np.testing.assert_array_equal(peaks, np.zeros(8))
+
+
+def test_smoothing_changes_nothing_but_the_ranges() -> None:
+    model = two_products()
+    x = RNG.standard_normal((7, 8), np.float32) * np.logspace(0, 1.5, 8, dtype=np.float32)
+    (want,) = run(model, {"x": x})
+    peaks = np.abs(x).max(axis=0)
+    smooth_inputs(model, {"v": peaks, "w": peaks}, 0.75)
+    assert [node.op_type for node in model.graph.node] == ["Mul", "MatMul", "Gemm", "Add"]
+    np.testing.assert_allclose(run(model, {"x": x})[0], want, rtol=1e-5, atol=1e-5)
+    model.graph.output[0].name = model.graph.node[0].output[0]
+    left = np.abs(run(model, {"x": x})[0]).max(axis=0)
+    np.testing.assert_allclose(left, peaks.max() ** 0.75 * peaks**0.25, rtol=1e-5)
+
+
+def test_products_that_are_not_named_keep_their_input() -> None:
+    model = two_products()
+    smooth_inputs(model, {"w": np.ones(8, np.float32)}, 0.5)
+    assert model.graph.node[0].input[0] == "x"
+    assert model.graph.node[2].input[0] == model.graph.node[1].output[0] != "x"
+
+
+@pytest.mark.parametrize("silent", [slice(0, 1), slice(None)], ids=["one channel", "all"])
+def test_a_channel_that_never_showed_is_not_blown_up(silent: slice) -> None:
+    model = two_products()
+    peaks = np.ones(8, np.float32)
+    peaks[silent] = 0
+    smooth_inputs(model, {"v": peaks}, 1)
+    model.graph.output[0].name = model.graph.node[0].output[0]
+    (smooth,) = run(model, {"x": np.ones((1, 8), np.float32)})
+    assert 1 <= smooth.max() <= 1.0001 / LEAST
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_channel_far_beyond_the_others_costs_them_less(method: str) -> None:
+    x = RNG.standard_normal((64, 256), np.float32)
+    x[:, 3] *= 40
+    model = make_model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"w": RNG.standard_normal((256, 80), np.float32)},
+        {"x": x.shape},
+    )
+    (want,) = run(model, {"x": x})
+    errors = []
+    for strength in (0, STRENGTHS[method]):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        smooth_inputs(changed, {"w": np.abs(x).max(axis=0)}, strength)
+        replace_products(changed, {"w": METHODS[method]})
+        errors.append(relative_error(run(changed, {"x": x})[0], want))
+    assert errors[1] < 0.75 * errors[0]
