@@ -10,22 +10,22 @@ from florence_onnx_export.quantize_dynamic import dynamic_product
 
 FP32 = "fp32"
 
+SMOOTH = "smooth8"
+"""The name of products whose inputs are smoothed before one scale serves them all."""
+
 METHODS: dict[str, Method] = {
     "dynamic8": dynamic_product,
+    SMOOTH: dynamic_product,
     "blocks8": functools.partial(block_product, bits=8),
     "blocks4": functools.partial(block_product, bits=4),
 }
 """By the names of the report; what stays as it is has the name `FP32`."""
 
-STRENGTHS = {"dynamic8": 0.75, "blocks8": 0.5, "blocks4": 0.5}
-"""How far each brings its inputs' channels to one range, from 0 to 1; blocks have their own ranges
-already. See `smoothing.smooth_inputs`."""
-
 STORED = "stored8"
 """The name of weights that are only stored in 8 bits."""
 
 _BLOCKS = ("blocks8", FP32)
-_BYTES = ("dynamic8", *_BLOCKS)
+_BYTES = ("dynamic8", SMOOTH, *_BLOCKS)
 
 _PINNED = {
     # Reads the sum of all blocks, which no normalisation has brought to one scale: quantised with
@@ -52,7 +52,7 @@ def levels(
         products: Weights of its products.
         stored: Other weights worth storing in 8 bits.
     """
-    usual = _BLOCKS if graph == graphs.DECODER else _BYTES
+    usual: tuple[str, ...] = _BLOCKS if graph == graphs.DECODER else _BYTES
     if (precision, graph) == ("q4", graphs.DECODER):
         usual = ("blocks4", *_BLOCKS)
     return {

@@ -1,8 +1,7 @@
-"""Inputs of products whose channels are brought nearer to one range, which one scale can serve.
+"""Inputs of products whose largest channels are made smaller, so that one scale serves them all.
 
-After SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438) and, for weights of 4 bits,
-AWQ (Lin et al. 2023, https://arxiv.org/abs/2306.00978). The activations alone decide, so that
-products with one input share what is done to it.
+After SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438), but the activations alone
+decide, so that products with one input share what is done to it, and no channel is made larger.
 """
 
 from collections.abc import Mapping
@@ -16,8 +15,11 @@ from florence_onnx_export.products import product_weights, weight_of
 
 Vector = npt.NDArray[np.float32]
 
-LEAST = 0.01
-"""The smallest peak that counts, over the largest: a channel that hardly showed may yet."""
+STRENGTH = 0.75
+"""0 leaves large channels as they are, 1 cuts them down to the usual peak."""
+USUAL = 0.75
+"""Quantile of the channels' peaks that counts as usual. A smaller channel stays as it is: it may
+have hardly shown on a few drawn pictures, and be large on others."""
 
 
 def peaks_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
@@ -63,17 +65,16 @@ def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[on
     ]
 
 
-def smooth_inputs(model: onnx.ModelProto, peaks: Mapping[str, Vector], strength: float) -> None:
+def smooth_inputs(model: onnx.ModelProto, peaks: Mapping[str, Vector]) -> None:
     """Divides what products read, and multiplies their weights by the same, channel by channel.
 
     Args:
         model: A float32 graph, whose results stay what they are but for rounding.
         peaks: Weight name -> what `peaks_graph` told, for the products to be changed.
-        strength: 0 leaves the channels as they are, 1 gives all of them one peak.
     """
     graph = model.graph
     shapes = product_weights(graph)
-    factors = {name: _factors(peak, strength) for name, peak in peaks.items()}
+    factors = {name: _factors(peak) for name, peak in peaks.items()}
     for tensor in graph.initializer:
         if tensor.name in factors:
             weight = numpy_helper.to_array(tensor) * factors[tensor.name][:, None]
@@ -95,8 +96,8 @@ def smooth_inputs(model: onnx.ModelProto, peaks: Mapping[str, Vector], strength:
     graph.node.extend(nodes)
 
 
-def _factors(peaks: Vector, strength: float) -> Vector:
-    largest = peaks.max()
-    if not largest > 0:
+def _factors(peaks: Vector) -> Vector:
+    usual = np.quantile(peaks, USUAL)
+    if not usual > 0:
         return np.ones_like(peaks)
-    return np.asarray(np.maximum(peaks / largest, LEAST) ** strength, np.float32)
+    return np.asarray(np.maximum(peaks / usual, 1) ** STRENGTH, np.float32)

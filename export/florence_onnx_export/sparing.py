@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from florence_onnx_export.fidelity import Array, Feeds
-from florence_onnx_export.methods import FP32, METHODS, STORED, STRENGTHS
+from florence_onnx_export.methods import FP32, METHODS, SMOOTH, STORED
 from florence_onnx_export.products import product_weights, replace_products
 from florence_onnx_export.quantize_stored import storable_weights, store_weights
 from florence_onnx_export.smoothing import Vector, peaks_graph, smooth_inputs
@@ -36,9 +36,8 @@ class Measured:
         """
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        for method, strength in STRENGTHS.items():
-            smoothed = [name for name, key in methods.items() if key == method]
-            smooth_inputs(model, {name: self._peaks[name] for name in smoothed}, strength)
+        smooth = [name for name, key in methods.items() if key == SMOOTH]
+        smooth_inputs(model, {name: self._peaks[name] for name in smooth})
         chosen = {name: METHODS[key] for name, key in methods.items() if key in METHODS}
         replace_products(model, chosen)
         store_weights(model, {name for name, key in methods.items() if key == STORED})
