@@ -63,11 +63,7 @@ def installed_bytes(name: str) -> int:
     paths = [Path(str(file.locate())) for file in distribution.files or ()]
     if canonicalize_name(name) == "florence-onnx":
         paths += _our_files()  # An editable installation lists none of them.
-    return sum(
-        path.stat().st_size
-        for path in {path.resolve() for path in paths}
-        if path.is_file()
-    )
+    return sum(path.stat().st_size for path in {path.resolve() for path in paths} if path.is_file())
 
 
 def _our_files() -> Iterator[Path]:

@@ -80,15 +80,21 @@ def test_the_error_of_a_graph_is_that_of_its_outputs() -> None:
 
 
 @pytest.mark.parametrize(("precision", "decoder"), [("q8", "blocks8"), ("q4", "blocks4")])
-def test_blocks_are_for_the_decoder_four_bits_without_its_head(
+def test_blocks_are_for_the_decoder_four_bits_for_what_can_bear_them(
     precision: str, decoder: str
 ) -> None:
-    names = ["layers.0.ffn.fc1.weight", "head.weight"]
+    names = ["layers.0.ffn.fc1.weight", "head.weight", "layers.0.cross.out_proj.weight"]
     for graph in (graphs.VISION_ENCODER, graphs.ENCODER, graphs.DECODER):
         tried = levels(precision, graph, names, ["kept"])
         usual = decoder if graph == graphs.DECODER else "dynamic8"
         first = {name: methods[0] for name, methods in tried.items()}
-        assert first == {names[0]: usual, names[1]: "blocks8", "kept": STORED}
+        sensitive = "blocks8" if graph == graphs.DECODER else "dynamic8"
+        assert first == {
+            names[0]: usual,
+            names[1]: sensitive,
+            names[2]: sensitive,
+            "kept": STORED,
+        }
         assert all(methods[-1] == FP32 for methods in tried.values())
 
 

@@ -23,7 +23,7 @@ from florence_onnx_export.fidelity import (
     relative_error,
 )
 from florence_onnx_export.graph_specs import GraphSpec
-from florence_onnx_export.methods import FP32
+from florence_onnx_export.methods import FP32, levels
 from florence_onnx_export.products import product_weights
 from florence_onnx_export.quantize import BOUNDS, Bounds, quantize
 from florence_onnx_export.report import REPORT
@@ -78,9 +78,8 @@ def test_the_report_says_what_was_spared(
     assert spared, "random weights need it"
     names = set(weight_names(model))
     products = product_weights(tiny_graph(graphs.DECODER).graph)
-    for name in products:
-        kept = spared.get(name, "dynamic8" if name == "head.weight" else "blocks4")
-        suffix = {"blocks4": ".int4", FP32: ""}.get(kept, ".int8")
+    for name, (usual, *_) in levels("q4", graphs.DECODER, list(products), []).items():
+        suffix = {"blocks4": ".int4", FP32: ""}.get(spared.get(name, usual), ".int8")
         assert f"{name}{suffix}" in names
 
 
