@@ -47,7 +47,7 @@ def _refuse(task: Task | str, **inputs: object) -> None:
 
 def _checked_text(task: Task, text: str | None) -> str:
     if not isinstance(text, str) or not text.strip():
-        raise TaskError(f"{task} needs text= to say what to look for, got {text!r}")
+        raise TaskError(f"{task} needs text= (--text) to say what to look for, got {text!r}")
     refuse_tags(text)
     return text.strip()
 
@@ -62,5 +62,5 @@ def _region_tokens(
         raise TaskError(f"{task} takes region= or its location tokens as text=, not both")
     given = text if region is None else region
     if given is None:
-        raise TaskError(f"{task} needs region=, a box (x1, y1, x2, y2) in pixels")
+        raise TaskError(f"{task} needs region= (--region), a box (x1, y1, x2, y2) in pixels")
     return region_to_text(given, image_size)
