@@ -97,6 +97,7 @@ def smooth_inputs(model: onnx.ModelProto, peaks: Mapping[str, Vector]) -> None:
 
 
 def _factors(peaks: Vector) -> Vector:
+    """What each channel is divided by, at least 1."""
     usual = np.quantile(peaks, USUAL)
     if not usual > 0:
         return np.ones_like(peaks)

@@ -1,5 +1,6 @@
 """Which products of a graph can be quantised, by the measured error of the graph's outputs."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,6 @@ class Measured:
         self.stored = storable_weights(self.model.graph)
         self.feeds = feeds
         self.outputs = list(outputs)
-        self._peaks = self._measure_peaks()
         self._wanted = self._run(self.model, len(feeds))
 
     def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
@@ -48,7 +48,8 @@ class Measured:
         runs = len(self.feeds) if runs is None else runs
         return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
 
-    def _measure_peaks(self) -> dict[str, Vector]:
+    @functools.cached_property
+    def _peaks(self) -> dict[str, Vector]:
         """Weight name -> the largest magnitude of each channel that its products read."""
         model, names = peaks_graph(self.model)
         session = _open(model)
