@@ -1,7 +1,7 @@
 """How far one precision of a model is from float32, on drawn pictures asked every task."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,9 +69,9 @@ class Fidelity:
         return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
 
 
-def drawn_requests(companions: Companions, pictures: int) -> list[Request]:
-    """Drawn pictures, each asked every task; the same ones whenever it is called."""
-    return [_request(companions, seed) for seed in range(pictures)]
+def drawn_requests(companions: Companions, seeds: Iterable[int]) -> list[Request]:
+    """A drawn picture per seed, each asked every task; the same ones whenever it is called."""
+    return [_request(companions, seed) for seed in seeds]
 
 
 def _request(companions: Companions, seed: int) -> Request:
@@ -110,20 +110,40 @@ def _decode(
     feed: Array | None,
 ) -> tuple[Array, Array, Array]:
     """The first logits, the best token of each step, and the tokens fed."""
-    feeds = decoder_feeds(model, companions, encoder_feeds(model, companions, features, prompts))
+    encoder = encoder_feeds(model, companions, features, prompts)
+    tokens, _, logits = zip(*decoder_steps(model, companions, encoder, feed), strict=True)
+    best = [step.argmax(axis=-1) for step in logits]
+    return logits[0], np.stack(best, axis=1), np.stack(tokens, axis=1)
+
+
+def decoder_steps(
+    model: Graphs, companions: Companions, encoder: Feeds, feed: Array | None = None
+) -> Iterator[tuple[Array, Feeds, Array]]:
+    """The first `STEPS` steps of greedy answers.
+
+    Args:
+        model: The graphs of one precision.
+        companions: The model's other files.
+        encoder: From `encoder_feeds`, for R prompts.
+        feed: As in `answer`, [R,STEPS].
+
+    Yields:
+        The tokens that are fed, [R]; the decoder's inputs for them; its logits, [R,V].
+    """
+    feeds = decoder_feeds(model, companions, encoder)
+    rows = len(encoder["attention_mask"])
     forced = companions.policy.forced_bos_token_id
-    fed = np.full((len(prompts), STEPS), companions.policy.decoder_start_token_id)
-    best = np.empty_like(fed)
-    logits = []
+    tokens = np.full(rows, companions.policy.decoder_start_token_id)
     for step in range(STEPS):
         if feed is not None:
-            fed[:, step] = feed[:, step]
-        elif step:
-            fed[:, step] = forced if step == 1 and forced is not None else best[:, step - 1]
-        feeds |= _step_feeds(model, fed[:, step : step + 1], step)
-        logits.append(_step(model, feeds))
-        best[:, step] = logits[-1].argmax(axis=-1)
-    return logits[0], best, fed
+            tokens = feed[:, step]
+        elif step == 1 and forced is not None:
+            tokens = np.full(rows, forced)
+        given = feeds | _step_feeds(model, tokens[:, None], step)
+        feeds = dict(given)
+        logits = _step(model, feeds)
+        yield tokens, given, logits
+        tokens = logits.argmax(axis=-1)
 
 
 def encoder_feeds(

@@ -19,7 +19,7 @@ class Method(Protocol):
     """How a product is computed instead."""
 
     def __call__(
-        self, x: str, name: str, weight: Matrix, bias: str, y: str
+        self, x: str, name: str, weight: Matrix, bias: str, y: str, factor: Matrix | None = None
     ) -> tuple[onnx.NodeProto, Tensors]:
         """A node for ``y = x @ weight + bias`` and the tensors that it needs.
 
@@ -29,6 +29,7 @@ class Method(Protocol):
             weight: float32 [in, out].
             bias: Name of the bias [out], or "" for none.
             y: Name of the result, [..., out].
+            factor: What `rounding.round_weight` is told about ``x``.
         """
 
 
@@ -70,8 +71,13 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
     graph.node.extend(nodes)
     graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in replacements.items())
     drop_unused(graph)
-    if MICROSOFT not in {opset.domain for opset in model.opset_import}:
-        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    add_domain(model, MICROSOFT)
+
+
+def add_domain(model: onnx.ModelProto, domain: str) -> None:
+    """Allows another domain's operators in a graph."""
+    if domain not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(helper.make_opsetid(domain, 1))
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:

@@ -6,6 +6,7 @@ import onnx
 from onnx import helper
 
 from florence_onnx_export.products import MICROSOFT, Matrix, Tensors
+from florence_onnx_export.rounding import round_weight
 
 BLOCK = 32
 """Values along the input axis that share a scale."""
@@ -16,14 +17,21 @@ SHRINKS = {8: (1.0,), 4: tuple(np.linspace(0.7, 1.1, 9))}
 
 
 def block_product(
-    x: str, name: str, weight: Matrix, bias: str, y: str, bits: int
+    x: str,
+    name: str,
+    weight: Matrix,
+    bias: str,
+    y: str,
+    factor: Matrix | None = None,
+    *,
+    bits: int,
 ) -> tuple[onnx.NodeProto, Tensors]:
     """MatMulNBits, computing in 8-bit integers: a scale for every row and block of both factors.
 
     More exact than one scale per call, as fast for a few rows and no faster than float32 for
     many. See `products.Method`; ``bits`` is 4 or 8.
     """
-    values, scales = quantize_blocks(weight, bits)
+    values, scales = quantize_blocks(weight, bits, factor)
     packed = values if bits == 8 else np.bitwise_or(values[..., ::2], values[..., 1::2] << 4)
     added: Tensors = {f"{name}.int{bits}": packed, f"{name}.scale": scales}
     node = helper.make_node(
@@ -42,9 +50,15 @@ def block_product(
 
 
 def quantize_blocks(
-    weight: Matrix, bits: int
+    weight: Matrix, bits: int, factor: Matrix | None = None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Quantises a weight [in, out] in blocks along its inputs.
+
+    Args:
+        weight: float32 [in, out].
+        bits: 4 or 8.
+        factor: What `rounding.round_weight` is told about the inputs. Scales are those that are
+            best without it.
 
     Returns:
         Values with an offset of half their range, uint8 [out, blocks, BLOCK], and scales, float32
@@ -58,6 +72,11 @@ def quantize_blocks(
     for start in range(0, outputs, 1024):  # what is worked on at once should fit a cache
         part = slice(start, start + 1024)
         values[part], scales[part] = _quantize(blocks[part], bits)
+    if factor is not None:
+        half = 2 ** (bits - 1)
+        steps = np.repeat(np.where(scales == 0, 1, scales), BLOCK, axis=1)[:, :inputs].T
+        rounded = round_weight(weight, steps, (-half, half - 1), factor) + half
+        values.reshape(outputs, -1)[:, :inputs] = rounded.T
     return values, scales
 
 

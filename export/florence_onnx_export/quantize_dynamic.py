@@ -5,10 +5,11 @@ import onnx
 from onnx import helper
 
 from florence_onnx_export.products import MICROSOFT, Matrix, Tensors
+from florence_onnx_export.rounding import round_weight
 
 
 def dynamic_product(
-    x: str, name: str, weight: Matrix, bias: str, y: str
+    x: str, name: str, weight: Matrix, bias: str, y: str, factor: Matrix | None = None
 ) -> tuple[onnx.NodeProto, Tensors]:
     """DynamicQuantizeMatMul: activations u8 with one scale per call, weights s8 per column.
 
@@ -17,7 +18,7 @@ def dynamic_product(
     """
     scale = np.abs(weight).max(axis=0) / 127
     scale[scale == 0] = 1
-    values = np.rint(weight / scale).astype(np.int8)
+    values = round_weight(weight, scale, (-127, 127), factor).astype(np.int8)
     added: Tensors = {f"{name}.int8": values, f"{name}.scale": scale.astype(np.float32)}
     node = helper.make_node(
         "DynamicQuantizeMatMul",

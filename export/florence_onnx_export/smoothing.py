@@ -65,16 +65,15 @@ def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[on
     ]
 
 
-def smooth_inputs(model: onnx.ModelProto, peaks: Mapping[str, Vector]) -> None:
+def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector]) -> None:
     """Divides what products read, and multiplies their weights by the same, channel by channel.
 
     Args:
         model: A float32 graph, whose results stay what they are but for rounding.
-        peaks: Weight name -> what `peaks_graph` told, for the products to be changed.
+        factors: Weight name -> `smoothing_factors`, for the products to be changed.
     """
     graph = model.graph
     shapes = product_weights(graph)
-    factors = {name: _factors(peak) for name, peak in peaks.items()}
     for tensor in graph.initializer:
         if tensor.name in factors:
             weight = numpy_helper.to_array(tensor) * factors[tensor.name][:, None]
@@ -96,8 +95,12 @@ def smooth_inputs(model: onnx.ModelProto, peaks: Mapping[str, Vector]) -> None:
     graph.node.extend(nodes)
 
 
-def _factors(peaks: Vector) -> Vector:
-    """What each channel is divided by, at least 1."""
+def smoothing_factors(peaks: Vector) -> Vector:
+    """What each channel is divided by, at least 1.
+
+    Args:
+        peaks: What `peaks_graph` told of a product.
+    """
     usual = np.quantile(peaks, USUAL)
     if not usual > 0:
         return np.ones_like(peaks)

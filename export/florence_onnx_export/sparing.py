@@ -1,7 +1,7 @@
 """Which products of a graph can be quantised, by the measured error of the graph's outputs."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +11,42 @@ import onnxruntime as ort
 
 from florence_onnx_export.fidelity import Array, Feeds
 from florence_onnx_export.methods import FP32, METHODS, SMOOTH, STORED
-from florence_onnx_export.products import product_weights, replace_products
+from florence_onnx_export.moments import moments_graph
+from florence_onnx_export.products import Matrix, Method, product_weights, replace_products
 from florence_onnx_export.quantize_stored import storable_weights, store_weights
-from florence_onnx_export.smoothing import Vector, peaks_graph, smooth_inputs
+from florence_onnx_export.rounding import inverse_factor
+from florence_onnx_export.smoothing import (
+    Vector,
+    peaks_graph,
+    smooth_inputs,
+    smoothing_factors,
+)
 
 
 class Measured:
     """A float32 graph with inputs and its outputs for them, to measure quantised forms against."""
 
-    def __init__(self, path: Path, feeds: Sequence[Feeds], outputs: Sequence[str]) -> None:
-        """Runs the graph at ``path``; ``outputs`` are those whose error counts."""
+    def __init__(
+        self,
+        path: Path,
+        feeds: Sequence[Feeds],
+        outputs: Sequence[str],
+        calibration: Callable[[], Iterable[Feeds]],
+    ) -> None:
+        """Runs the graph.
+
+        Args:
+            path: The graph.
+            feeds: Its inputs.
+            outputs: Those whose error counts.
+            calibration: Makes other inputs, which weights are rounded and smoothed for.
+        """
         self.model = onnx.load(str(path))
         self.products = list(product_weights(self.model.graph))
         self.stored = storable_weights(self.model.graph)
         self.feeds = feeds
         self.outputs = list(outputs)
+        self._calibration = calibration
         self._wanted = self._run(self.model, len(feeds))
 
     def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
@@ -37,10 +58,18 @@ class Measured:
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         smooth = [name for name, key in methods.items() if key == SMOOTH]
-        smooth_inputs(model, {name: self._peaks[name] for name in smooth})
-        chosen = {name: METHODS[key] for name, key in methods.items() if key in METHODS}
-        replace_products(model, chosen)
-        store_weights(model, {name for name, key in methods.items() if key == STORED})
+        smooth_by = {name: smoothing_factors(self._peaks[name]) for name in smooth}
+        smooth_inputs(model, smooth_by)
+        products: dict[str, Method] = {}
+        stored: dict[str, Matrix | None] = {}
+        for name, key in methods.items():
+            if key in METHODS:
+                factor = self._factors[name] * smooth_by.get(name, np.float32(1))
+                products[name] = functools.partial(METHODS[key], factor=factor)
+            elif key == STORED:
+                stored[name] = self._factors[name]
+        replace_products(model, products)
+        store_weights(model, stored)
         return model
 
     def error(self, methods: Mapping[str, str], runs: int | None = None) -> float:
@@ -54,10 +83,27 @@ class Measured:
         model, names = peaks_graph(self.model)
         session = _open(model)
         peaks: dict[str, Vector] = {}
-        for feeds in self.feeds:
+        for feeds in self._calibration():
             for name, seen in zip(names, session.run(None, feeds), strict=True):
                 peaks[name] = np.maximum(peaks.get(name, np.float32(0)), seen)
         return peaks
+
+    @functools.cached_property
+    def _factors(self) -> dict[str, Matrix]:
+        """Weight name -> `inverse_factor` of what it is multiplied with."""
+        model, names = moments_graph(self.model)
+        session = _open(model)
+        outputs = [output.name for output in session.get_outputs()]
+        moments: dict[str, Matrix] = {}
+        for feeds in self._calibration():
+            for name, seen in zip(outputs, session.run(None, feeds), strict=True):
+                moments[name] = moments[name] + seen if name in moments else seen
+        # Weights that are multiplied with the same share what comes of it.
+        factors: dict[tuple[str, ...], Matrix] = {}
+        for told in map(tuple, names.values()):
+            if told not in factors:
+                factors[told] = inverse_factor(np.sum([moments[name] for name in told], axis=0))
+        return {weight: factors[tuple(told)] for weight, told in names.items()}
 
     def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
         session = _open(model)

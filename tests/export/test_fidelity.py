@@ -69,7 +69,7 @@ def test_the_error_of_a_graph_is_that_of_its_outputs() -> None:
     rng = np.random.default_rng(7)
     feeds = [{"pixel_values": rng.standard_normal((1, 3, 64, 64), np.float32)} for _ in range(2)]
     path = TINY / graphs.graph_file(graphs.VISION_ENCODER, "fp32")
-    measured = Measured(path, feeds, ["image_features"])
+    measured = Measured(path, feeds, ["image_features"], lambda: feeds)
     assert measured.error({}) == 0
     methods = dict.fromkeys(measured.products, "dynamic8")
     got = [run(measured.quantized(methods), feed)[0] for feed in feeds]
@@ -117,7 +117,7 @@ def test_fidelity_counts_tokens_until_the_answer_ends() -> None:
 
 def test_answers_are_those_of_a_greedy_search() -> None:
     model = Florence2.load(TINY, providers=["CPUExecutionProvider"])
-    requests = drawn_requests(model.companions, 2)
+    requests = drawn_requests(model.companions, range(2))
     answers = answer(model.graphs, model.companions, requests)
     steps = answers.fed.shape[1]
     policy = model.policy.replace(

@@ -8,7 +8,13 @@ from onnx import helper
 from florence_onnx_export.fidelity import relative_error
 from florence_onnx_export.methods import METHODS, SMOOTH
 from florence_onnx_export.products import replace_products
-from florence_onnx_export.smoothing import STRENGTH, USUAL, peaks_graph, smooth_inputs
+from florence_onnx_export.smoothing import (
+    STRENGTH,
+    USUAL,
+    peaks_graph,
+    smooth_inputs,
+    smoothing_factors,
+)
 from helpers.onnx_graphs import make_model, run
 
 RNG = np.random.default_rng(0)
@@ -44,7 +50,8 @@ def test_smoothing_changes_nothing_but_the_largest_channels() -> None:
     x = RNG.standard_normal((7, 8), np.float32) * np.logspace(0, 1.5, 8, dtype=np.float32)
     (want,) = run(model, {"x": x})
     peaks = np.abs(x).max(axis=0)
-    smooth_inputs(model, {"v": peaks, "w": peaks})
+    factors = smoothing_factors(peaks)
+    smooth_inputs(model, {"v": factors, "w": factors})
     assert [node.op_type for node in model.graph.node] == ["Mul", "MatMul", "Gemm", "Add"]
     np.testing.assert_allclose(run(model, {"x": x})[0], want, rtol=1e-5, atol=1e-5)
     model.graph.output[0].name = model.graph.node[0].output[0]
@@ -69,7 +76,7 @@ def test_products_that_are_not_named_keep_their_input() -> None:
 )
 def test_channels_that_hardly_showed_are_left_as_they_are(peaks: list[float]) -> None:
     model = two_products()
-    smooth_inputs(model, {"v": np.array(peaks, np.float32)})
+    smooth_inputs(model, {"v": smoothing_factors(np.array(peaks, np.float32))})
     model.graph.output[0].name = model.graph.node[0].output[0]
     x = RNG.standard_normal((7, 8), np.float32)
     np.testing.assert_array_equal(run(model, {"x": x})[0], x)
@@ -85,10 +92,10 @@ def test_a_channel_far_beyond_the_others_costs_them_less() -> None:
     )
     (want,) = run(model, {"x": x})
     errors = []
-    for peaks in ({}, {"w": np.abs(x).max(axis=0)}):
+    for factors in ({}, {"w": smoothing_factors(np.abs(x).max(axis=0))}):
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
-        smooth_inputs(changed, peaks)
+        smooth_inputs(changed, factors)
         replace_products(changed, {"w": METHODS[SMOOTH]})
         errors.append(relative_error(run(changed, {"x": x})[0], want))
     assert errors[1] < errors[0] / 3
