@@ -10,7 +10,14 @@ from functools import partial
 from typing import Any
 
 from benchmarks.checkpoint import prepare
-from benchmarks.common import BEAMS, BenchmarkError, make_parser, make_picture, publish
+from benchmarks.common import (
+    BEAMS,
+    BenchmarkError,
+    fidelity_notes,
+    make_parser,
+    make_picture,
+    publish,
+)
 from benchmarks.measuring import agreement, alternate, require_same_tokens, seconds, summarise
 from benchmarks.peers import PEERS_HELP, Answer, Peer, open_peers
 
@@ -50,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         "settings": {"beams": BEAMS, "picture": list(make_picture().shape)},
         **summarise(cases),
         "equal_tokens": tokens,
-        "notes": notes,
+        "notes": [*fidelity_notes(setup, arguments.precision), *notes],
     }
     publish("compare", arguments, argv, content, setup.provider)
 

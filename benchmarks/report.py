@@ -55,10 +55,9 @@ INTRODUCTION = """# Benchmarks
 
 Made by `python -m benchmarks.report` from the files in `results/`; do not edit.
 
-Scripts that time make a checkpoint with random weights in the released base geometry (speed does
-not depend on the values of weights), export it, and time all sides of a table in one run, in turn
-(A B C A B C), after a round that is not counted. Their q8 has every product in 8 bits, whatever
-the error, which says nothing with such weights; accuracy is measured on the demo model.
+Scripts that time make a checkpoint with random weights in the released base geometry, export it as
+`florence-onnx export` does, within its bounds, and time all sides of a table in one run, in turn
+(A B C A B C), after a round that is not counted. Accuracy is measured on the demo model.
 
 A ratio is ours over theirs, taken round by round; below 1 we are faster or smaller. Tables hold
 the median of the rounds with the smallest and the largest value. Answers are forced to their

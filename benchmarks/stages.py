@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.checkpoint import prepare
-from benchmarks.common import BEAMS, Picture, Setup, make_parser, make_picture, publish
+from benchmarks.common import (
+    BEAMS,
+    Picture,
+    Setup,
+    fidelity_notes,
+    make_parser,
+    make_picture,
+    publish,
+)
 from benchmarks.measuring import Samples, alternate, ratio, seconds, summarise
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.ours import open_peer as open_ours
@@ -59,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     content = {
         "settings": {"beams": BEAMS, "tokens": TOKENS, "picture": list(make_picture().shape)},
         **summarise(cases),
-        "notes": notes,
+        "notes": [*fidelity_notes(setup, arguments.precision), *notes],
     }
     content["ratios"] |= _growth(cases)
     content["ratios"] |= {f"{HOST}: {side}": ratio(s, [1.0] * len(s)) for side, s in shares.items()}
