@@ -244,10 +244,12 @@ def _write_graph(
         save_graph(model, path)
         return {}
     measured = reference.measured(graph)
-    methods = levels(precision, graph, measured.products, measured.stored)
-    choice = choose(measured, methods, limit, progress)
-    save_graph(measured.quantized(choice.methods), path)
-    return {name: method for name, method in choice.methods.items() if method != methods[name][0]}
+    tried = levels(precision, graph, measured.products, measured.stored)
+    methods = fastest = {name: ways[0] for name, ways in tried.items()}
+    if limit < math.inf:
+        methods = choose(measured, tried, limit, progress).methods
+    save_graph(measured.quantized(methods), path)
+    return {name: method for name, method in methods.items() if method != fastest[name]}
 
 
 def _beyond_bounds(precision: str, fidelity: Fidelity) -> str:

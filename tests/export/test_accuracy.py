@@ -16,6 +16,7 @@ from florence_onnx.resolver import DEMO as SHIPPED
 from florence_onnx_export.demo import make_demo
 from florence_onnx_export.methods import SMOOTH
 from florence_onnx_export.quantize import Reference
+from florence_onnx_export.sparing import Measured
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,15 @@ def test_smoothing_serves_a_trained_model(work: Path) -> None:
     measure(work, 1, "ours:fp32", tasks=["CAPTION"])
     (exported,) = (work / "demo").glob("export-*")
     reference = Reference(exported, 3)
-    for graph, gain in ((graphs.VISION_ENCODER, 0.9), (graphs.ENCODER, 0.85)):
-        measured = reference.measured(graph)
+    for graph, gain in ((graphs.VISION_ENCODER, 0.9), (graphs.ENCODER, 0.7)):
+        other = reference.measured(graph)  # smoothed for the pictures it is measured on
+        path = exported / graphs.graph_file(graph, "fp32")
+        measured = Measured(path, other.feeds, other.outputs, other.feeds.copy)
         plain, smooth = (
             measured.error(dict.fromkeys(measured.products, method))
             for method in ("dynamic8", SMOOTH)
         )
-        assert smooth < gain * plain  # Measured: 0.80 and 0.72 of it.
+        assert smooth < gain * plain
 
 
 def test_only_the_tasks_asked_for(work: Path) -> None:
