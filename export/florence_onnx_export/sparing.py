@@ -146,7 +146,8 @@ def choose(
     """Quantises every product, then spares those that hurt most until the error is in the limit.
 
     The squares of the products' errors nearly add up. So each product is measured alone, and the
-    sum says how many are to be spared before the whole is measured again.
+    sum says how many are to be spared before the whole is measured again. As they only nearly add
+    up, each that is spared is then tried without: what stays spared is needed.
 
     Args:
         graph: The float32 graph.
@@ -155,7 +156,6 @@ def choose(
         progress: Called with a line of text before products are measured alone.
     """
     chosen = dict.fromkeys(levels, 0)
-    alone: dict[str, float] = {}
 
     def methods() -> dict[str, str]:
         return {name: levels[name][level] for name, level in chosen.items()}
@@ -168,10 +168,12 @@ def choose(
         return [name for name, method in methods().items() if method != FP32]
 
     error = graph.error(methods())
+    if error <= limit:
+        return Choice(methods(), error)
+    progress(f"the error is {error:.2%}: measuring {len(levels)} products one by one")
+    alone = {name: square(name) for name in levels}
+    fastest = alone.copy()
     while error > limit and left():
-        if not alone:
-            progress(f"the error is {error:.2%}: measuring {len(levels)} products one by one")
-            alone = {name: square(name) for name in levels}
         expected = error
         while left() and expected > limit:
             worst = max(left(), key=alone.__getitem__)
@@ -179,4 +181,11 @@ def choose(
             before, alone[worst] = alone[worst], square(worst)
             expected = max(expected**2 + alone[worst] - before, 0.0) ** 0.5
         error = graph.error(methods())
+    for name in sorted(filter(chosen.__getitem__, chosen), key=fastest.__getitem__):
+        level, chosen[name] = chosen[name], 0
+        without = graph.error(methods())
+        if without <= limit:
+            error = without
+        else:
+            chosen[name] = level
     return Choice(methods(), error)

@@ -65,6 +65,21 @@ def test_the_worst_are_spared_first_and_no_more_than_needed(
     assert expected or len(graph.asked) == 1
 
 
+class Linear(Additive):
+    """Errors themselves add up, so that the squares tell too little of what sparing gains."""
+
+    def error(self, methods: dict[str, str], runs: int | None = None) -> float:
+        return sum(self._errors.get(choice, 0.0) for choice in methods.items())
+
+
+def test_what_need_not_be_spared_is_put_back() -> None:
+    levels = dict.fromkeys("ab", ("dynamic8", FP32))
+    graph = Linear({("a", "dynamic8"): 4, ("b", "dynamic8"): 3})
+    choice = choose(graph, levels, 4, lambda message: None)
+    assert choice.methods == {"a": FP32, "b": "dynamic8"}
+    assert choice.error == 3
+
+
 def test_the_error_of_a_graph_is_that_of_its_outputs() -> None:
     rng = np.random.default_rng(7)
     feeds = [{"pixel_values": rng.standard_normal((1, 3, 64, 64), np.float32)} for _ in range(2)]

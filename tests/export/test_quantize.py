@@ -128,15 +128,15 @@ def test_products_are_spared_only_beyond_the_bounds_and_unless_the_error_is_acce
 ) -> None:
     limits = dict.fromkeys(graphs.GRAPHS, 0.02)
     error = quantize(tiny, ["q8"])["q8"]["fidelity"]["image_features"]
-    limits[graphs.VISION_ENCODER] = 0.9 * error
+    limits[graphs.VISION_ENCODER] = 0.8 * error
     monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q8", limits)
     assert quantize(tiny, ["q8"], force=True)["q8"]["spared"] == {}
-    monkeypatch.setitem(quantizing.BOUNDS, "q8", Bounds(0.95 * error, 0.03))
+    monkeypatch.setitem(quantizing.BOUNDS, "q8", Bounds(0.9 * error, 0.03))
     said: list[str] = []
     entry = quantize(tiny, ["q8"], force=True, progress=said.append)["q8"]
     assert any(line.startswith("q8: image_features differs from float32 by") for line in said)
-    assert 0 < len(entry["spared"][graphs.VISION_ENCODER]) < 10
-    assert entry["fidelity"]["image_features"] <= 0.95 * error
+    assert 0 < len(entry["spared"][graphs.VISION_ENCODER]) < 5
+    assert entry["fidelity"]["image_features"] <= 0.9 * error
     assert quantize(tiny, ["q8"], force=True, accept_error=True)["q8"]["spared"] == {}
 
 
