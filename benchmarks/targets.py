@@ -115,19 +115,25 @@ _REQUESTS = (
         for case in ("CAPTION of 20 tokens", "OD of 200 tokens")
         for engine, words in _ENGINES.items()
     ),
-    Target(
-        "8 pictures in a batch, OD of 200 tokens, per picture",
-        "one picture at a time",
-        0.70,
-        "batching",
-        "8 pictures, OD of 200 tokens: in one batch / one at a time, ours *",
+    *(
+        Target(
+            f"8 pictures in a batch, OD of 200 tokens, per picture, {precision}",
+            "one picture at a time",
+            0.70,
+            "batching",
+            f"8 pictures, OD of 200 tokens: in one batch / one at a time, ours {precision}",
+        )
+        for precision in ("fp32", "q8")
     ),
-    Target(
-        "five tasks on one picture, encoded once and decoded together",
-        "five separate calls",
-        0.45,
-        "batching",
-        "5 tasks on one picture: encoded once / separate calls, ours *",
+    *(
+        Target(
+            f"five tasks on one picture, encoded once and decoded together, {precision}",
+            "five separate calls",
+            0.45,
+            "batching",
+            f"5 tasks on one picture: encoded once / separate calls, ours {precision}",
+        )
+        for precision in ("fp32", "q8")
     ),
 )
 
