@@ -97,11 +97,12 @@ def fidelity_notes(setup: Setup, precisions: Sequence[str]) -> list[str]:
     """A line per precision but float32: how far its files are from float32, and what was spared."""
     report = json.loads((setup.exported / "export_report.json").read_text(encoding="utf-8"))
     return [
-        "ours {}: image features {:.2%} from float32, first logits {:.2%}, {:.1%} of the tokens of "
-        "{} greedy answers equal, {} products spared for their error.".format(
-            name,
-            *entry["fidelity"].values(),
-            sum(len(products) for products in entry["spared"].values()),
+        "ours {name}: image features {image_features:.2%} from float32, first logits "
+        "{first_logits:.2%}, {token_agreement:.1%} of the tokens of {requests} greedy answers "
+        "equal, {spared} products spared for their error.".format(
+            name=name,
+            spared=sum(len(products) for products in entry["spared"].values()),
+            **entry["fidelity"],
         )
         for name, entry in report["precisions"].items()
         if name in precisions

@@ -147,7 +147,7 @@ def choose(
 
     The squares of the products' errors nearly add up. So each product is measured alone, and the
     sum says how many are to be spared before the whole is measured again. As they only nearly add
-    up, each that is spared is then tried without: what stays spared is needed.
+    up, those that need not be spared are put back at the end.
 
     Args:
         graph: The float32 graph.
@@ -172,7 +172,7 @@ def choose(
         return Choice(methods(), error)
     progress(f"the error is {error:.2%}: measuring {len(levels)} products one by one")
     alone = {name: square(name) for name in levels}
-    fastest = alone.copy()
+    least_first = sorted(alone, key=alone.__getitem__)
     while error > limit and left():
         expected = error
         while left() and expected > limit:
@@ -181,11 +181,15 @@ def choose(
             before, alone[worst] = alone[worst], square(worst)
             expected = max(expected**2 + alone[worst] - before, 0.0) ** 0.5
         error = graph.error(methods())
-    for name in sorted(filter(chosen.__getitem__, chosen), key=fastest.__getitem__):
-        level, chosen[name] = chosen[name], 0
-        without = graph.error(methods())
-        if without <= limit:
-            error = without
-        else:
-            chosen[name] = level
-    return Choice(methods(), error)
+    spared = {name: levels[name][0] for name in least_first if chosen[name]}
+    return _put_back(graph, Choice(methods(), error), spared, limit)
+
+
+def _put_back(graph: Measured, choice: Choice, spared: Mapping[str, str], limit: float) -> Choice:
+    """Gives each product, in turn, its method in ``spared`` if the error stays in the limit."""
+    for name, method in spared.items():
+        methods = {**choice.methods, name: method}
+        error = graph.error(methods)
+        if error <= limit:
+            choice = Choice(methods, error)
+    return choice
