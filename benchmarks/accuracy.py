@@ -21,8 +21,7 @@ from benchmarks.checkpoint import prepare
 from benchmarks.common import ROOT, BenchmarkError, Picture, Setup, make_parser, progress, publish
 from benchmarks.measuring import describe
 from benchmarks.ties import Judge
-from florence_onnx import Florence2, Task
-from florence_onnx import Scene as Encoded
+from florence_onnx import EncodedImage, Florence2, Task
 from florence_onnx_export.scenes.answers import Question, fixed_question
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import COCO, MEASURES, score
@@ -196,7 +195,7 @@ def _ours(setup: Setup, precision: str) -> Side:
         setup.exported, precision=precision, providers=setup.providers, threads=setup.threads
     )
 
-    encoded: dict[int, Encoded] = {}  # By identity: whoever asks keeps all pictures.
+    encoded: dict[int, EncodedImage] = {}  # By identity: whoever asks keeps all pictures.
 
     def answer(
         pictures: Sequence[Picture], questions: Sequence[Question], beams: int
@@ -235,7 +234,7 @@ def _transformers(setup: Setup) -> Side:
         picture_ids = torch.full((len(ids), tokens), image)
         mask = torch.tensor(prompts["attention_mask"])
         with torch.inference_mode():
-            rows = network.generate(  # type: ignore[misc]
+            rows = network.generate(  # type: ignore[misc,unused-ignore]
                 input_ids=torch.cat([picture_ids, ids], 1),
                 attention_mask=torch.cat([torch.ones_like(picture_ids), mask], 1),
                 pixel_values=pixels,

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import random
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def kept(parent: Path, name: str, sources: Iterable[Path], make: Callable[[Path]
         sources: The code that decides what is in it.
         make: Fills an empty folder.
     """
-    from florence_onnx_export.staging import staged_folder
+    from florence_onnx.staging import staged_folder
 
     folder = parent / f"{name}-{_digest(sources)}"
     if not folder.is_dir():
@@ -69,12 +68,22 @@ def kept(parent: Path, name: str, sources: Iterable[Path], make: Callable[[Path]
 
 
 def _find_export(checkpoint: Path, home: Path, precisions: Sequence[str]) -> Path:
-    from florence_onnx.sessions import present_precisions
+    from florence_onnx.engine.sessions import present_precisions
     from florence_onnx_export.exporter import export
 
     package = ROOT / "export" / "florence_onnx_export"
-    sources = [*package.glob("*.py"), *package.glob("modules/*.py")]
-    out = home / f"export-{_digest([*sources, ROOT / 'florence_onnx' / 'graphs.py'])}"
+    runtime = ROOT / "florence_onnx"
+    sources = [
+        *package.glob("*.py"),
+        *(
+            path
+            for part in ("graphs", "modules", "quantization")
+            for path in package.glob(f"{part}/*.py")
+        ),
+        *(path for part in ("assets", "checkpoints") for path in runtime.glob(f"{part}/*.py")),
+        runtime / "engine" / "contract.py",
+    ]
+    out = home / f"export-{_digest(sources)}"
     present = present_precisions(out)
     if set(precisions) - set(present):
         for outdated in home.glob("export-*"):
@@ -85,9 +94,8 @@ def _find_export(checkpoint: Path, home: Path, precisions: Sequence[str]) -> Pat
 
 
 def _make(model: str, home: Path) -> None:
-    sys.path.append(str(ROOT / "tests"))
-    from helpers.checkpoints import GEOMETRY, save_native  # type: ignore[import-not-found]
-    from helpers.random_models import BASE  # type: ignore[import-not-found]
+    from tests.helpers.checkpoints import GEOMETRY, save_native
+    from tests.helpers.random_models import BASE
 
     tiny = dataclasses.replace(GEOMETRY, max_positions=1024)
     geometry = BASE if model == "base" else tiny
@@ -102,7 +110,7 @@ def _draw(geometry: Any) -> Any:
     import torch
     from transformers import Florence2ForConditionalGeneration
 
-    from helpers.random_models import make_model
+    from tests.helpers.random_models import make_model
 
     model = make_model(geometry, SEED)
     torch.manual_seed(SEED)
@@ -117,7 +125,7 @@ def _make_tokenizer(path: Path) -> None:
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
     from florence_onnx.tasks import Task
-    from helpers.tokenizers import EXTRA_TOKENS  # type: ignore[import-not-found]
+    from tests.helpers.tokenizers import EXTRA_TOKENS
 
     small = Tokenizer.from_file(str(path))
     tokenizer = Tokenizer(models.BPE())

@@ -19,13 +19,13 @@ import onnxruntime as ort
 from benchmarks.checkpoint import prepare
 from benchmarks.common import Setup, make_parser, progress, publish
 from benchmarks.measuring import Samples, alternate, compare_sides, describe, seconds
-from florence_onnx import graphs
-from florence_onnx.session_options import default_options
-from florence_onnx_export.methods import FP32, METHODS, STORED, levels
-from florence_onnx_export.quantize import SAMPLES, Reference
-from florence_onnx_export.sparing import Measured
+from florence_onnx.engine import contract
+from florence_onnx.engine.options import default_options
+from florence_onnx_export.quantization.methods import FP32, METHODS, STORED, levels
+from florence_onnx_export.quantization.mixed import Measured
+from florence_onnx_export.quantization.quantize import SAMPLES, Reference
 
-QUANTIZED = (graphs.VISION_ENCODER, graphs.ENCODER, graphs.DECODER)
+QUANTIZED = (contract.VISION_ENCODER, contract.ENCODER, contract.DECODER)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.common import make_parser, make_picture, publish
 from benchmarks.measuring import alternate, seconds, summarise
-from florence_onnx.image import Preprocessor
+from florence_onnx.images.preprocessor import Preprocessor
 
 Values = npt.NDArray[np.float32]
 

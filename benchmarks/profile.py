@@ -24,9 +24,9 @@ import onnxruntime as ort
 from benchmarks.checkpoint import prepare
 from benchmarks.common import Setup, make_parser, make_picture, progress, publish
 from benchmarks.measuring import summarise
-from florence_onnx import graphs
-from florence_onnx.companions import Companions
-from florence_onnx.session_options import default_options
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine import contract
+from florence_onnx.engine.options import default_options
 
 Array = npt.NDArray[Any]
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     notes = []
     for precision in arguments.precision:
         feeds = _picture(setup)
-        for graph in (graphs.VISION_ENCODER, graphs.ENCODER):
+        for graph in (contract.VISION_ENCODER, contract.ENCODER):
             progress(f"{graph} {precision}")
             column = f"ours {precision} {graph}"
             output, runs = profile(setup, graph, precision, feeds, arguments.repeats)
@@ -91,7 +91,7 @@ def profile(
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        path = setup.exported / graphs.graph_file(graph, precision)
+        path = setup.exported / contract.graph_file(graph, precision)
         session = ort.InferenceSession(str(path), options, providers=setup.providers)
         for _ in range(runs + 1):
             output, *_ = session.run(None, dict(feeds))
@@ -101,7 +101,7 @@ def profile(
 
 
 def _picture(setup: Setup) -> dict[str, Array]:
-    pixels = Companions.read(setup.exported).preprocessor(make_picture())
+    pixels = Assets.read(setup.exported).preprocessor(make_picture())
     return {"pixel_values": pixels[None]}
 
 

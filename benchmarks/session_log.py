@@ -39,7 +39,7 @@ class SessionLog:
             for field in dataclasses.fields(model.graphs)
             if hasattr(getattr(model.graphs, field.name), "run_with_iobinding")
         }
-        self.model = Florence2(model.companions, dataclasses.replace(model.graphs, **sessions))
+        self.model = Florence2(model.assets, dataclasses.replace(model.graphs, **sessions))
 
     def take_steps(self) -> list[Step]:
         """The steps since the last call, in order; not the last one, whose end is not noted."""

@@ -31,7 +31,7 @@ from benchmarks.peers.transformers_eager import open_peer as open_transformers
 from benchmarks.session_log import SessionLog
 from benchmarks.transformers_stages import time_transformers, vision_alone
 from benchmarks.vision_engines import Pixels, Vision, openvino_visions, provider_visions
-from florence_onnx.stages import time_stages
+from florence_onnx.profiling import time_stages
 
 PASTS = (16, 400)
 """Tokens in the cache at the steps that are reported."""
@@ -89,7 +89,7 @@ def _vision_sides(
             sides |= engine(setup)
         except ImportError as error:
             notes.append(f"left out of vision: {error}")
-    pixels: Pixels = ours[0].model.companions.preprocessor(picture)[None]
+    pixels: Pixels = ours[0].model.assets.preprocessor(picture)[None]
     timed = {name: _timed(vision, pixels) for name, vision in sides.items()}
     timed |= {peer.name: _timed(vision_alone(peer), pixels) for peer in theirs}
     return timed, notes

@@ -1,7 +1,6 @@
 """By how much a beam search decided between two answers, found again in float64."""
 
 import functools
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +10,8 @@ from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from benchmarks.common import ROOT, Picture, Setup
-from florence_onnx.companions import Companions
+from benchmarks.common import Picture, Setup
+from florence_onnx.assets.reading import Assets
 
 
 class Judge:
@@ -23,15 +22,14 @@ class Judge:
         folder = setup.checkpoint
         self._network = Florence2ForConditionalGeneration.from_pretrained(folder).double()
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._companions = Companions.read(setup.exported)
+        self._assets = Assets.read(setup.exported)
         self._longest = longest
-        sys.path.append(str(ROOT / "tests"))
 
     def margin(
         self, picture: Picture, prompt: str, beams: int, answers: Sequence[tuple[int, ...]]
     ) -> float:
         """The largest difference of scores that kept one of the answers from being found."""
-        from helpers.plain_search import lost_by, plain_search  # type: ignore[import-not-found]
+        from tests.helpers.plain_search import lost_by, plain_search
 
         network, encoded = self._network, self._encode(picture, prompt)
 
@@ -45,20 +43,20 @@ class Judge:
                 )
             return torch.log_softmax(output.logits[0, -1], dim=-1).numpy()
 
-        policy = self._companions.policy.replace(num_beams=beams, max_new_tokens=self._longest)
+        policy = self._assets.policy.replace(num_beams=beams, max_new_tokens=self._longest)
         found, steps = plain_search(log_probs, policy)
         lost = [ids for ids in answers if ids != found[0][0]]
         return max((float(lost_by(log_probs, policy, steps, ids)) for ids in lost), default=0.0)
 
     def _encode(self, picture: Picture, prompt: str) -> torch.Tensor:
-        pixels = torch.from_numpy(self._companions.preprocessor(picture)[None]).double()
+        pixels = torch.from_numpy(self._assets.preprocessor(picture)[None]).double()
         with torch.inference_mode():
             tokens = self._network.get_image_features(pixels).pooler_output.shape[1]
             image = [self._network.config.image_token_id] * tokens
             output = self._network(
                 input_ids=torch.tensor([image + self._tokenizer.encode(prompt).ids]),
                 pixel_values=pixels,
-                decoder_input_ids=torch.tensor([[self._companions.policy.decoder_start_token_id]]),
+                decoder_input_ids=torch.tensor([[self._assets.policy.decoder_start_token_id]]),
             )
         hidden: torch.Tensor = output.encoder_last_hidden_state
         return hidden

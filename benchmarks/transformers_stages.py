@@ -1,4 +1,4 @@
-"""The stages of a request in transformers, cut where `florence_onnx.stages` cuts ours."""
+"""The stages of a request in transformers, cut where `florence_onnx.profiling` cuts ours."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import BenchmarkError, Setup
-from florence_onnx.graphs import VISION_ENCODER, graph_file
+from florence_onnx.engine.contract import VISION_ENCODER, graph_file
 
 PROVIDER = "OpenVINOExecutionProvider"
 PRECISIONS = ("f32", "bf16")

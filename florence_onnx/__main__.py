@@ -2,7 +2,7 @@
 
 import sys
 
-from florence_onnx.cli import main
+from florence_onnx.cli.program import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 from florence_onnx.errors import InputError, MissingDependencyError
-from florence_onnx.image import ImageInput, to_rgb
+from florence_onnx.images.pixels import ImageInput, to_rgb
 from florence_onnx.results import (
     Box,
     BoxesOrPolygonsResult,

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.batches import Scene, encoder_inputs
-from florence_onnx.companions import Companions
-from florence_onnx.decoding import Hypothesis, search
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine.decoder import DecoderSteps
+from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.engine.providers import Providers
+from florence_onnx.engine.sessions import Graphs, open_graphs
 from florence_onnx.errors import GenerationError, InputError, TaskError, TokenizerError
-from florence_onnx.image import ImageInput, to_rgb
+from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.search import Hypothesis, search
+from florence_onnx.images.pixels import ImageInput, to_rgb
 from florence_onnx.parsing import parse_answer
-from florence_onnx.policy import GenerationPolicy
-from florence_onnx.precision import locate
 from florence_onnx.prompts import build_prompt
-from florence_onnx.providers import Providers
+from florence_onnx.requests import EncodedImage
+from florence_onnx.resolver import locate
 from florence_onnx.results import Result
-from florence_onnx.sessions import Graphs, open_graphs
-from florence_onnx.steps import DecoderSteps
 from florence_onnx.tasks import Task, resolve_task
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Region = str | Sequence[float]
 """x1, y1, x2, y2 in pixels of the picture, or four location tokens."""
-Request = tuple[ImageInput | Scene, Task | str, str | Region | None]
+Request = tuple[ImageInput | EncodedImage, Task | str, str | Region | None]
 """A picture or scene, a task, and the text or region that the task takes (else None)."""
 
 
@@ -45,7 +46,7 @@ class _Picture:
 class _Question:
     """A request that has been checked."""
 
-    picture: _Picture | Scene
+    picture: _Picture | EncodedImage
     task: Task | str
     input_ids: list[int]
 
@@ -60,9 +61,9 @@ class Florence2:
         result.boxes, result.labels
     """
 
-    def __init__(self, companions: Companions, graphs: Graphs) -> None:
+    def __init__(self, assets: Assets, graphs: Graphs) -> None:
         """Use `Florence2.load`."""
-        self.companions = companions
+        self.assets = assets
         self.graphs = graphs
 
     @classmethod
@@ -99,15 +100,15 @@ class Florence2:
             opened = pool.submit(
                 open_graphs, folder, precision, providers, threads, session_options
             )
-            companions = Companions.read(folder)
+            assets = Assets.read(folder)
             graphs = opened.result()
-        highest = int(companions.tokenizer.location_token_ids.max())
+        highest = int(assets.tokenizer.location_token_ids.max())
         if highest >= graphs.geometry()["vocabulary"]:
             raise TokenizerError(
                 f"{folder / 'tokenizer.json'} is of another model: its ids go up to {highest}, and "
                 f"the graphs know {graphs.geometry()['vocabulary']} tokens"
             )
-        return cls(companions, graphs)
+        return cls(assets, graphs)
 
     @property
     def precision(self) -> str:
@@ -122,9 +123,9 @@ class Florence2:
     @property
     def policy(self) -> GenerationPolicy:
         """The checkpoint's generation policy, which the options of a call override."""
-        return self.companions.policy
+        return self.assets.policy
 
-    def encode(self, image: ImageInput) -> Scene:
+    def encode(self, image: ImageInput) -> EncodedImage:
         """Runs the vision encoder, for several tasks on one picture.
 
         Args:
@@ -138,7 +139,7 @@ class Florence2:
 
     def __call__(
         self,
-        image: ImageInput | Scene,
+        image: ImageInput | EncodedImage,
         task: Task | str,
         text: str | None = None,
         *,
@@ -191,7 +192,7 @@ class Florence2:
             raise GenerationError(f"batch_size is {batch_size}; it must be at least 1")
         policy = self.policy.replace(**generation)
         questions = self._check(list(requests))
-        scenes: dict[int, Scene] = {}
+        scenes: dict[int, EncodedImage] = {}
         results: list[Result] = []
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
@@ -204,7 +205,7 @@ class Florence2:
 
     def _check(self, requests: list[Request]) -> list[_Question]:
         """Prepares each picture once and builds every prompt."""
-        pictures: dict[object, _Picture | Scene] = {}
+        pictures: dict[object, _Picture | EncodedImage] = {}
         questions = []
         for request in requests:
             if not isinstance(request, Sequence) or len(request) != 3:
@@ -220,33 +221,33 @@ class Florence2:
             picture = pictures[key]
             task = resolve_task(asked)
             prompt = _prompt(task, given, picture.size)
-            input_ids = self.companions.tokenizer.encode(prompt)
+            input_ids = self.assets.tokenizer.encode(prompt)
             questions.append(_Question(picture, task, input_ids))
         return questions
 
-    def _prepare(self, image: ImageInput | Scene) -> _Picture | Scene:
-        if isinstance(image, Scene):
+    def _prepare(self, image: ImageInput | EncodedImage) -> _Picture | EncodedImage:
+        if isinstance(image, EncodedImage):
             return image
         rgb = to_rgb(image)
         size = (rgb.shape[1], rgb.shape[0])
-        return _Picture(self.companions.preprocessor(rgb), size)
+        return _Picture(self.assets.preprocessor(rgb), size)
 
-    def _encode(self, picture: _Picture | Scene) -> Scene:
-        if isinstance(picture, Scene):
+    def _encode(self, picture: _Picture | EncodedImage) -> EncodedImage:
+        if isinstance(picture, EncodedImage):
             return picture
         features = self.graphs.image_features(picture.pixel_values[None])
-        return Scene(features[0], picture.size)
+        return EncodedImage(features[0], picture.size)
 
     def _answer(
-        self, questions: list[_Question], scenes: list[Scene], policy: GenerationPolicy
+        self, questions: list[_Question], scenes: list[EncodedImage], policy: GenerationPolicy
     ) -> list[Result]:
         """Encodes the prompts behind their pictures, searches, and reads the answers."""
         input_ids = [question.input_ids for question in questions]
         mask, embeds = encoder_inputs(self.graphs, scenes, input_ids, policy.pad_token_id)
-        if mask.shape[1] > self.companions.max_positions:
+        if mask.shape[1] > self.assets.max_positions:
             raise TaskError(
                 f"picture and prompt are {mask.shape[1]} tokens long; the model has "
-                f"{self.companions.max_positions} positions, so shorten the text"
+                f"{self.assets.max_positions} positions, so shorten the text"
             )
         found = search(DecoderSteps(self.graphs, mask, embeds), len(questions), policy)
         return [
@@ -257,7 +258,7 @@ class Florence2:
     def _result(self, question: _Question, hypotheses: Sequence[Hypothesis]) -> Result:
         best, *others = [
             parse_answer(
-                self.companions.tokenizer.decode(hypothesis.token_ids),
+                self.assets.tokenizer.decode(hypothesis.token_ids),
                 question.task,
                 question.picture.size,
                 token_ids=hypothesis.token_ids,

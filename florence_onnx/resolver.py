@@ -1,11 +1,14 @@
-"""Where a model is: a folder on this machine, a repository of the hub, or the shipped demo."""
+"""Where a model is: a folder, a repository of the hub, or the shipped demo; and its precision."""
 
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from florence_onnx import graphs
+from florence_onnx.engine import contract
+from florence_onnx.engine.precision import AUTO, suitable_precisions
+from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
+from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import ModelNotFoundError, PrecisionError
 
 DEMO = Path(__file__).parent / "demo"
@@ -27,7 +30,7 @@ def resolve(
 
     Raises:
         ModelNotFoundError: There is no such folder or repository, or the hub cannot be reached.
-        PrecisionError: ``precision`` is not one of ``graphs.PRECISIONS``.
+        PrecisionError: ``precision`` is not one of ``contract.PRECISIONS``.
     """
     if source == "demo" and not Path(source).is_dir():
         if not DEMO.is_dir():
@@ -36,14 +39,45 @@ def resolve(
     folder = local_folder(source)
     if folder is not None:
         return folder
-    if precision not in graphs.PRECISIONS:
+    if precision not in contract.PRECISIONS:
         raise PrecisionError(
-            f"unknown precision {precision!r}; choose one of {', '.join(graphs.PRECISIONS)}"
+            f"unknown precision {precision!r}; choose one of {', '.join(contract.PRECISIONS)}"
         )
-    files = [graphs.graph_file(graph, precision) for graph in graphs.GRAPHS]
-    required = [*graphs.COMPANIONS, *files]
-    beside = [name + graphs.DATA_SUFFIX for name in files]
+    files = [contract.graph_file(graph, precision) for graph in contract.GRAPHS]
+    required = [*contract.ASSETS, *files]
+    beside = [name + contract.DATA_SUFFIX for name in files]
     return download(str(source), [*required, *beside], revision, required)
+
+
+def locate(
+    source: str | os.PathLike[str], precision: str, providers: Providers | None
+) -> tuple[Path, str]:
+    """The folder of a model and the precision to open there.
+
+    Args:
+        source: A model folder, a hub id, or ``"demo"``.
+        precision: The precision asked for; ``"auto"`` for the first of `suitable_precisions` that
+            the model has. Any other is passed on unchecked.
+        providers: What the graphs are to run on.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+        PrecisionError: The model has no precision that suits.
+        ProviderError: A provider cannot be had.
+    """
+    if precision != AUTO:
+        return resolve(source, precision=precision), precision
+    require_onnxruntime()
+    suitable = suitable_precisions(providers_by_graph(providers))
+    for name in suitable:
+        folder = resolve(source, precision=name)
+        present = present_precisions(folder)
+        if name in present:
+            return folder, name
+    raise PrecisionError(
+        f"{folder} has no precision that suits these providers and this processor "
+        f"({', '.join(suitable)}); present: {', '.join(present) or 'none complete'}"
+    )
 
 
 def local_folder(source: str | os.PathLike[str]) -> Path | None:

@@ -18,11 +18,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "parity")
     arguments = parser.parse_args()
-    sys.path[:0] = [str(ROOT), str(ROOT / "export"), str(ROOT / "tests")]
+    sys.path.insert(0, str(ROOT))  # where Python puts the script's own folder instead
     import torch
 
-    from helpers.onnx_runner import OnnxRunner
-    from helpers.parity import cases, compare
+    from tests.helpers.onnx_runner import OnnxRunner
+    from tests.helpers.parity import cases, compare
 
     torch.set_num_threads(1)
     report = compare(cases(arguments.cases, arguments.seed), OnnxRunner(arguments.folder))

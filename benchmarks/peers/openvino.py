@@ -16,8 +16,8 @@ import openvino as ov
 
 from benchmarks.common import ROOT, BenchmarkError, Picture, Setup
 from benchmarks.peers import Answer
-from florence_onnx.companions import Companions
-from florence_onnx.decoding import search
+from florence_onnx.assets.reading import Assets
+from florence_onnx.generation.search import search
 from florence_onnx.parsing import parse_answer
 from florence_onnx.prompts import build_prompt
 
@@ -34,7 +34,7 @@ class OpenVino:
 
     name: str
     """The engine, and the inference precision."""
-    companions: Companions
+    assets: Assets
     """Preprocessing, tokenizer and generation policy."""
     vision: Any
     """pixel_values -> image_features."""
@@ -47,12 +47,12 @@ class OpenVino:
         self, pictures: Sequence[Picture], task: str, tokens: int, beams: int
     ) -> list[Answer]:
         """See `Peer`."""
-        policy = self.companions.policy.replace(
+        policy = self.assets.policy.replace(
             num_beams=beams, min_new_tokens=tokens, max_new_tokens=tokens
         )
-        tokenizer = self.companions.tokenizer
+        tokenizer = self.assets.tokenizer
         features = [
-            self.vision([self.companions.preprocessor(picture)[None]])[0] for picture in pictures
+            self.vision([self.assets.preprocessor(picture)[None]])[0] for picture in pictures
         ]
         prompt = [tokenizer.encode(build_prompt(task))] * len(pictures)
         found = search(self._steps(np.concatenate(features), prompt), len(pictures), policy)
@@ -131,7 +131,7 @@ def open_peer(variant: str, setup: Setup) -> OpenVino:
         lambda folder: trace_graphs(setup, folder),
     )
     compiled = [compile_graph(folder / f"{name}.xml", variant, setup.threads) for name in GRAPHS]
-    return OpenVino(f"openvino {variant}", Companions.read(setup.exported), *compiled)
+    return OpenVino(f"openvino {variant}", Assets.read(setup.exported), *compiled)
 
 
 def compile_graph(path: Path, precision: str, threads: int) -> Any:

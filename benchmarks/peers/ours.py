@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmarks.common import Picture, Setup
 from benchmarks.peers import Answer
 from florence_onnx import Florence2
-from florence_onnx.graphs import PRECISIONS
+from florence_onnx.engine.contract import PRECISIONS
 
 VARIANTS = tuple(PRECISIONS)
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from florence_onnx.checkpoints import key_maps
+from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.errors import CheckpointError
+from florence_onnx.files import read_json
 from florence_onnx.resolver import download, local_folder
-from florence_onnx_export import key_maps
-from florence_onnx_export.config import ModelConfig
-from florence_onnx_export.weight_files import load_weights, read_json
+from florence_onnx_export.weight_files import load_weights
 
 Format = Literal["original", "native"]
 
@@ -67,7 +68,7 @@ def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
         raise CheckpointError(
             f"{folder} holds an adapter only; merge it into its base model and save that"
         )
-    raw_config = read_json(folder / "config.json")
+    raw_config = read_json(folder / "config.json", CheckpointError)
     config = ModelConfig.from_dict(raw_config)
     stored = load_weights(folder)
     native = any(name.startswith("model.") for name in stored)

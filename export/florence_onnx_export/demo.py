@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from florence_onnx import graphs
+from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
 from florence_onnx_export.exporter import export
-from florence_onnx_export.graph_io import save_graph
+from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.report import REPORT
 
 _LEAST = 1024
@@ -37,8 +37,8 @@ def make_demo(checkpoint: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "demo"
         export(checkpoint, made)
-        for graph in graphs.GRAPHS:
-            path = made / graphs.graph_file(graph, "fp32")
+        for graph in contract.GRAPHS:
+            path = made / contract.graph_file(graph, "fp32")
             model = onnx.load(str(path))
             store_half(model.graph)
             save_graph(model, path)

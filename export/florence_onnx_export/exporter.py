@@ -15,17 +15,17 @@ import onnxscript
 import torch
 import transformers
 
-from florence_onnx import graphs
+from florence_onnx.assets.writing import write_assets
+from florence_onnx.engine import contract
 from florence_onnx.errors import ExportError, FlorenceError, OutputExistsError, PrecisionError
+from florence_onnx.staging import staged_folder
 from florence_onnx_export.checkpoint import Checkpoint, read_checkpoint
-from florence_onnx_export.companions import write_companions
-from florence_onnx_export.graph_specs import build_specs
-from florence_onnx_export.quantize import Reference, add_precision
-from florence_onnx_export.reference import compare_with_transformers, transformers_model
+from florence_onnx_export.graphs.reference import compare_with_transformers, transformers_model
+from florence_onnx_export.graphs.specs import build_specs
+from florence_onnx_export.graphs.tracing import OPSET, trace
+from florence_onnx_export.graphs.validation import TOLERANCE, validate
+from florence_onnx_export.quantization.quantize import Reference, add_precision
 from florence_onnx_export.report import REPORT
-from florence_onnx_export.staging import staged_folder
-from florence_onnx_export.tracing import OPSET, trace
-from florence_onnx_export.validation import TOLERANCE, validate
 
 Progress = Callable[[str], None]
 
@@ -43,7 +43,7 @@ def export(
     Args:
         source: A local folder or hub id, in Microsoft's or transformers' format.
         out: The model folder to write; it appears whole or not at all.
-        precisions: Precisions to write, of `graphs.PRECISIONS`.
+        precisions: Precisions to write, of `contract.PRECISIONS`.
         force: Whether an existing ``out`` is replaced.
         accept_error: Whether precisions below fp32 are written whatever their error.
         progress: Called with a line of text at the start of every long step.
@@ -59,10 +59,10 @@ def export(
         PrecisionError: An unknown precision.
         ExportError: The disk is full, or the folder cannot be written.
     """
-    unknown = [name for name in precisions if name not in graphs.PRECISIONS]
+    unknown = [name for name in precisions if name not in contract.PRECISIONS]
     if unknown:
         raise PrecisionError(
-            f"unknown precision {unknown[0]!r}; choose from {', '.join(graphs.PRECISIONS)}"
+            f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
         )
     if force:
         _check_replaceable(out, source)
@@ -106,7 +106,7 @@ def _export_into(
 
     with step("read", f"reading {source}"):
         checkpoint = read_checkpoint(source)
-        repairs = write_companions(checkpoint, folder)
+        repairs = write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
     for repair in repairs:
         progress(f"note: {repair}")
     with step("compare", "comparing the export modules with transformers"):
@@ -121,7 +121,7 @@ def _export_into(
         )
     checks = []
     for spec in specs:
-        path = folder / graphs.graph_file(spec.name, "fp32")
+        path = folder / contract.graph_file(spec.name, "fp32")
         path.parent.mkdir(exist_ok=True)
         with step(f"{spec.name} fp32", f"tracing and validating {path.name}"):
             trace(spec, path)
@@ -156,8 +156,8 @@ def _add_precisions(
         for name in others:
             entries[name] = add_precision(reference, name, accept_error, progress)
     if "fp32" not in precisions:
-        for graph in graphs.GRAPHS:
-            for path in graphs.graph_parts(folder, graph, "fp32"):
+        for graph in contract.GRAPHS:
+            for path in contract.graph_parts(folder, graph, "fp32"):
                 path.unlink()
     return entries
 

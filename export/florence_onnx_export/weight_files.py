@@ -1,15 +1,14 @@
 """The files of a checkpoint's weights: safetensors or pytorch_model.bin, whole or sharded."""
 
-import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from florence_onnx.errors import CheckpointError
+from florence_onnx.files import read_json
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -34,23 +33,6 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        CheckpointError: The file is missing or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist; a checkpoint folder needs it") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a JSON object")
-    return content
-
-
 def _files(folder: Path) -> Iterator[Path]:
     found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
@@ -58,7 +40,7 @@ def _files(folder: Path) -> Iterator[Path]:
     if not found.endswith(".json"):
         yield folder / found
         return
-    shards = read_json(folder / found).get("weight_map")
+    shards = read_json(folder / found, CheckpointError).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise CheckpointError(f"{folder / found} has no weight_map of weight names to file names")
     for name in sorted(set(shards.values())):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from helpers.checkpoints import save_native, save_original
-from helpers.exports import SQUARE, WIDE, Exported, export_random
+from tests.helpers.checkpoints import save_native, save_original
+from tests.helpers.exports import SQUARE, WIDE, Exported, export_random
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks import accuracy
-from florence_onnx import graphs
+from florence_onnx.engine import contract
 from florence_onnx.resolver import DEMO as SHIPPED
 from florence_onnx_export.demo import make_demo
-from florence_onnx_export.methods import SMOOTH
-from florence_onnx_export.quantize import Reference
-from florence_onnx_export.sparing import Measured
+from florence_onnx_export.quantization.methods import SMOOTH
+from florence_onnx_export.quantization.mixed import Measured
+from florence_onnx_export.quantization.quantize import Reference
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_smoothing_serves_a_trained_model(work: Path) -> None:
     measure(work, 1, "ours:fp32", tasks=["CAPTION"])
     (exported,) = (work / "demo").glob("export-*")
     reference = Reference(exported, 3)
-    for graph, seen, unseen in ((graphs.VISION_ENCODER, 0.9, 0.9), (graphs.ENCODER, 0.7, 0.85)):
+    for graph, seen, unseen in ((contract.VISION_ENCODER, 0.9, 0.9), (contract.ENCODER, 0.7, 0.85)):
         held_out = reference.measured(graph)
-        path = exported / graphs.graph_file(graph, "fp32")
+        path = exported / contract.graph_file(graph, "fp32")
         own = Measured(path, held_out.feeds, held_out.outputs, held_out.feeds.copy)
         for measured, gain in ((own, seen), (held_out, unseen)):
             plain, smooth = (
@@ -86,11 +86,11 @@ def test_only_the_tasks_asked_for(work: Path) -> None:
 
 def test_the_shipped_model_is_that_of_the_checkpoint(tmp_path: Path) -> None:
     make_demo(accuracy.DEMO, tmp_path / "demo")
-    for name in graphs.COMPANIONS:
+    for name in contract.ASSETS:
         assert (tmp_path / "demo" / name).read_text() == (SHIPPED / name).read_text()
-    for graph in graphs.GRAPHS:
+    for graph in contract.GRAPHS:
         made, shipped = (
-            onnx.load(folder / graphs.graph_file(graph, "fp32")).graph
+            onnx.load(folder / contract.graph_file(graph, "fp32")).graph
             for folder in (tmp_path / "demo", SHIPPED)
         )
         assert [node.op_type for node in made.node] == [node.op_type for node in shipped.node]

@@ -32,8 +32,8 @@ from benchmarks.common import BenchmarkError, Setup, make_parser, make_picture
 from benchmarks.peers import Answer, open_peer, open_peers
 from benchmarks.peers.ours import Ours
 from benchmarks.targets import TARGETS
-from florence_onnx import graphs
-from florence_onnx_export.methods import METHODS
+from florence_onnx.engine import contract
+from florence_onnx_export.quantization.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., dict[str, Any]]
@@ -134,7 +134,7 @@ def test_compare_publishes_nothing_when_tokens_differ(
 
 def test_a_profile_counts_the_arithmetic(run: Run) -> None:
     record = run(profile.main)
-    sides = [f"ours fp32 {graph}" for graph in (graphs.VISION_ENCODER, graphs.ENCODER)]
+    sides = [f"ours fp32 {graph}" for graph in (contract.VISION_ENCODER, contract.ENCODER)]
     assert {side for values in record["values"].values() for side in values} == set(sides)
     assert [note.partition(":")[0] for note in record["notes"]] == sides
     shapes = [[{"float": [2, 3, 5, 7]}, {"float": [2, 3, 7, 11]}], [{"float": [2, 3, 5, 11]}]]
@@ -153,10 +153,10 @@ def test_a_profile_counts_the_arithmetic(run: Run) -> None:
 
 
 def test_choices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "QUANTIZED", (graphs.DECODER,))
+    monkeypatch.setattr(choices, "QUANTIZED", (contract.DECODER,))
     record = run(choices.main)
     names = ["fp32", *METHODS, "q8", "q4"]
-    assert list(record["values"]) == [f"{graphs.DECODER}, {name}" for name in names]
+    assert list(record["values"]) == [f"{contract.DECODER}, {name}" for name in names]
 
     def column(title: str) -> dict[str, float]:
         values = record["values"].values()
@@ -168,7 +168,7 @@ def test_choices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < errors["dynamic8"] < 0.5 * errors["blocks4"]
     assert sizes["blocks4"] < sizes["dynamic8"] < sizes["blocks8"]
     assert all(seconds > 0 for seconds in column("time").values())
-    assert f"{graphs.DECODER}: ours q8 / fp32" in record["ratios"]
+    assert f"{contract.DECODER}: ours q8 / fp32" in record["ratios"]
     assert "| 0 % |" in report.render({"choices-cpu": record})
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
+from florence_onnx.checkpoints import key_maps
 from florence_onnx.errors import CheckpointError, ModelNotFoundError
-from florence_onnx_export import key_maps
 from florence_onnx_export.checkpoint import Checkpoint, read_checkpoint
-from helpers.checkpoints import (
+from tests.helpers.checkpoints import (
     GEOMETRY,
     native_weights,
     original_weights,
@@ -22,8 +22,8 @@ from helpers.checkpoints import (
     save_original,
     save_weights,
 )
-from helpers.hub import Hub, serve_hub, use_empty_cache, use_hub
-from helpers.random_models import make_model
+from tests.helpers.hub import Hub, serve_hub, use_empty_cache, use_hub
+from tests.helpers.random_models import make_model
 
 HEAD, EMBEDDING = key_maps.HEAD, key_maps.EMBEDDING
 

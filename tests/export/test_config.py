@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from transformers import Florence2Config
 
+from florence_onnx.checkpoints.config import ModelConfig, TextConfig, VisionConfig
 from florence_onnx.errors import CheckpointError
-from florence_onnx_export.config import ModelConfig, TextConfig, VisionConfig
 
 BASE = ModelConfig(
     vision=VisionConfig(

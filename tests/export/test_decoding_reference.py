@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 import torch
 
-from florence_onnx.decoding import search
-from helpers.parity import Case, Found, cases, compare, reference
-from helpers.random_models import BOS, EOS, SMALL
-from helpers.torch_steps import TorchSteps
+from florence_onnx.generation.search import search
+from tests.helpers.parity import Case, Found, cases, compare, reference
+from tests.helpers.random_models import BOS, EOS, SMALL
+from tests.helpers.torch_steps import TorchSteps
 
 
 @pytest.fixture(autouse=True, scope="module")

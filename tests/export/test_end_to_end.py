@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from florence_onnx import Florence2, Task
-from florence_onnx.image import to_rgb
+from florence_onnx.images.pixels import to_rgb
 from florence_onnx.model import Request
 from florence_onnx.prompts import build_prompt
-from helpers.exports import Exported
-from helpers.tiny import input_of, picture
+from tests.helpers.exports import Exported
+from tests.helpers.tiny import input_of, picture
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "as the checkpoint says": {},
@@ -60,9 +60,9 @@ def generated(
     size = (rgb.shape[1], rgb.shape[0])
     text, region = (given, None) if isinstance(given, str) else (None, given)
     prompt = build_prompt(task, text, region, size)
-    pixels = model.companions.preprocessor(rgb)
+    pixels = model.assets.preprocessor(rgb)
     image_ids = [exported.geometry.image_token_id] * exported.geometry.image_tokens
-    ids = torch.tensor([[*image_ids, *model.companions.tokenizer.encode(prompt)]])
+    ids = torch.tensor([[*image_ids, *model.assets.tokenizer.encode(prompt)]])
     policy = {
         "num_beams": 3,
         "early_stopping": True,
@@ -134,7 +134,7 @@ def test_the_policy_is_that_of_the_checkpoint(model: Florence2) -> None:
 
 def test_features_equal_those_of_transformers(exported: Exported, model: Florence2) -> None:
     scene = model.encode(picture(7, 200, 33))
-    pixels = model.companions.preprocessor(picture(7, 200, 33))
+    pixels = model.assets.preprocessor(picture(7, 200, 33))
     with torch.inference_mode():
         expected = exported.model.model.get_image_features(torch.from_numpy(pixels)[None])
     difference = np.abs(scene.image_features - expected.pooler_output[0].numpy())

@@ -13,8 +13,9 @@ import onnxruntime
 import pytest
 import torch
 
-from florence_onnx import Florence2, graphs
-from florence_onnx.cli import main
+from florence_onnx import Florence2
+from florence_onnx.cli.program import main
+from florence_onnx.engine import contract
 from florence_onnx.errors import (
     CheckpointError,
     ExportError,
@@ -23,14 +24,15 @@ from florence_onnx.errors import (
     PrecisionError,
     ValidationError,
 )
-from florence_onnx_export import exporter, tracing
+from florence_onnx_export import exporter
 from florence_onnx_export.checkpoint import read_checkpoint
 from florence_onnx_export.exporter import REPORT, export
-from florence_onnx_export.graph_specs import GraphSpec, build_specs
-from florence_onnx_export.reference import compare_with_transformers, transformers_model
-from helpers.checkpoints import save_native, save_original
-from helpers.exports import Exported
-from helpers.tiny import picture
+from florence_onnx_export.graphs import tracing
+from florence_onnx_export.graphs.reference import compare_with_transformers, transformers_model
+from florence_onnx_export.graphs.specs import GraphSpec, build_specs
+from tests.helpers.checkpoints import save_native, save_original
+from tests.helpers.exports import Exported
+from tests.helpers.tiny import picture
 
 
 @pytest.fixture
@@ -59,8 +61,8 @@ def files(folder: Path) -> set[str]:
 @pytest.mark.parametrize("name", ["native", "original"])
 def test_the_folder_holds_what_the_runtime_reads(request: pytest.FixtureRequest, name: str) -> None:
     exported: Exported = request.getfixturevalue(name)
-    graph_files = {graphs.graph_file(graph, "fp32") for graph in graphs.GRAPHS}
-    assert files(exported.folder) == {*graphs.COMPANIONS, *graph_files, REPORT}
+    graph_files = {contract.graph_file(graph, "fp32") for graph in contract.GRAPHS}
+    assert files(exported.folder) == {*contract.ASSETS, *graph_files, REPORT}
     assert files(exported.folder.parent) == {
         *(f"checkpoint/{file}" for file in files(exported.checkpoint)),
         *(f"model/{file}" for file in files(exported.folder)),
@@ -82,7 +84,7 @@ def test_the_report(native: Exported, original: Exported) -> None:
         assert report["bytes"] == {p.name: p.stat().st_size for p in onnx_folder.iterdir()}
         assert report["opset"] == tracing.OPSET
         assert report["tolerance"] == {"fp32": 1e-4}
-        steps = ["read", "compare", *(f"{graph} fp32" for graph in graphs.GRAPHS)]
+        steps = ["read", "compare", *(f"{graph} fp32" for graph in contract.GRAPHS)]
         assert list(report["seconds"]) == steps
         assert all(seconds >= 0 for seconds in report["seconds"].values())
         stored = {t.data_ptr(): t.numel() for t in exported.model.state_dict().values()}
@@ -92,12 +94,12 @@ def test_the_report(native: Exported, original: Exported) -> None:
 
 def test_the_report_tells_how_far_every_output_is_from_pytorch(native: Exported) -> None:
     modules = native.report["modules_against_transformers"]
-    assert set(modules) == set(graphs.GRAPHS)
+    assert set(modules) == set(contract.GRAPHS)
     assert max(modules.values()) < 1e-5
     checks = native.report["graphs_against_pytorch"]
-    for graph in graphs.GRAPHS:
+    for graph in contract.GRAPHS:
         session = onnxruntime.InferenceSession(
-            native.folder / graphs.graph_file(graph, "fp32"), providers=["CPUExecutionProvider"]
+            native.folder / contract.graph_file(graph, "fp32"), providers=["CPUExecutionProvider"]
         )
         outputs = [value.name for value in session.get_outputs()]
         assert [check["output"] for check in checks if check["graph"] == graph] == outputs * 2
@@ -110,7 +112,7 @@ def test_progress_is_told_before_every_long_step(native: Exported) -> None:
     assert [line for line in native.progress if not line.startswith("note: ")] == [
         f"reading {native.checkpoint}",
         "comparing the export modules with transformers",
-        *(f"tracing and validating {graph}.onnx" for graph in graphs.GRAPHS),
+        *(f"tracing and validating {graph}.onnx" for graph in contract.GRAPHS),
     ]
     assert len(native.progress) == 6 + len(native.report["repairs"])
 
@@ -137,7 +139,7 @@ def test_both_formats_of_the_same_weights_are_the_same_graphs(
 
 @pytest.mark.usefixtures("no_tracing")
 def test_both_formats_of_the_same_weights_answer_equally(native: Exported, tmp_path: Path) -> None:
-    """The graphs of one are valid for the other, and so are the companion files."""
+    """The graphs of one are valid for the other, and so are the asset files."""
     checkpoint = save_original(native.model, tmp_path / "original")
     report = export(checkpoint, tmp_path / "model")
     assert report["format"] == "original"
@@ -238,7 +240,7 @@ def test_a_failing_export_leaves_nothing(
 ) -> None:
     def fail(spec: GraphSpec, path: Path, precision: str) -> Any:
         assert path.is_file()
-        if spec.name == graphs.ENCODER:
+        if spec.name == contract.ENCODER:
             raise ValidationError("encoder_model: output 'x' differs")
         return []
 
@@ -264,7 +266,7 @@ def test_a_failing_export_keeps_the_folder_it_was_to_replace(
 
 
 def test_a_full_disk(native: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = onnx.load(native.folder / graphs.graph_file(graphs.VISION_ENCODER, "fp32"))
+    model = onnx.load(native.folder / contract.graph_file(contract.VISION_ENCODER, "fp32"))
 
     def save_half(proto: Any, path: str) -> None:
         Path(path).write_bytes(b"half")

@@ -4,11 +4,13 @@ import numpy as np
 import onnx
 import pytest
 
-from florence_onnx import Florence2, graphs
-from florence_onnx.batches import Scene, encoder_inputs
-from florence_onnx.decoding import search
-from florence_onnx.steps import DecoderSteps
-from florence_onnx_export.fidelity import (
+from florence_onnx import Florence2
+from florence_onnx.engine import contract
+from florence_onnx.engine.decoder import DecoderSteps
+from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.generation.search import search
+from florence_onnx.requests import EncodedImage
+from florence_onnx_export.quantization.fidelity import (
     STEPS,
     Answers,
     answer,
@@ -16,10 +18,10 @@ from florence_onnx_export.fidelity import (
     drawn_requests,
     relative_error,
 )
-from florence_onnx_export.methods import FP32, STORED, levels
-from florence_onnx_export.sparing import Measured, choose
-from helpers.onnx_graphs import run
-from helpers.tiny import TINY
+from florence_onnx_export.quantization.methods import FP32, STORED, levels
+from florence_onnx_export.quantization.mixed import Measured, choose
+from tests.helpers.onnx_graphs import run
+from tests.helpers.tiny import TINY
 
 
 class Additive:
@@ -83,7 +85,7 @@ def test_what_need_not_be_spared_is_put_back() -> None:
 def test_the_error_of_a_graph_is_that_of_its_outputs() -> None:
     rng = np.random.default_rng(7)
     feeds = [{"pixel_values": rng.standard_normal((1, 3, 64, 64), np.float32)} for _ in range(2)]
-    path = TINY / graphs.graph_file(graphs.VISION_ENCODER, "fp32")
+    path = TINY / contract.graph_file(contract.VISION_ENCODER, "fp32")
     measured = Measured(path, feeds, ["image_features"], lambda: feeds)
     assert measured.error({}) == 0
     methods = dict.fromkeys(measured.products, "dynamic8")
@@ -99,11 +101,11 @@ def test_blocks_are_for_the_decoder_four_bits_for_what_can_bear_them(
     precision: str, decoder: str
 ) -> None:
     names = ["layers.0.ffn.fc1.weight", "head.weight", "layers.0.cross.out_proj.weight"]
-    for graph in (graphs.VISION_ENCODER, graphs.ENCODER, graphs.DECODER):
+    for graph in (contract.VISION_ENCODER, contract.ENCODER, contract.DECODER):
         tried = levels(precision, graph, names, ["kept"])
-        usual = decoder if graph == graphs.DECODER else "dynamic8"
+        usual = decoder if graph == contract.DECODER else "dynamic8"
         first = {name: methods[0] for name, methods in tried.items()}
-        sensitive = "blocks8" if graph == graphs.DECODER else "dynamic8"
+        sensitive = "blocks8" if graph == contract.DECODER else "dynamic8"
         assert first == {
             names[0]: usual,
             names[1]: sensitive,
@@ -132,15 +134,15 @@ def test_fidelity_counts_tokens_until_the_answer_ends() -> None:
 
 def test_answers_are_those_of_a_greedy_search() -> None:
     model = Florence2.load(TINY, providers=["CPUExecutionProvider"])
-    requests = drawn_requests(model.companions, range(2))
-    answers = answer(model.graphs, model.companions, requests)
+    requests = drawn_requests(model.assets, range(2))
+    answers = answer(model.graphs, model.assets, requests)
     steps = answers.fed.shape[1]
     policy = model.policy.replace(
         num_beams=1, no_repeat_ngram_size=0, forced_eos_token_id=None, max_new_tokens=STEPS
     )
     found = []
     for request in requests:
-        scene = Scene(model.graphs.image_features(request.pixel_values)[0], (1, 1))
+        scene = EncodedImage(model.graphs.image_features(request.pixel_values)[0], (1, 1))
         scenes = [scene] * len(request.prompts)
         mask, embeds = encoder_inputs(model.graphs, scenes, request.prompts, policy.pad_token_id)
         steps = DecoderSteps(model.graphs, mask, embeds)
@@ -150,5 +152,5 @@ def test_answers_are_those_of_a_greedy_search() -> None:
         length = len(hypothesis.token_ids)
         assert hypothesis.token_ids == expected[:length]
         assert length == STEPS + 1 or expected[length - 1] == policy.eos_token_id
-    again = answer(model.graphs, model.companions, requests, feed=answers.fed)
+    again = answer(model.graphs, model.assets, requests, feed=answers.fed)
     np.testing.assert_array_equal(again.best, answers.best)

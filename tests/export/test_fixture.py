@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from fixtures.make_tiny import TINY, make_tiny
-from florence_onnx import graphs
+from florence_onnx.engine import contract
+from tests.fixtures.make_tiny import TINY, make_tiny
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,15 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", graphs.COMPANIONS)
-def test_companion_files_are_equal(fresh: Path, name: str) -> None:
+@pytest.mark.parametrize("name", contract.ASSETS)
+def test_asset_files_are_equal(fresh: Path, name: str) -> None:
     assert (fresh / name).read_text() == (TINY / name).read_text()
 
 
-@pytest.mark.parametrize("graph", graphs.GRAPHS)
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 def test_graphs_have_the_same_nodes_and_weights(fresh: Path, graph: str) -> None:
     ours, committed = (
-        onnx.load(folder / graphs.graph_file(graph, "fp32")).graph for folder in (fresh, TINY)
+        onnx.load(folder / contract.graph_file(graph, "fp32")).graph for folder in (fresh, TINY)
     )
     assert [node.op_type for node in ours.node] == [node.op_type for node in committed.node]
     for a, b in zip(ours.initializer, committed.initializer, strict=True):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig
 
+from florence_onnx.assets.generation_files import generation_config, repair_ids
 from florence_onnx.tokenizer import Tokenizer
-from florence_onnx_export.generation_files import generation_config, repair_ids
-from helpers.checkpoints import IDS, POLICY
-from helpers.tokenizers import make_tokenizer
+from tests.helpers.checkpoints import IDS, POLICY
+from tests.helpers.tokenizers import make_tokenizer
 
 NATIVE: dict[str, Any] = {
     "model_type": "florence2",

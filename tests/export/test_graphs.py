@@ -15,14 +15,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from florence_onnx import graphs
+from florence_onnx.engine import contract
 from florence_onnx.errors import ValidationError
 from florence_onnx_export.checkpoint import read_checkpoint
-from florence_onnx_export.graph_specs import GraphSpec, build_specs
-from florence_onnx_export.sizes import Sizes, picture_size
-from florence_onnx_export.tracing import OPSET
-from florence_onnx_export.validation import TOLERANCE, validate
-from helpers.exports import Exported
+from florence_onnx_export.graphs.specs import GraphSpec, Sizes, build_specs, picture_size
+from florence_onnx_export.graphs.tracing import OPSET
+from florence_onnx_export.graphs.validation import TOLERANCE, validate
+from tests.helpers.exports import Exported
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +37,7 @@ def specs(native: Exported) -> dict[str, GraphSpec]:
 
 
 def path_of(exported: Exported, graph: str) -> Path:
-    return exported.folder / graphs.graph_file(graph, "fp32")
+    return exported.folder / contract.graph_file(graph, "fp32")
 
 
 def signature(exported: Exported, graph: str) -> dict[str, tuple[str, list[Any]]]:
@@ -53,16 +52,16 @@ def signature(exported: Exported, graph: str) -> dict[str, tuple[str, list[Any]]
 def test_names_types_and_axes(native: Exported) -> None:
     """Of a model with a hidden size of 32, 2 decoder layers, 2 heads and 1425 tokens."""
     floats, ids = "tensor(float)", "tensor(int64)"
-    assert signature(native, graphs.VISION_ENCODER) == {
+    assert signature(native, contract.VISION_ENCODER) == {
         "pixel_values": (floats, ["batch", 3, "height", "width"]),
         "image_features": (floats, ["batch", "image_tokens", 32]),
     }
-    assert signature(native, graphs.EMBED_TOKENS) == {
+    assert signature(native, contract.EMBED_TOKENS) == {
         "input_ids": (ids, ["batch", "tokens"]),
         "inputs_embeds": (floats, ["batch", "tokens", 32]),
     }
     cross = (floats, ["batch", 2, "sequence", 16])
-    assert signature(native, graphs.ENCODER) == {
+    assert signature(native, contract.ENCODER) == {
         "attention_mask": (ids, ["batch", "sequence"]),
         "inputs_embeds": (floats, ["batch", "sequence", 32]),
         "last_hidden_state": (floats, ["batch", "sequence", 32]),
@@ -72,7 +71,7 @@ def test_names_types_and_axes(native: Exported) -> None:
         "present.1.encoder.value": cross,
     }
     own = (floats, ["batch", 2, "slots", 16])
-    assert signature(native, graphs.DECODER) == {
+    assert signature(native, contract.DECODER) == {
         "encoder_attention_mask": (ids, ["batch", "sequence"]),
         "inputs_embeds": (floats, ["rows", 1, 32]),
         "position_ids": (ids, [1]),
@@ -97,7 +96,7 @@ def two_layers(side: str) -> list[str]:
 
 def test_the_names_of_the_hubs_exports_are_kept(original: Exported) -> None:
     """Those that other readers of Florence-2 on ONNX know; three decoder layers here."""
-    names = {name for graph in graphs.GRAPHS for name in signature(original, graph)}
+    names = {name for graph in contract.GRAPHS for name in signature(original, graph)}
     shared = {
         *("pixel_values", "image_features", "input_ids", "inputs_embeds", "attention_mask"),
         *("last_hidden_state", "encoder_attention_mask", "logits"),
@@ -110,7 +109,7 @@ def test_the_names_of_the_hubs_exports_are_kept(original: Exported) -> None:
     assert not any(".3." in name for name in names)
 
 
-@pytest.mark.parametrize("graph", graphs.GRAPHS)
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 def test_the_files_are_sound_and_say_nothing_of_this_machine(native: Exported, graph: str) -> None:
     path = path_of(native, graph)
     model = onnx.load(path)
@@ -125,7 +124,7 @@ def test_the_files_are_sound_and_say_nothing_of_this_machine(native: Exported, g
 
 def test_weights_are_stored_once(native: Exported) -> None:
     """A graph holds about its parameters, four bytes each, and little else."""
-    for graph in graphs.GRAPHS:
+    for graph in contract.GRAPHS:
         model = onnx.load(path_of(native, graph))
         weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
         large = [array for array in weights if array.size > 1000]
@@ -138,7 +137,7 @@ def test_no_result_is_larger_than_the_first_stage_itself(native: Exported, tmp_p
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")
-    path = path_of(native, graphs.VISION_ENCODER)
+    path = path_of(native, contract.VISION_ENCODER)
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     session.run(None, {"pixel_values": np.zeros((1, 3, 256, 256), np.float32)})
     events = json.loads(Path(session.end_profiling()).read_text())
@@ -179,7 +178,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("graph", graphs.GRAPHS)
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 def test_any_size_equals_pytorch(
     native: Exported, specs: dict[str, GraphSpec], graph: str, sizes: Sizes
 ) -> None:
@@ -208,7 +207,7 @@ def test_any_size_equals_pytorch(
 
 def test_past_and_present_may_be_one_buffer(native: Exported, specs: dict[str, GraphSpec]) -> None:
     """A step then writes its keys and values in place."""
-    spec = specs[graphs.DECODER]
+    spec = specs[contract.DECODER]
     session = ort.InferenceSession(path_of(native, spec.name), providers=["CPUExecutionProvider"])
     example = spec.example(SIZES["a batch"])
     feeds = {name: tensor.numpy() for name, tensor in zip(spec.inputs, example, strict=True)}
@@ -236,7 +235,7 @@ def test_past_and_present_may_be_one_buffer(native: Exported, specs: dict[str, G
 # Validation
 
 
-@pytest.mark.parametrize("graph", graphs.GRAPHS)
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 def test_what_was_exported_is_valid(
     native: Exported, specs: dict[str, GraphSpec], graph: str
 ) -> None:
@@ -273,12 +272,12 @@ def alter_weight(number: int, amount: float) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("graph", "number"),
     [
-        (graphs.VISION_ENCODER, 0),
-        (graphs.VISION_ENCODER, 20),
-        (graphs.ENCODER, 1),
-        (graphs.ENCODER, 5),
-        (graphs.DECODER, 0),
-        (graphs.DECODER, 4),
+        (contract.VISION_ENCODER, 0),
+        (contract.VISION_ENCODER, 20),
+        (contract.ENCODER, 1),
+        (contract.ENCODER, 5),
+        (contract.DECODER, 0),
+        (contract.DECODER, 4),
     ],
 )
 def test_an_altered_weight_is_noticed(
@@ -309,11 +308,11 @@ def rename(graph: Any, name: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("graph", "kind", "name"),
     [
-        (graphs.VISION_ENCODER, "output", "image_features"),
-        (graphs.EMBED_TOKENS, "input", "input_ids"),
-        (graphs.ENCODER, "output", "present.1.encoder.key"),
-        (graphs.DECODER, "input", "cache_slots"),
-        (graphs.DECODER, "output", "topk_ids"),
+        (contract.VISION_ENCODER, "output", "image_features"),
+        (contract.EMBED_TOKENS, "input", "input_ids"),
+        (contract.ENCODER, "output", "present.1.encoder.key"),
+        (contract.DECODER, "input", "cache_slots"),
+        (contract.DECODER, "output", "topk_ids"),
     ],
 )
 def test_another_name_is_noticed(
@@ -333,14 +332,14 @@ def test_outputs_that_have_changed_places_are_noticed(
         rename(graph, "present.0.encoder.value", "present.0.encoder.key")
         rename(graph, "held", "present.0.encoder.value")
         outputs = {value.name: value for value in graph.output}
-        ordered = [outputs[name] for name in specs[graphs.ENCODER].outputs]
+        ordered = [outputs[name] for name in specs[contract.ENCODER].outputs]
         copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in ordered]
         del graph.output[:]
         graph.output.extend(copies)
 
-    path = changed(native, graphs.ENCODER, tmp_path, swap)
+    path = changed(native, contract.ENCODER, tmp_path, swap)
     with pytest.raises(ValidationError, match=r"output 'present\.0\.encoder\.(key|value)'"):
-        validate(specs[graphs.ENCODER], path, "fp32")
+        validate(specs[contract.ENCODER], path, "fp32")
 
 
 @pytest.mark.parametrize("axis", ["B", 1])
@@ -354,17 +353,17 @@ def test_another_axis_is_noticed(
         else:
             dim.dim_param = axis
 
-    path = changed(native, graphs.VISION_ENCODER, tmp_path, change)
+    path = changed(native, contract.VISION_ENCODER, tmp_path, change)
     with pytest.raises(ValidationError, match=r"output \('image_features', .* where the contract"):
-        validate(specs[graphs.VISION_ENCODER], path, "fp32")
+        validate(specs[contract.VISION_ENCODER], path, "fp32")
 
 
 def test_an_output_too_few_is_noticed(
     native: Exported, specs: dict[str, GraphSpec], tmp_path: Path
 ) -> None:
-    path = changed(native, graphs.ENCODER, tmp_path, lambda graph: graph.output.pop())
+    path = changed(native, contract.ENCODER, tmp_path, lambda graph: graph.output.pop())
     with pytest.raises(ValidationError, match=r"output None where the contract has \('present\.1"):
-        validate(specs[graphs.ENCODER], path, "fp32")
+        validate(specs[contract.ENCODER], path, "fp32")
 
 
 class _Wrong(torch.nn.Module):
@@ -394,7 +393,7 @@ class _Wrong(torch.nn.Module):
 def test_pytorch_with_another_answer(
     native: Exported, specs: dict[str, GraphSpec], change: Callable[[Any], Any], message: str
 ) -> None:
-    spec = specs[graphs.EMBED_TOKENS]
+    spec = specs[contract.EMBED_TOKENS]
     other = replace(spec, module=_Wrong(spec.module, change))
     with pytest.raises(ValidationError, match=message):
         validate(other, path_of(native, spec.name), "fp32")

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from florence_onnx.image import Preprocessor, to_rgb
+from florence_onnx.images.pixels import to_rgb
+from florence_onnx.images.preprocessor import Preprocessor
 
 # What the released checkpoints say, without the fields that neither side reads.
 CONFIG: dict[str, Any] = {

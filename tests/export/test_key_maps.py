@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import Florence2ForConditionalGeneration
 
-from florence_onnx_export import key_maps
-from florence_onnx_export.config import ModelConfig
-from helpers.checkpoints import original_name
-from helpers.random_models import BASE, SMALL, Geometry
+from florence_onnx.checkpoints import key_maps
+from florence_onnx.checkpoints.config import ModelConfig
+from tests.helpers.checkpoints import original_name
+from tests.helpers.random_models import BASE, SMALL, Geometry
 
 # From the published conversion script: the names that are not just prefixed.
 PAIRS = {

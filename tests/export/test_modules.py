@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from florence_onnx import graphs
+from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.engine import contract
 from florence_onnx.errors import ValidationError
-from florence_onnx_export.config import ModelConfig
-from florence_onnx_export.graph_specs import build_specs
+from florence_onnx_export.graphs.reference import compare_with_transformers
+from florence_onnx_export.graphs.specs import build_specs
 from florence_onnx_export.modules.layers import ACTIVATIONS
-from florence_onnx_export.reference import compare_with_transformers
-from helpers.random_models import BASE, SMALL, Geometry, make_model
+from tests.helpers.random_models import BASE, SMALL, Geometry, make_model
 
 TINY = SMALL[0]
 PADDED = next(geometry for geometry in SMALL if geometry.name == "padded")
@@ -34,7 +34,7 @@ def specs_of(model):
 def test_every_stage_equals_transformers(geometry: Geometry, height: int, width: int) -> None:
     model = make_model(geometry, seed=1)
     differences = compare_with_transformers(specs_of(model), model, height, width)
-    assert set(differences) == set(graphs.GRAPHS)
+    assert set(differences) == set(contract.GRAPHS)
     assert max(differences.values()) < 1e-4
 
 
@@ -58,10 +58,10 @@ def test_activations_are_those_of_transformers(activation: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "name"),
     [
-        (graphs.VISION_ENCODER, "vision_tower.blocks.0.0.spatial_block.window_attn.qkv.bias"),
-        (graphs.EMBED_TOKENS, "language_model.shared.weight"),
-        (graphs.ENCODER, "language_model.encoder.layers.1.fc2.bias"),
-        (graphs.DECODER, "language_model.decoder.layers.1.encoder_attn.k_proj.weight"),
+        (contract.VISION_ENCODER, "vision_tower.blocks.0.0.spatial_block.window_attn.qkv.bias"),
+        (contract.EMBED_TOKENS, "language_model.shared.weight"),
+        (contract.ENCODER, "language_model.encoder.layers.1.fc2.bias"),
+        (contract.DECODER, "language_model.decoder.layers.1.encoder_attn.k_proj.weight"),
     ],
 )
 def test_a_wrong_weight_is_noticed_and_its_stage_named(stage: str, name: str) -> None:

@@ -5,9 +5,9 @@ A share of the cases of ``tests/parity.py``, those of one model; the script runs
 
 from pathlib import Path
 
-from helpers.onnx_runner import OnnxRunner
-from helpers.parity import cases, compare
-from helpers.random_models import SMALL
+from tests.helpers.onnx_runner import OnnxRunner
+from tests.helpers.parity import cases, compare
+from tests.helpers.random_models import SMALL
 
 
 def test_tokens_and_scores_are_those_of_transformers(tmp_path: Path) -> None:

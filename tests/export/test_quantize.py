@@ -8,8 +8,9 @@ from typing import Any
 import onnx
 import pytest
 
-from florence_onnx import Florence2, graphs
-from florence_onnx.cli import build_parser, main
+from florence_onnx import Florence2
+from florence_onnx.cli.program import build_parser, main
+from florence_onnx.engine import contract
 from florence_onnx.errors import (
     ModelFileError,
     ModelNotFoundError,
@@ -18,18 +19,18 @@ from florence_onnx.errors import (
     ValidationError,
 )
 from florence_onnx_export import exporter
-from florence_onnx_export import quantize as quantizing
-from florence_onnx_export.fidelity import (
+from florence_onnx_export.graphs.specs import GraphSpec
+from florence_onnx_export.quantization import quantize as quantizing
+from florence_onnx_export.quantization.fidelity import (
     relative_error,
 )
-from florence_onnx_export.graph_specs import GraphSpec
-from florence_onnx_export.methods import FP32, levels
-from florence_onnx_export.products import product_weights
-from florence_onnx_export.quantize import BOUNDS, Bounds, quantize
+from florence_onnx_export.quantization.matmuls import product_weights
+from florence_onnx_export.quantization.methods import FP32, levels
+from florence_onnx_export.quantization.quantize import BOUNDS, Bounds, quantize
 from florence_onnx_export.report import REPORT
-from helpers.exports import Exported
-from helpers.onnx_graphs import tiny_graph, weight_names
-from helpers.tiny import copy_tiny, picture
+from tests.helpers.exports import Exported
+from tests.helpers.onnx_graphs import tiny_graph, weight_names
+from tests.helpers.tiny import copy_tiny, picture
 
 
 def files(folder: Path) -> set[str]:
@@ -37,7 +38,7 @@ def files(folder: Path) -> set[str]:
 
 
 def graph_files(*precisions: str) -> set[str]:
-    return {graphs.graph_file(graph, name) for name in precisions for graph in graphs.GRAPHS}
+    return {contract.graph_file(graph, name) for name in precisions for graph in contract.GRAPHS}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_every_precision_is_added_and_reported(
     quantized: tuple[Path, dict[str, Any], list[str]],
 ) -> None:
     folder, entries, said = quantized
-    assert files(folder) == {*graphs.COMPANIONS, REPORT, *graph_files("fp32", *BOUNDS)}
+    assert files(folder) == {*contract.ASSETS, REPORT, *graph_files("fp32", *BOUNDS)}
     assert json.loads((folder / REPORT).read_text()) == {"precisions": entries}
     for name, entry in entries.items():
         assert entry["bounds"] == {
@@ -84,10 +85,10 @@ def test_the_runtime_answers_at_every_precision(
 
 def test_q8_graphs_are_smaller(quantized: tuple[Path, dict[str, Any], list[str]]) -> None:
     def weights(graph: str, precision: str) -> int:
-        model = onnx.load(quantized[0] / graphs.graph_file(graph, precision))
+        model = onnx.load(quantized[0] / contract.graph_file(graph, precision))
         return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
-    for graph in (graphs.EMBED_TOKENS, graphs.ENCODER, graphs.DECODER):
+    for graph in (contract.EMBED_TOKENS, contract.ENCODER, contract.DECODER):
         assert weights(graph, "q8") < 0.45 * weights(graph, "fp32")
         assert weights(graph, "fp16") < 0.55 * weights(graph, "fp32")
 
@@ -126,31 +127,31 @@ def test_a_precision_beyond_its_bound_is_refused(
 def test_products_are_spared_only_beyond_the_bounds_and_unless_the_error_is_accepted(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = dict.fromkeys(graphs.GRAPHS, 0.02)
+    limits = dict.fromkeys(contract.GRAPHS, 0.02)
     error = quantize(tiny, ["q8"])["q8"]["fidelity"]["image_features"]
-    limits[graphs.VISION_ENCODER] = 0.8 * error
+    limits[contract.VISION_ENCODER] = 0.8 * error
     monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q8", limits)
     assert quantize(tiny, ["q8"], force=True)["q8"]["spared"] == {}
     monkeypatch.setitem(quantizing.BOUNDS, "q8", Bounds(0.9 * error, 0.03))
     said: list[str] = []
     entry = quantize(tiny, ["q8"], force=True, progress=said.append)["q8"]
     assert any(line.startswith("q8: image_features differs from float32 by") for line in said)
-    assert 0 < len(entry["spared"][graphs.VISION_ENCODER]) < 5
+    assert 0 < len(entry["spared"][contract.VISION_ENCODER]) < 5
     assert entry["fidelity"]["image_features"] <= 0.9 * error
     assert quantize(tiny, ["q8"], force=True, accept_error=True)["q8"]["spared"] == {}
 
 
 @pytest.mark.usefixtures("one_request")
 def test_the_report_says_what_was_spared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {**quantizing.GRAPH_LIMITS["q4"], graphs.DECODER: 0.02}
+    limits = {**quantizing.GRAPH_LIMITS["q4"], contract.DECODER: 0.02}
     monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q4", limits)
     monkeypatch.setitem(quantizing.BOUNDS, "q4", Bounds(0.02, 0.03))
-    spared = quantize(tiny, ["q4"])["q4"]["spared"][graphs.DECODER]
+    spared = quantize(tiny, ["q4"])["q4"]["spared"][contract.DECODER]
     assert spared
-    model = onnx.load(tiny / graphs.graph_file(graphs.DECODER, "q4"))
+    model = onnx.load(tiny / contract.graph_file(contract.DECODER, "q4"))
     names = set(weight_names(model))
-    products = product_weights(tiny_graph(graphs.DECODER).graph)
-    for name, (usual, *_) in levels("q4", graphs.DECODER, list(products), []).items():
+    products = product_weights(tiny_graph(contract.DECODER).graph)
+    for name, (usual, *_) in levels("q4", contract.DECODER, list(products), []).items():
         suffix = {"blocks4": ".int4", FP32: ""}.get(spared.get(name, usual), ".int8")
         assert f"{name}{suffix}" in names
 
@@ -242,7 +243,7 @@ def fast_export(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_exported(out: Path, *precisions: str) -> None:
     written = graph_files(*precisions)
-    assert files(out) == {*graphs.COMPANIONS, REPORT, *written}
+    assert files(out) == {*contract.ASSETS, REPORT, *written}
     report = json.loads((out / REPORT).read_text())
     assert list(report["precisions"]) == ["q8"]
     assert set(report["bytes"]) == {Path(file).name for file in written}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from florence_onnx.cli import main
+from florence_onnx.cli.program import main
 from florence_onnx_export.training.__main__ import main as training
-from helpers.checkpoints import GEOMETRY, save_original
-from helpers.hub import serve_hub, use_empty_cache, use_hub
-from helpers.random_models import make_model
-from helpers.tiny import picture
+from tests.helpers.checkpoints import GEOMETRY, save_original
+from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
+from tests.helpers.random_models import make_model
+from tests.helpers.tiny import picture
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

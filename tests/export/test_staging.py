@@ -11,7 +11,7 @@ import pytest
 
 import florence_onnx
 from florence_onnx.errors import OutputExistsError
-from florence_onnx_export.staging import staged_folder
+from florence_onnx.staging import staged_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
@@ -159,7 +159,7 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from florence_onnx_export.staging import staged_folder
+from florence_onnx.staging import staged_folder
 
 with staged_folder(Path(sys.argv[1]), force=True) as folder:
     (folder / "half").write_text("half")
@@ -198,8 +198,8 @@ def test_kill_9(tmp_path: Path) -> None:
 
 COMMAND = """
 import sys, time, types
-from florence_onnx.cli import main
-from florence_onnx_export.staging import staged_folder
+from florence_onnx.cli.program import main
+from florence_onnx.staging import staged_folder
 
 def export(source, out, **options):
     with staged_folder(out, options["force"]) as folder:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import tokenizers
 
+from florence_onnx.assets.tokenizer_files import write_tokenizer
 from florence_onnx.errors import CheckpointError
 from florence_onnx.tasks import Task
-from florence_onnx_export.tokenizer_files import write_tokenizer
-from helpers.tokenizers import BART_SIZE, EXTRA_TOKENS, VOCABULARY, make_tokenizer
+from tests.helpers.tokenizers import BART_SIZE, EXTRA_TOKENS, VOCABULARY, make_tokenizer
 
 TEXTS = [*(task.prompt for task in Task), " two  spaces <loc_3><mask> caf\u00e9</od>"]
 

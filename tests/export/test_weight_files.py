@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from florence_onnx.errors import CheckpointError
-from florence_onnx_export.weight_files import load_weights, read_json
-from helpers.checkpoints import save_weights
+from florence_onnx.files import read_json
+from florence_onnx_export.weight_files import load_weights
+from tests.helpers.checkpoints import save_weights
 
 WEIGHTS = {
     f"layer.{i}": torch.rand((20, 30), generator=torch.Generator().manual_seed(i)) for i in range(7)
@@ -126,5 +127,5 @@ def test_an_index_without_a_map(tmp_path: Path, content: dict[str, Any]) -> None
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0", b"\xff\xfe"])
 def test_json_that_is_no_object(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"config\.json (is not a JSON file|holds a list)"):
-        read_json(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match=r"config\.json (cannot be read as JSON|holds list)"):
+        read_json(tmp_path / "config.json", CheckpointError)

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Florence2ForConditionalGeneration
 
-from helpers.random_models import SMALL
-from helpers.tokenizers import VOCABULARY, make_tokenizer
+from tests.helpers.random_models import SMALL
+from tests.helpers.tokenizers import VOCABULARY, make_tokenizer
 
 GEOMETRY = replace(SMALL[0], vocab_size=VOCABULARY + 1, image_token_id=VOCABULARY)
 """A small model with a row for every token of the tokenizer written beside it."""

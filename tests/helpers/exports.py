@@ -9,8 +9,8 @@ from typing import Any
 from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx_export.exporter import export
-from helpers.random_models import SMALL, Geometry, make_model
-from helpers.tokenizers import VOCABULARY
+from tests.helpers.random_models import SMALL, Geometry, make_model
+from tests.helpers.tokenizers import VOCABULARY
 
 # The head has five times the tokens that the geometries are made for, so </s> needs a higher bias
 # for answers to end at different lengths.

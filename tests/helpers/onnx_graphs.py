@@ -6,8 +6,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from florence_onnx import graphs
-from helpers.tiny import TINY
+from florence_onnx.engine import contract
+from tests.helpers.tiny import TINY
 
 Array = npt.NDArray[np.float32]
 
@@ -39,7 +39,7 @@ def make_model(
 
 def tiny_graph(name: str) -> onnx.ModelProto:
     """A float32 graph of the committed tiny model."""
-    return onnx.load(TINY / graphs.graph_file(name, "fp32"))
+    return onnx.load(TINY / contract.graph_file(name, "fp32"))
 
 
 def weight_names(model: onnx.ModelProto) -> list[str]:

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from florence_onnx import graphs
-from florence_onnx.batches import Scene, encoder_inputs
-from florence_onnx.decoding import search
-from florence_onnx.sessions import Graphs, open_graphs
-from florence_onnx.steps import DecoderSteps
-from florence_onnx_export.config import ModelConfig
-from florence_onnx_export.graph_specs import build_specs
-from florence_onnx_export.tracing import trace
-from helpers.parity import Case, Found
+from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.engine import contract
+from florence_onnx.engine.decoder import DecoderSteps
+from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.engine.sessions import Graphs, open_graphs
+from florence_onnx.generation.search import search
+from florence_onnx.requests import EncodedImage
+from florence_onnx_export.graphs.specs import build_specs
+from florence_onnx_export.graphs.tracing import trace
+from tests.helpers.parity import Case, Found
 
 
 class OnnxRunner:
@@ -24,7 +25,7 @@ class OnnxRunner:
         model = self._graphs(case)
         features = model.image_features(case.pixel_values())
         height, width = case.geometry.image_size
-        scenes = [Scene(tokens, (width, height)) for tokens in features]
+        scenes = [EncodedImage(tokens, (width, height)) for tokens in features]
         policy = case.policy()
         mask, embeds = encoder_inputs(model, scenes, case.prompts(), policy.pad_token_id)
         found = search(DecoderSteps(model, mask, embeds), len(scenes), policy)
@@ -44,4 +45,4 @@ class OnnxRunner:
         config = ModelConfig.from_dict(model.config.to_dict())
         (folder / "onnx").mkdir(parents=True)
         for spec in build_specs(config, model.state_dict()):
-            trace(spec, folder / graphs.graph_file(spec.name, "fp32"))
+            trace(spec, folder / contract.graph_file(spec.name, "fp32"))

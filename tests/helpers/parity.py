@@ -18,9 +18,9 @@ import torch
 from transformers import Florence2ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from florence_onnx.policy import GenerationPolicy
-from helpers.plain_search import lost_by, plain_search
-from helpers.random_models import BOS, EOS, PAD, REAL_VOCABULARY, SMALL, Geometry, make_model
+from florence_onnx.generation.policy import GenerationPolicy
+from tests.helpers.plain_search import lost_by, plain_search
+from tests.helpers.random_models import BOS, EOS, PAD, REAL_VOCABULARY, SMALL, Geometry, make_model
 
 Found = list[tuple[tuple[int, ...], float]]
 """The returned sequences of one request with their scores, best first."""

@@ -1,7 +1,7 @@
 """Beam search written for reading: one request, Python lists, float64, nothing incremental.
 
-It follows the same rules as ``florence_onnx.decoding.search`` and shares no code with it. It
-keeps a record of its steps, which tells by how much a sequence lost.
+It follows the same rules as ``florence_onnx.generation.search.search`` and shares no code with
+it. It keeps a record of its steps, which tells by how much a sequence lost.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.policy import GenerationPolicy
+from florence_onnx.generation.policy import GenerationPolicy
 
 Sequence = tuple[int, ...]
 Ranking = list[tuple[Sequence, float]]

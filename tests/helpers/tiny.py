@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 import florence_onnx
-from florence_onnx import Florence2, Task, graphs
+from florence_onnx import Florence2, Task
+from florence_onnx.engine import contract
 from florence_onnx.model import Request
 from florence_onnx.tasks import InputKind
 
@@ -88,18 +89,18 @@ def plain_logits(
     Token i lies in slot i and sees the slots up to its own; nothing is bound, shared or dropped.
     """
     opened = model.graphs
-    names = list(graphs.cache_names("present", "encoder", opened.layers))
+    names = list(contract.cache_names("present", "encoder", opened.layers))
     given = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
     feeds = dict(
         zip(
-            graphs.cache_names("past_key_values", "encoder", opened.layers),
+            contract.cache_names("past_key_values", "encoder", opened.layers),
             opened.encoder.run(names, given),
             strict=True,
         )
     )
     _, heads, _, head_dim = next(iter(feeds.values())).shape
-    past = list(graphs.cache_names("past_key_values", "decoder", opened.layers))
-    outputs = ["logits", *graphs.cache_names("present", "decoder", opened.layers)]
+    past = list(contract.cache_names("past_key_values", "decoder", opened.layers))
+    outputs = ["logits", *contract.cache_names("present", "decoder", opened.layers)]
     length = len(token_ids)
     cache = [np.zeros((1, heads, length, head_dim), np.float32) for _ in past]
     logits = []
@@ -143,7 +144,7 @@ def counted(model: Florence2) -> Florence2:
     """The same model with every session counted."""
     names = ("vision_encoder", "embed_tokens", "encoder", "decoder")
     sessions = {name: Counted(getattr(model.graphs, name)) for name in names}
-    return Florence2(model.companions, replace(model.graphs, **sessions))
+    return Florence2(model.assets, replace(model.graphs, **sessions))
 
 
 def run_python(

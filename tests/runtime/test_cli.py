@@ -11,12 +11,13 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from florence_onnx import Florence2, Task, graphs
-from florence_onnx.cli import COMMANDS, main
+from florence_onnx import Florence2, Task
+from florence_onnx.cli.program import COMMANDS, main
+from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
-from florence_onnx.stages import STAGES
-from helpers.hub import use_empty_cache, use_hub
-from helpers.tiny import REGION, TEXT, TINY, change_json, copy_tiny, picture, run_python
+from florence_onnx.profiling import STAGES
+from tests.helpers.hub import use_empty_cache, use_hub
+from tests.helpers.tiny import REGION, TEXT, TINY, change_json, copy_tiny, picture, run_python
 
 MODEL = ("--model", str(TINY), "--threads", "1", "--max-new-tokens", "12")
 CPU = "CPUExecutionProvider"
@@ -218,7 +219,7 @@ def test_damaged_models_are_one_line(
     command = ("run", photo, "--task", "od", "--model", str(folder))
     change_json(folder / "preprocessor_config.json", lambda content: content.pop("size"))
     assert "preprocessor_config.json: size is null" in failure(capsys, *command)
-    graph = folder / graphs.graph_file(graphs.ENCODER, "fp32")
+    graph = folder / contract.graph_file(contract.ENCODER, "fp32")
     change_json(
         folder / "preprocessor_config.json", lambda c: c.update(size={"height": 64, "width": 64})
     )
@@ -250,7 +251,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert content["folder"] == str(TINY)
     assert content["precisions"] == ["fp32"]
     assert content["bytes"] == {
-        name: (TINY / graphs.graph_file(name, "fp32")).stat().st_size for name in graphs.GRAPHS
+        name: (TINY / contract.graph_file(name, "fp32")).stat().st_size for name in contract.GRAPHS
     }
     assert content["geometry"] == {
         "hidden_size": 32,
@@ -263,14 +264,14 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
         "max_positions": 160,
     }
     assert content["generation"]["num_beams"] == 3
-    assert content["providers"] == {name: [CPU] for name in graphs.GRAPHS}
+    assert content["providers"] == {name: [CPU] for name in contract.GRAPHS}
 
 
 def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(TINY), "--provider", CPU]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{TINY}\nprecisions: fp32; shown: fp32\n")
-    for name in (*graphs.GRAPHS, "hidden_size", "no_repeat_ngram_size", "image_width"):
+    for name in (*contract.GRAPHS, "hidden_size", "no_repeat_ngram_size", "image_width"):
         assert f"\n  {name} " in out
 
 
@@ -352,7 +353,7 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_examples_in_the_help_are_commands() -> None:
-    from florence_onnx.cli import build_parser
+    from florence_onnx.cli.program import build_parser
 
     parser = build_parser()
     for command in COMMANDS:
@@ -376,7 +377,7 @@ def test_an_error_of_the_system_is_one_line_too(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise PermissionError(13, "Permission denied", "config.json")
 
-    monkeypatch.setattr("florence_onnx.commands.info.locate", fail)
+    monkeypatch.setattr("florence_onnx.cli.info.locate", fail)
     assert "Permission denied: 'config.json'" in failure(capsys, "info", str(TINY))
 
 
@@ -384,7 +385,7 @@ def test_an_unknown_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
     def fail(*arguments: Any, **options: Any) -> Any:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("florence_onnx.commands.info.locate", fail)
+    monkeypatch.setattr("florence_onnx.cli.info.locate", fail)
     with pytest.raises(KeyError, match="a bug"):
         main(["info", str(TINY)])
 
@@ -395,7 +396,7 @@ def test_an_interrupt_is_quiet(
     def interrupt(*arguments: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("florence_onnx.commands.info.locate", interrupt)
+    monkeypatch.setattr("florence_onnx.cli.info.locate", interrupt)
     assert main(["info", str(TINY)]) == 130
     assert capsys.readouterr() == ("", "")
 
@@ -406,7 +407,7 @@ def test_messages_of_several_lines_become_one(
     def fail(*arguments: Any, **options: Any) -> Any:
         raise FlorenceError("first\n  second")
 
-    monkeypatch.setattr("florence_onnx.commands.info.locate", fail)
+    monkeypatch.setattr("florence_onnx.cli.info.locate", fail)
     assert failure(capsys, "info", str(TINY)) == "florence-onnx: error: first second"
 
 
@@ -429,7 +430,7 @@ def test_the_module_is_the_command_line(photo: str) -> None:
 def test_a_missing_package_is_named_with_its_command(photo: str, package: str, hint: str) -> None:
     program = (
         f"import sys; sys.modules[{package!r}] = None\n"
-        "from florence_onnx.cli import main; sys.exit(main())"
+        "from florence_onnx.cli.program import main; sys.exit(main())"
     )
     result = run_python("-c", program, "run", photo, "--task", "od", *MODEL)
     assert (result.returncode, result.stdout) == (2, "")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from florence_onnx import Florence2, Task
-from florence_onnx.cli import main
+from florence_onnx.cli.program import main
 from florence_onnx_export.scenes.answers import fixed_question
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import MEASURES, Measure, score

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from florence_onnx import parse_answer
-from florence_onnx.cli import main
+from florence_onnx.cli.program import main
 from florence_onnx.drawing import draw
 from florence_onnx.errors import InputError
-from helpers.tiny import TINY, picture
+from tests.helpers.tiny import TINY, picture
 
 SIZE = (200, 100)
 GREY = np.full((100, 200, 3), 128, np.uint8)

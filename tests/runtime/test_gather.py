@@ -5,7 +5,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 
-from florence_onnx.gather import FLOAT, INT64, gather_graph
+from florence_onnx.engine.gather import FLOAT, INT64, gather_graph
 
 ELEMENTS: dict[int, type] = {FLOAT: np.float32, INT64: np.int64, 10: np.float16, 6: np.int32}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import florence_onnx
-from helpers.tiny import TINY, run_python
+from tests.helpers.tiny import TINY, run_python
 
 BANNED = ("torch", "transformers", "onnx", "onnxscript", "optimum", "florence_onnx_export", "PIL")
 
@@ -54,13 +54,13 @@ def test_public_names() -> None:
     assert florence_onnx.__all__ == [
         "BoxesOrPolygonsResult",
         "BoxesResult",
+        "EncodedImage",
         "Florence2",
         "FlorenceError",
         "GenerationPolicy",
         "PolygonsResult",
         "QuadBoxesResult",
         "Result",
-        "Scene",
         "Task",
         "TextResult",
         "parse_answer",
@@ -78,7 +78,7 @@ def test_every_module_and_an_answer_without_torch_and_pillow() -> None:
     found = json.loads(output(run_python("-c", program, str(TINY))))
     expected = [m.name for m in pkgutil.walk_packages(florence_onnx.__path__, "florence_onnx.")]
     assert found["modules"] == expected
-    assert {"florence_onnx.cli", "florence_onnx.commands.export"} < set(expected)
+    assert {"florence_onnx.cli.program", "florence_onnx.cli.export"} < set(expected)
     assert found["text"].startswith("</s><s>")
     assert not set(BANNED) & set(found["loaded"])
 

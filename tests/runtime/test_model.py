@@ -15,8 +15,9 @@ import pytest
 import tokenizers
 from PIL import Image
 
-from florence_onnx import Florence2, GenerationPolicy, Scene, Task, TextResult, parse_answer
-from florence_onnx.batches import encoder_inputs
+from florence_onnx import EncodedImage, Florence2, GenerationPolicy, Task, TextResult, parse_answer
+from florence_onnx.engine.decoder import DecoderSteps
+from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.errors import (
     GenerationError,
     ImageError,
@@ -26,10 +27,9 @@ from florence_onnx.errors import (
     TokenizerError,
 )
 from florence_onnx.locations import to_bins, to_text
-from florence_onnx.steps import DecoderSteps
 from florence_onnx.tasks import InputKind
 from florence_onnx.tokenizer import LOCATION_TOKENS
-from helpers.tiny import (
+from tests.helpers.tiny import (
     REGION,
     TEXT,
     TINY,
@@ -134,9 +134,9 @@ def test_every_form_of_a_picture(model: Florence2, tmp_path: Path) -> None:
 # How it is searched
 
 
-def logits_of(model: Florence2, scene: Scene, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+def logits_of(model: Florence2, scene: EncodedImage, ids: Sequence[int]) -> npt.NDArray[np.float32]:
     """Logits [T,V] after every token of an answer to `Task.OD`, searched by no one."""
-    prompt = model.companions.tokenizer.encode(Task.OD.prompt)
+    prompt = model.assets.tokenizer.encode(Task.OD.prompt)
     return plain_logits(model, *encoder_inputs(model.graphs, [scene], [prompt], 1), ids)
 
 
@@ -429,7 +429,7 @@ def test_the_longest_answer_and_prompt(model: Florence2) -> None:
     """Exactly the position table's length is fine; one more is an error that says so."""
     assert len(model(picture(1), "od", max_new_tokens=160, eos_token_id=1423).token_ids) == 161
     scene = model.encode(picture(1))
-    encode = model.companions.tokenizer.encode
+    encode = model.assets.tokenizer.encode
     room = 160 - len(scene.image_features)
     text = "?" * (room - len(encode("")))
     assert len(encode(text)) == room
@@ -460,7 +460,7 @@ def test_a_scene_of_another_model(model: Florence2) -> None:
     scene = model.encode(picture(1))
     for other in (scene.image_features[:, :-1], scene.image_features[:-1]):
         with pytest.raises(ImageError, match=r"a scene was encoded by another model"):
-            model.run([(scene, "od", None), (Scene(other, scene.size), "od", None)])
+            model.run([(scene, "od", None), (EncodedImage(other, scene.size), "od", None)])
 
 
 def test_a_tokenizer_of_a_larger_model(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from florence_onnx.errors import GenerationError, ModelFileError
-from florence_onnx.policy import GenerationPolicy
+from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.tokenizer import Tokenizer
 
 TOKENIZER = cast(Tokenizer, SimpleNamespace(bos_token_id=0, pad_token_id=1, eos_token_id=2))

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from florence_onnx import Florence2, graphs
-from florence_onnx.cli import main
+from florence_onnx import Florence2
+from florence_onnx.cli.program import main
+from florence_onnx.engine import contract
+from florence_onnx.engine.precision import suitable_precisions
+from florence_onnx.engine.providers import CPU, CUDA
 from florence_onnx.errors import PrecisionError, ProviderError
-from florence_onnx.precision import locate, suitable_precisions
-from florence_onnx.providers import CPU, CUDA
-from helpers.hub import serve_hub, use_empty_cache, use_hub
-from helpers.tiny import TINY, copy_tiny
+from florence_onnx.resolver import locate
+from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
+from tests.helpers.tiny import TINY, copy_tiny
 
 VNNI = pytest.mark.parametrize("dot_products", [True], indirect=True)
 
@@ -22,30 +24,32 @@ VNNI = pytest.mark.parametrize("dot_products", [True], indirect=True)
 def dot_products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Pretends that the processor has 8-bit dot products, or not."""
     has: bool = request.param
-    monkeypatch.setattr("florence_onnx.precision.has_int8_dot_products", lambda: has)
+    monkeypatch.setattr("florence_onnx.engine.precision.has_int8_dot_products", lambda: has)
     return has
 
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretends that CUDA starts."""
-    monkeypatch.setattr("florence_onnx.providers.choose_providers", lambda requested: [CUDA, CPU])
+    monkeypatch.setattr(
+        "florence_onnx.engine.providers.choose_providers", lambda requested: [CUDA, CPU]
+    )
 
 
 def holding(folder: Path, *precisions: str) -> Path:
     """A model folder with graphs of these precisions, which are the fp32 ones by other names."""
     folder = copy_tiny(folder)
-    for graph in graphs.GRAPHS:
-        file = folder / graphs.graph_file(graph, "fp32")
+    for graph in contract.GRAPHS:
+        file = folder / contract.graph_file(graph, "fp32")
         for precision in set(precisions) - {"fp32"}:
-            shutil.copy(file, folder / graphs.graph_file(graph, precision))
+            shutil.copy(file, folder / contract.graph_file(graph, precision))
         if "fp32" not in precisions:
             file.unlink()
     return folder
 
 
 def providers(**given: Any) -> dict[str, Any]:
-    return {**{name: [CPU] for name in graphs.GRAPHS}, **given}
+    return {**{name: [CPU] for name in contract.GRAPHS}, **given}
 
 
 @pytest.mark.parametrize(
@@ -54,8 +58,8 @@ def providers(**given: Any) -> dict[str, Any]:
         (providers(), True, ("q8", "fp32")),
         (providers(vision_encoder=[(CPU, {})]), True, ("q8", "fp32")),
         (providers(), False, ("fp32",)),
-        ({name: [CUDA, CPU] for name in graphs.GRAPHS}, True, ("fp16", "fp32")),
-        ({name: [CUDA, CPU] for name in graphs.GRAPHS}, False, ("fp16", "fp32")),
+        ({name: [CUDA, CPU] for name in contract.GRAPHS}, True, ("fp16", "fp32")),
+        ({name: [CUDA, CPU] for name in contract.GRAPHS}, False, ("fp16", "fp32")),
         (providers(vision_encoder=[CUDA]), True, ("fp32",)),
         (providers(vision_encoder=["OpenVINOExecutionProvider", CPU]), True, ("fp32",)),
     ],
@@ -137,7 +141,7 @@ def test_a_model_of_the_hub(
         use_hub(monkeypatch, hub.url)
         _, precision = locate("someone/Florence-2-tiny", "auto", [CPU])
     assert precision == present[-1]
-    opened = {graphs.graph_file(graph, precision) for graph in graphs.GRAPHS}
+    opened = {contract.graph_file(graph, precision) for graph in contract.GRAPHS}
     assert {name for name in hub.fetched if name.startswith("onnx/")} == opened
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from florence_onnx.processor import has_int8_dot_products
+from florence_onnx.engine.precision import has_int8_dot_products
 
 linux = pytest.mark.skipif(sys.platform == "darwin", reason="does not read files")
 

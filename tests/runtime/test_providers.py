@@ -7,9 +7,9 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from florence_onnx import Florence2, graphs
-from florence_onnx.errors import MissingDependencyError, ModelError, ProviderError
-from florence_onnx.providers import (
+from florence_onnx import Florence2
+from florence_onnx.engine import contract
+from florence_onnx.engine.providers import (
     CPU,
     CUDA,
     check_obtained,
@@ -20,7 +20,8 @@ from florence_onnx.providers import (
     require_onnxruntime,
     start_failure,
 )
-from helpers.tiny import TINY
+from florence_onnx.errors import MissingDependencyError, ModelError, ProviderError
+from tests.helpers.tiny import TINY
 
 cpu_build = pytest.mark.skipif(
     CUDA in ort.get_available_providers(), reason="this build of ONNX Runtime has CUDA"
@@ -133,7 +134,7 @@ def test_cuda_that_starts_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
             return [CUDA, CPU]
 
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    monkeypatch.setattr("florence_onnx.providers.cuda_failure", lambda: None)
+    monkeypatch.setattr("florence_onnx.engine.providers.cuda_failure", lambda: None)
     assert choose_providers(None) == [CUDA, CPU]
     chosen = (CUDA, {"device_id": 1})
     assert choose_providers([chosen]) == [chosen]
@@ -150,7 +151,7 @@ def test_cuda_that_is_dropped_in_silence(monkeypatch: pytest.MonkeyPatch) -> Non
             return [CPU]
 
     monkeypatch.setattr(ort, "InferenceSession", Session)
-    monkeypatch.setattr("florence_onnx.providers.cuda_failure", lambda: None)
+    monkeypatch.setattr("florence_onnx.engine.providers.cuda_failure", lambda: None)
     assert choose_providers(None) == [CPU]
     with pytest.raises(ProviderError, match=rf"{CUDA} cannot start: its log on stderr says why"):
         choose_providers([CUDA])
@@ -166,7 +167,7 @@ def test_what_was_obtained_is_compared_with_what_was_asked() -> None:
 
 def test_a_graph_that_loses_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """It started with the tiny graph, and then dropped a graph of the model."""
-    monkeypatch.setattr("florence_onnx.providers.start_failure", lambda provider: None)
+    monkeypatch.setattr("florence_onnx.engine.providers.start_failure", lambda provider: None)
     monkeypatch.setattr(ort.InferenceSession, "get_providers", lambda session: ["Other"])
     with pytest.raises(ProviderError, match=rf"did not start {CPU} and fell back to Other"):
         Florence2.load(TINY)
@@ -174,7 +175,7 @@ def test_a_graph_that_loses_its_provider(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_model_tells_what_each_graph_got() -> None:
     model = Florence2.load(TINY, providers=[CPU])
-    assert model.providers == {name: [CPU] for name in graphs.GRAPHS}
+    assert model.providers == {name: [CPU] for name in contract.GRAPHS}
     if "AzureExecutionProvider" in ort.get_available_providers():
         model = Florence2.load(TINY, providers=["AzureExecutionProvider"])
         assert set(model.providers["vision_encoder"]) == {"AzureExecutionProvider", CPU}

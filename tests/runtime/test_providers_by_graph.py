@@ -6,11 +6,12 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from florence_onnx import Florence2, graphs
-from florence_onnx.cli import main
+from florence_onnx import Florence2
+from florence_onnx.cli.program import main
+from florence_onnx.engine import contract
+from florence_onnx.engine.providers import CPU, CUDA, HOST, Device, device_of, providers_by_graph
 from florence_onnx.errors import ProviderError
-from florence_onnx.providers import CPU, CUDA, HOST, Device, device_of, providers_by_graph
-from helpers.tiny import TINY, mixed_requests, varied_end
+from tests.helpers.tiny import TINY, mixed_requests, varied_end
 
 AZURE = "AzureExecutionProvider"
 """In most builds for the CPU, and leaves every operator to it."""
@@ -21,12 +22,12 @@ ANY = [(CPU, {})]
 
 
 def test_a_list_is_for_all_graphs() -> None:
-    assert providers_by_graph([CPU]) == {name: [CPU] for name in graphs.GRAPHS}
+    assert providers_by_graph([CPU]) == {name: [CPU] for name in contract.GRAPHS}
 
 
 def test_a_mapping_names_graphs_and_the_others() -> None:
-    chosen = providers_by_graph({graphs.VISION_ENCODER: ANY, "*": [CPU]})
-    assert chosen == {**{name: [CPU] for name in graphs.GRAPHS}, graphs.VISION_ENCODER: ANY}
+    chosen = providers_by_graph({contract.VISION_ENCODER: ANY, "*": [CPU]})
+    assert chosen == {**{name: [CPU] for name in contract.GRAPHS}, contract.VISION_ENCODER: ANY}
 
 
 def test_graphs_left_out_are_chosen_as_without_providers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,11 +37,11 @@ def test_graphs_left_out_are_chosen_as_without_providers(monkeypatch: pytest.Mon
         asked.append(requested)
         return list(requested or ["default"])
 
-    monkeypatch.setattr("florence_onnx.providers.choose_providers", choose)
-    chosen = providers_by_graph({graphs.DECODER: ANY})
-    assert chosen == {**{name: ["default"] for name in graphs.GRAPHS}, graphs.DECODER: ANY}
+    monkeypatch.setattr("florence_onnx.engine.providers.choose_providers", choose)
+    chosen = providers_by_graph({contract.DECODER: ANY})
+    assert chosen == {**{name: ["default"] for name in contract.GRAPHS}, contract.DECODER: ANY}
     asked.clear()
-    providers_by_graph(dict.fromkeys(graphs.GRAPHS, ANY))
+    providers_by_graph(dict.fromkeys(contract.GRAPHS, ANY))
     assert None not in asked, "nothing is left out, so no GPU need be started"
 
 
@@ -74,7 +75,7 @@ def test_providers_of_graphs_on_the_command_line(capsys: pytest.CaptureFixture[s
     options = ["--provider", f"vision_encoder={AZURE}", "--provider", f"vision_encoder={CPU}"]
     assert main(["info", str(TINY), "--json", *options, "--provider", CPU]) == 0
     got = json.loads(capsys.readouterr().out)["providers"]
-    assert got == {**{name: [CPU] for name in graphs.GRAPHS}, "vision_encoder": [AZURE, CPU]}
+    assert got == {**{name: [CPU] for name in contract.GRAPHS}, "vision_encoder": [AZURE, CPU]}
 
 
 @pytest.mark.parametrize("option", ["vision=CPUExecutionProvider", "vision_encoder=", "=CPU"])
@@ -144,7 +145,7 @@ def test_tensors_between_devices_go_through_the_host(
     def pretended(opened: Any) -> Device:
         return decoder if opened is model.graphs.decoder else encoder
 
-    monkeypatch.setattr("florence_onnx.steps.device_of", pretended)
+    monkeypatch.setattr("florence_onnx.engine.decoder.device_of", pretended)
     monkeypatch.setattr(ort.IOBinding, "bind_output", noted)
     monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", on_host)
     assert [result.token_ids for result in model.run(requests, **ends)] == expected

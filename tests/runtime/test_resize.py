@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from florence_onnx.errors import ImageError
-from florence_onnx.image import resize_bicubic
+from florence_onnx.images.resize import resize_bicubic
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from florence_onnx import graphs, resolver
+from florence_onnx import resolver
+from florence_onnx.engine import contract
 from florence_onnx.errors import ModelNotFoundError, PrecisionError
 from florence_onnx.resolver import resolve
-from helpers.hub import COMMIT, Hub, serve_hub, use_empty_cache, use_hub
+from tests.helpers.hub import COMMIT, Hub, serve_hub, use_empty_cache, use_hub
 
 NAME = "someone/Florence-2-tiny"
-GRAPHS = [graphs.graph_file(graph, "fp32") for graph in graphs.GRAPHS]
-NEEDED = {*graphs.COMPANIONS, *GRAPHS}
+GRAPHS = [contract.graph_file(graph, "fp32") for graph in contract.GRAPHS]
+NEEDED = {*contract.ASSETS, *GRAPHS}
 OTHERS = {
     "README.md",
     "modeling_florence2.py",

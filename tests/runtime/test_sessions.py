@@ -9,7 +9,16 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from florence_onnx import Florence2, FlorenceError, graphs
+from florence_onnx import Florence2, FlorenceError
+from florence_onnx.engine import contract
+from florence_onnx.engine.gather import gather_graph
+from florence_onnx.engine.options import default_threads
+from florence_onnx.engine.sessions import (
+    check_precision,
+    check_widths,
+    open_graphs,
+    present_precisions,
+)
 from florence_onnx.errors import (
     GraphContractError,
     ModelError,
@@ -18,18 +27,10 @@ from florence_onnx.errors import (
     PrecisionError,
     SessionOptionsError,
 )
-from florence_onnx.gather import gather_graph
-from florence_onnx.sessions import (
-    check_precision,
-    check_widths,
-    open_graphs,
-    present_precisions,
-)
-from florence_onnx.threads import default_threads
-from helpers.hub import use_empty_cache, use_hub
-from helpers.tiny import TINY, copy_tiny, picture
+from tests.helpers.hub import use_empty_cache, use_hub
+from tests.helpers.tiny import TINY, copy_tiny, picture
 
-FILES = [graphs.graph_file(name, "fp32") for name in graphs.GRAPHS]
+FILES = [contract.graph_file(name, "fp32") for name in contract.GRAPHS]
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_a_graph_with_other_names(folder: Path, name: str) -> None:
 
 
 def test_graphs_that_have_changed_places(folder: Path) -> None:
-    encoder, decoder = (folder / graphs.graph_file(g, "fp32") for g in graphs.GRAPHS[2:])
+    encoder, decoder = (folder / contract.graph_file(g, "fp32") for g in contract.GRAPHS[2:])
     shutil.copy(encoder, decoder)
     with pytest.raises(
         GraphContractError, match=r"has no input encoder_attention_mask, position_ids, cache_"
@@ -205,30 +206,30 @@ def renamed(path: Path, name: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("graph", "kind", "name"),
     [
-        (graphs.VISION_ENCODER, "input", "pixel_values"),
-        (graphs.VISION_ENCODER, "output", "image_features"),
-        (graphs.EMBED_TOKENS, "input", "input_ids"),
-        (graphs.EMBED_TOKENS, "output", "inputs_embeds"),
-        (graphs.ENCODER, "input", "inputs_embeds"),
-        (graphs.ENCODER, "output", "last_hidden_state"),
-        (graphs.ENCODER, "output", "present.1.encoder.value"),
-        (graphs.DECODER, "input", "cache_slots"),
-        (graphs.DECODER, "input", "cache_mask"),
-        (graphs.DECODER, "input", "past_key_values.0.decoder.key"),
-        (graphs.DECODER, "input", "past_key_values.1.encoder.value"),
-        (graphs.DECODER, "output", "topk_log_probs"),
-        (graphs.DECODER, "output", "logits"),
+        (contract.VISION_ENCODER, "input", "pixel_values"),
+        (contract.VISION_ENCODER, "output", "image_features"),
+        (contract.EMBED_TOKENS, "input", "input_ids"),
+        (contract.EMBED_TOKENS, "output", "inputs_embeds"),
+        (contract.ENCODER, "input", "inputs_embeds"),
+        (contract.ENCODER, "output", "last_hidden_state"),
+        (contract.ENCODER, "output", "present.1.encoder.value"),
+        (contract.DECODER, "input", "cache_slots"),
+        (contract.DECODER, "input", "cache_mask"),
+        (contract.DECODER, "input", "past_key_values.0.decoder.key"),
+        (contract.DECODER, "input", "past_key_values.1.encoder.value"),
+        (contract.DECODER, "output", "topk_log_probs"),
+        (contract.DECODER, "output", "logits"),
     ],
 )
 def test_one_tensor_with_another_name(folder: Path, graph: str, kind: str, name: str) -> None:
-    renamed(folder / graphs.graph_file(graph, "fp32"), name, name[:-1] + "X")
+    renamed(folder / contract.graph_file(graph, "fp32"), name, name[:-1] + "X")
     with pytest.raises(GraphContractError, match=rf"{graph}.* has no {kind} .*{name}"):
         Florence2.load(folder)
 
 
 def test_the_cache_the_decoder_does_not_return(folder: Path) -> None:
     """Found while loading rather than at the first step of the first request."""
-    path = folder / graphs.graph_file(graphs.DECODER, "fp32")
+    path = folder / contract.graph_file(contract.DECODER, "fp32")
     renamed(path, "present.1.decoder.value", "present.1.decoder.valuX")
     with pytest.raises(GraphContractError, match=r"has no output .*present\.1\.decoder\.value"):
         Florence2.load(folder)
@@ -262,7 +263,7 @@ def test_an_unknown_precision_lists_those_present(folder: Path) -> None:
 
 
 def test_a_folder_without_graphs(tmp_path: Path) -> None:
-    for name in graphs.COMPANIONS:
+    for name in contract.ASSETS:
         shutil.copy(TINY / name, tmp_path)
     with pytest.raises(ModelFileError, match=r"vision_encoder\.onnx is missing"):
         Florence2.load(tmp_path)

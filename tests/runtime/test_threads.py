@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from florence_onnx.threads import default_threads
+from florence_onnx.engine.options import default_threads
 
 Machine = Callable[..., Path]
 

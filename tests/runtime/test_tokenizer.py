@@ -9,7 +9,7 @@ import tokenizers
 
 from florence_onnx.errors import TokenizerError
 from florence_onnx.tokenizer import Tokenizer
-from helpers.tokenizers import BART_SIZE, make_tokenizer
+from tests.helpers.tokenizers import BART_SIZE, make_tokenizer
 
 REAL = ("tokenizer/onnx-community/tokenizer.json", "configs/native/processor/tokenizer.json")
 PROMPT = "What does the region <loc_0><loc_12><loc_998><loc_999> describe?"

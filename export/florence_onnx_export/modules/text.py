@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from florence_onnx_export.config import TextConfig
+from florence_onnx.checkpoints.config import TextConfig
 from florence_onnx_export.modules import operators
 from florence_onnx_export.modules.layers import (
     FeedForward,

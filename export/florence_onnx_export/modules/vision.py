@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from florence_onnx_export.config import VisionConfig
+from florence_onnx.checkpoints.config import VisionConfig
 from florence_onnx_export.modules import operators
 from florence_onnx_export.modules.layers import (
     FeedForward,

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from florence_onnx.commands.options import whole_number
+from florence_onnx.assets.writing import write_assets
+from florence_onnx.cli.options import whole_number
 from florence_onnx.errors import FlorenceError, InputError
 from florence_onnx.tasks import Task
 from florence_onnx_export.checkpoint import read_checkpoint
-from florence_onnx_export.companions import write_companions
-from florence_onnx_export.reference import transformers_model
+from florence_onnx_export.graphs.reference import transformers_model
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.scene import sample_scene
 from florence_onnx_export.training.batches import JsonLinesSource, SceneSource
@@ -127,7 +127,7 @@ def fine_tune(
     network = tied(transformers_model(start), start)
     network.to(_DEVICE)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
-        write_companions(start, Path(folder))
+        write_assets(start.folder, start.config, start.raw_config, Path(folder))
         tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         preprocessing = json.loads((Path(folder) / "preprocessor_config.json").read_text())
     # Microsoft's tokenizers have no token that stands for image features: one that no prompt has.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from florence_onnx.errors import InputError
-from florence_onnx.image import to_rgb
+from florence_onnx.images.pixels import to_rgb
 from florence_onnx.prompts import build_prompt
 from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import ask

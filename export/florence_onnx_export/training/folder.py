@@ -6,8 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
+from florence_onnx.assets.writing import write_assets
 from florence_onnx_export.checkpoint import Checkpoint
-from florence_onnx_export.companions import write_companions
 from florence_onnx_export.training.steps import MEAN, STD
 
 
@@ -31,7 +31,7 @@ def save_tuned(
 ) -> None:
     """Write new weights, and everything else as the checkpoint they started from has it."""
     network.save_pretrained(folder)
-    write_companions(checkpoint, folder)
+    write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
     network.config.save_pretrained(folder)
 
 

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
+from florence_onnx.checkpoints import key_maps
 from florence_onnx.locations import BINS
-from florence_onnx_export import key_maps
 from florence_onnx_export.checkpoint import Checkpoint
 from florence_onnx_export.training.vocabulary import IMAGE_TOKEN, token_id
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from florence_onnx_export.tokenizer_files import FLORENCE_TOKENS
+from florence_onnx.assets.tokenizer_files import FLORENCE_TOKENS
 
 _FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 IMAGE_TOKEN = "<image>"  # noqa: S105

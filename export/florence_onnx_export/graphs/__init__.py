@@ -1,0 +1,1 @@
+"""Graphs made from the modules: traced, compared with the reference, validated."""

@@ -1,0 +1,201 @@
+"""What each graph is traced from: module, example inputs, tensor names, named dynamic axes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from florence_onnx.checkpoints.config import ModelConfig, VisionConfig
+from florence_onnx.engine import contract
+from florence_onnx_export.modules.layers import Weights
+from florence_onnx_export.modules.text import Embedding, TextDecoder, TextEncoder
+from florence_onnx_export.modules.vision import VisionEncoder
+
+T = TypeVar("T")
+
+Axes = tuple[str | int, ...]
+"""A tensor's axes in order: a name for a dynamic axis, a number for a fixed one."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """One choice for every dynamic axis."""
+
+    batch: int
+    """Pictures."""
+    beams: int
+    """Decoder rows per picture."""
+    height: int
+    """Picture height in pixels."""
+    width: int
+    """Picture width in pixels."""
+    sequence: int
+    """Encoder length in tokens."""
+    tokens: int
+    """Tokens to embed."""
+    slots: int
+    """Capacity of the decoder's cache, in tokens."""
+
+
+def example_sizes(vision: VisionConfig) -> tuple[Sizes, Sizes]:
+    """Sizes to trace at, and others to validate at as well.
+
+    Those for tracing differ from each other, so that no two axes are taken for one; the others
+    are those of the smallest step of a search.
+    """
+    height, width = picture_size(vision, 5, 7)
+    traced = Sizes(2, 3, height, width, sequence=24, tokens=5, slots=9)
+    height, width = picture_size(vision, 3, 6)
+    return traced, Sizes(1, 1, height, width, sequence=40, tokens=1, slots=1)
+
+
+def picture_size(vision: VisionConfig, rows: int, columns: int) -> tuple[int, int]:
+    """Height and width in pixels of a picture of rows x columns image tokens.
+
+    Fewer tokens where the table of positions is smaller, but never as many rows as columns.
+    """
+    pixels = math.prod(vision.patch_stride)
+    places = vision.max_position_embeddings
+    return min(rows, places - 1) * pixels, min(columns, places) * pixels
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """Everything needed to trace and validate one graph."""
+
+    name: str
+    """Graph name of the contract."""
+    module: nn.Module
+    """The PyTorch module; its forward takes the inputs in order."""
+    inputs: dict[str, Axes]
+    """Input tensors in order."""
+    outputs: dict[str, Axes]
+    """Output tensors in order."""
+    sizes: tuple[Sizes, ...]
+    """The sizes it is traced at, then others it is validated at as well."""
+
+    def example(self, sizes: Sizes) -> tuple[Tensor, ...]:
+        """Seeded inputs of these sizes, in input order."""
+        generator = torch.Generator().manual_seed(0)
+        return tuple(
+            _example_tensor(name, axes, sizes, generator) for name, axes in self.inputs.items()
+        )
+
+    def arguments(self, values: Sequence[T]) -> tuple[T | list[T], ...]:
+        """Groups one value per input as the module's forward takes them: each cache is a list."""
+        by_name = dict(zip(self.inputs, values, strict=True))
+        grouped: list[T | list[T]] = [v for name, v in by_name.items() if "past" not in name]
+        for side in (".decoder.", ".encoder."):
+            cache = [v for name, v in by_name.items() if side in name]
+            if cache:
+                grouped.append(cache)
+        return tuple(grouped)
+
+
+def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Generator) -> Tensor:
+    dims = {
+        "batch": sizes.batch,
+        "rows": sizes.batch * sizes.beams,
+        "beams": sizes.beams,
+        "height": sizes.height,
+        "width": sizes.width,
+        "sequence": sizes.sequence,
+        "tokens": sizes.tokens,
+        "slots": sizes.slots,
+    }
+    shape = [dims[axis] if isinstance(axis, str) else axis for axis in axes]
+    if name.endswith("attention_mask"):
+        mask = torch.ones(shape, dtype=torch.int64)
+        mask[-1, -(sizes.sequence // 4) :] = 0
+        return mask
+    if name == "position_ids":
+        return torch.tensor([sizes.slots - sizes.beams])
+    if name == "cache_slots":
+        return torch.stack(
+            [torch.randperm(sizes.slots, generator=generator)[: shape[1]]] * shape[0]
+        )
+    if name == "cache_mask":
+        return torch.rand(shape, generator=generator) < 0.5
+    if name == "input_ids":
+        return torch.randint(0, 100, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
+
+
+def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSpec]:
+    """The four graphs of a checkpoint.
+
+    Args:
+        config: The checkpoint's configuration.
+        weights: float32 tensors under transformers' key names.
+    """
+    model = Weights(weights).at("model")
+    text = model.at("language_model")
+    width = config.text.d_model
+    layers = config.text.decoder_layers
+
+    def cache(prefix: str, side: str, rows: str, length: str) -> dict[str, Axes]:
+        heads = config.text.decoder_attention_heads
+        axes = (rows, heads, length, width // heads)
+        return dict.fromkeys(contract.cache_names(prefix, side, layers), axes)
+
+    sizes = example_sizes(config.vision)
+    head = weights["lm_head.weight"]
+    decoder = TextDecoder(text, head, head_bias(weights), config.text, contract.TOPK)
+    return [
+        GraphSpec(
+            contract.VISION_ENCODER,
+            VisionEncoder(model, config.vision),
+            {"pixel_values": ("batch", 3, "height", "width")},
+            {"image_features": ("batch", "image_tokens", width)},
+            sizes,
+        ),
+        GraphSpec(
+            contract.EMBED_TOKENS,
+            Embedding(text["shared.weight"], config.text),
+            {"input_ids": ("batch", "tokens")},
+            {"inputs_embeds": ("batch", "tokens", width)},
+            sizes,
+        ),
+        GraphSpec(
+            contract.ENCODER,
+            TextEncoder(text, config.text),
+            {
+                "attention_mask": ("batch", "sequence"),
+                "inputs_embeds": ("batch", "sequence", width),
+            },
+            {
+                "last_hidden_state": ("batch", "sequence", width),
+                **cache("present", "encoder", "batch", "sequence"),
+            },
+            sizes,
+        ),
+        GraphSpec(
+            contract.DECODER,
+            decoder,
+            {
+                "encoder_attention_mask": ("batch", "sequence"),
+                "inputs_embeds": ("rows", 1, width),
+                "position_ids": (1,),
+                "cache_slots": ("batch", "beams"),
+                "cache_mask": ("batch", "beams", "slots"),
+                **cache("past_key_values", "decoder", "batch", "slots"),
+                **cache("past_key_values", "encoder", "batch", "sequence"),
+            },
+            {
+                "logits": ("rows", 1, head.shape[0]),
+                "topk_log_probs": ("rows", decoder.topk),
+                "topk_ids": ("rows", decoder.topk),
+                **cache("present", "decoder", "batch", "slots"),
+            },
+            sizes,
+        ),
+    ]
+
+
+def head_bias(weights: dict[str, Tensor]) -> Tensor | None:
+    """The checkpoint's bias on the logits, or None when it has none that matters."""
+    bias = weights.get("final_logits_bias")
+    return None if bias is None or not bias.any() else bias.flatten()

@@ -1,0 +1,82 @@
+"""PyTorch module -> ONNX file."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from torch.export import Dim
+
+from florence_onnx_export.graphs.files import save_graph
+from florence_onnx_export.graphs.specs import Axes, GraphSpec
+from florence_onnx_export.modules.translations import TABLE
+
+OPSET = 18
+"""Newest operator set that every ONNX Runtime since 1.14 runs."""
+
+
+def trace(spec: GraphSpec, path: Path) -> None:
+    """Writes the graph of ``spec`` to ``path``."""
+    dynamic = [_dynamic(axes) for axes in spec.inputs.values()]
+    with _quiet():
+        program = torch.onnx.export(
+            spec.module.eval(),
+            spec.arguments(spec.example(spec.sizes[0])),
+            dynamic_shapes=spec.arguments(dynamic),
+            input_names=list(spec.inputs),
+            output_names=list(spec.outputs),
+            opset_version=OPSET,
+            custom_translation_table=TABLE,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError(f"torch.onnx.export returned nothing for {spec.name}")
+    model = program.model_proto
+    _strip_traces(model.graph)
+    for value, axes in zip(
+        [*model.graph.input, *model.graph.output],
+        [*spec.inputs.values(), *spec.outputs.values()],
+        strict=True,
+    ):
+        _name_axes(value, axes)
+    save_graph(model, path)
+
+
+def _dynamic(axes: Axes) -> dict[int, object]:
+    return {i: Dim.DYNAMIC for i, axis in enumerate(axes) if isinstance(axis, str)}
+
+
+def _strip_traces(graph: onnx.GraphProto) -> None:
+    """Drops what the tracer noted about source files; it differs from machine to machine."""
+    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):  # a branch of an If
+                _strip_traces(attribute.g)
+
+
+def _name_axes(value: onnx.ValueInfoProto, axes: Axes) -> None:
+    for dim, axis in zip(value.type.tensor_type.shape.dim, axes, strict=True):
+        if isinstance(axis, str):
+            dim.dim_param = axis
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the tracer says about packages and shapes that do not concern the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

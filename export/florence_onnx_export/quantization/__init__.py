@@ -1,0 +1,1 @@
+"""Graphs of lower precision, and how far they are from float32."""

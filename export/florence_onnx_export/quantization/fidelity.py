@@ -1,0 +1,212 @@
+"""How far one precision of a model is from float32, on drawn pictures asked every task."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine import contract
+from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.engine.sessions import Graphs
+from florence_onnx.requests import EncodedImage
+from florence_onnx.tasks import Task
+from florence_onnx_export.scenes.answers import ask
+from florence_onnx_export.scenes.drawing import draw
+from florence_onnx_export.scenes.scene import sample_scene
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+
+PICTURES = 7
+"""Drawn pictures; each is asked all tasks, so this is about a hundred requests."""
+
+STEPS = 8
+"""Tokens of each answer that are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A picture and what it is asked."""
+
+    pixel_values: npt.NDArray[np.float32]
+    """[1,3,H,W]."""
+    prompts: tuple[tuple[int, ...], ...]
+    """Token ids, one prompt per task."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a precision makes of the requests."""
+
+    features: npt.NDArray[np.float32]
+    """Image features of all pictures, [pictures,N,D]."""
+    first_logits: npt.NDArray[np.float32]
+    """[prompts,V]."""
+    best: npt.NDArray[np.int64]
+    """The most probable token after each one that was fed, [prompts,STEPS]."""
+    fed: npt.NDArray[np.int64]
+    """The tokens that were fed, [prompts,STEPS]."""
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far a precision is from float32."""
+
+    image_features: float
+    """Relative error of the vision encoder's output."""
+    first_logits: float
+    """Relative error of the first step's logits, with all graphs at this precision."""
+    token_agreement: float
+    """Share of the greedy answers' tokens that are the same when fed float32's tokens."""
+    requests: int
+    """How many answers were compared."""
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready; what is not a number, as after an overflow, is None."""
+        return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
+
+
+def drawn_requests(assets: Assets, seeds: Iterable[int]) -> list[Request]:
+    """A drawn picture per seed, each asked every task; the same ones whenever it is called."""
+    return [_request(assets, seed) for seed in seeds]
+
+
+def _request(assets: Assets, seed: int) -> Request:
+    scene = sample_scene(seed)
+    pixels = assets.preprocessor(np.asarray(draw(scene)))
+    rng = np.random.default_rng(seed)
+    prompts = [assets.tokenizer.encode(ask(scene, task, rng).prompt) for task in Task]
+    return Request(pixels[None], tuple(map(tuple, prompts)))
+
+
+def answer(
+    model: Graphs, assets: Assets, requests: Sequence[Request], feed: Array | None = None
+) -> Answers:
+    """Answers the requests greedily, without ending any early.
+
+    Args:
+        model: The graphs of one precision.
+        assets: The model's other files.
+        requests: From `drawn_requests`.
+        feed: The tokens to feed, `Answers.fed` of another precision; by default its own best.
+    """
+    parts: list[tuple[Array, ...]] = []
+    for index, request in enumerate(requests):
+        features = model.image_features(request.pixel_values)
+        rows = len(request.prompts)
+        given = None if feed is None else feed[index * rows : (index + 1) * rows]
+        parts.append((features, *_decode(model, assets, features[0], request.prompts, given)))
+    return Answers(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _decode(
+    model: Graphs,
+    assets: Assets,
+    features: Array,
+    prompts: Sequence[Sequence[int]],
+    feed: Array | None,
+) -> tuple[Array, Array, Array]:
+    """The first logits, the best token of each step, and the tokens fed."""
+    encoder = encoder_feeds(model, assets, features, prompts)
+    tokens, _, logits = zip(*decoder_steps(model, assets, encoder, feed), strict=True)
+    best = [step.argmax(axis=-1) for step in logits]
+    return logits[0], np.stack(best, axis=1), np.stack(tokens, axis=1)
+
+
+def decoder_steps(
+    model: Graphs, assets: Assets, encoder: Feeds, feed: Array | None = None
+) -> Iterator[tuple[Array, Feeds, Array]]:
+    """The first `STEPS` steps of greedy answers.
+
+    Args:
+        model: The graphs of one precision.
+        assets: The model's other files.
+        encoder: From `encoder_feeds`, for R prompts.
+        feed: As in `answer`, [R,STEPS].
+
+    Yields:
+        The tokens that are fed, [R]; the decoder's inputs for them; its logits, [R,V].
+    """
+    feeds = decoder_feeds(model, assets, encoder)
+    rows = len(encoder["attention_mask"])
+    forced = assets.policy.forced_bos_token_id
+    tokens = np.full(rows, assets.policy.decoder_start_token_id)
+    for step in range(STEPS):
+        if feed is not None:
+            tokens = feed[:, step]
+        elif step == 1 and forced is not None:
+            tokens = np.full(rows, forced)
+        given = feeds | _step_feeds(model, tokens[:, None], step)
+        feeds = dict(given)
+        logits = _step(model, feeds)
+        yield tokens, given, logits
+        tokens = logits.argmax(axis=-1)
+
+
+def encoder_feeds(
+    model: Graphs, assets: Assets, features: Array, prompts: Sequence[Sequence[int]]
+) -> Feeds:
+    """The encoder's inputs for prompts about one picture, whose features are [N,D]."""
+    scenes = [EncodedImage(features, (1, 1))] * len(prompts)
+    mask, embeds = encoder_inputs(model, scenes, prompts, assets.policy.pad_token_id)
+    return {"attention_mask": mask, "inputs_embeds": embeds}
+
+
+def decoder_feeds(model: Graphs, assets: Assets, encoder: Feeds) -> Feeds:
+    """The decoder's inputs for the first step after the encoder has had these feeds."""
+    names = list(contract.cache_names("present", "encoder", model.layers))
+    cross = model.encoder.run(names, encoder)
+    rows, heads, _, head_dim = cross[0].shape
+    past = {
+        name: np.zeros((rows, heads, STEPS, head_dim), np.float32)
+        for name in contract.cache_names("past_key_values", "decoder", model.layers)
+    }
+    names = list(contract.cache_names("past_key_values", "encoder", model.layers))
+    start = np.full((rows, 1), assets.policy.decoder_start_token_id)
+    return {
+        "encoder_attention_mask": encoder["attention_mask"],
+        **past,
+        **dict(zip(names, cross, strict=True)),
+        **_step_feeds(model, start, 0),
+    }
+
+
+def _step_feeds(model: Graphs, tokens: Array, step: int) -> Feeds:
+    rows = len(tokens)
+    return {
+        "inputs_embeds": model.embed(tokens),
+        "position_ids": np.array([step]),
+        "cache_slots": np.full((rows, 1), step),
+        "cache_mask": np.tile(np.arange(STEPS) <= step, (rows, 1, 1)),
+    }
+
+
+def _step(model: Graphs, feeds: Feeds) -> Array:
+    """Logits [R,V]; the cache in ``feeds`` becomes that of the next step."""
+    present = list(contract.cache_names("present", "decoder", model.layers))
+    logits, *cache = model.decoder.run(["logits", *present], feeds)
+    past = contract.cache_names("past_key_values", "decoder", model.layers)
+    feeds |= zip(past, cache, strict=True)
+    return np.asarray(logits[:, 0])
+
+
+def compare(got: Answers, want: Answers, eos_token_id: int) -> Fidelity:
+    """Measures one precision's answers against float32's."""
+    ends = want.fed == eos_token_id
+    ends[:, 0] = False  # that token starts an answer as well
+    same = (got.best == want.best)[~np.logical_or.accumulate(ends, axis=1)]
+    return Fidelity(
+        image_features=relative_error(got.features, want.features),
+        first_logits=relative_error(got.first_logits, want.first_logits),
+        token_agreement=float(same.mean()),
+        requests=len(want.fed),
+    )
+
+
+def relative_error(got: Array, want: Array) -> float:
+    """L2 norm of the difference over that of ``want``."""
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))

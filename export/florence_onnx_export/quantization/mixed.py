@@ -1,0 +1,200 @@
+"""Which products of a graph can be quantised, by the measured error of the graph's outputs."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from florence_onnx_export.quantization.fidelity import Array, Feeds
+from florence_onnx_export.quantization.gptq import inverse_factor
+from florence_onnx_export.quantization.hessians import moments_graph
+from florence_onnx_export.quantization.matmuls import (
+    Matrix,
+    Method,
+    product_weights,
+    replace_products,
+)
+from florence_onnx_export.quantization.methods import FP32, METHODS, SMOOTH, STORED
+from florence_onnx_export.quantization.smoothquant import (
+    Vector,
+    peaks_graph,
+    smooth_inputs,
+    smoothing_factors,
+)
+from florence_onnx_export.quantization.stored import storable_weights, store_weights
+
+
+class Measured:
+    """A float32 graph with inputs and its outputs for them, to measure quantised forms against."""
+
+    def __init__(
+        self,
+        path: Path,
+        feeds: Sequence[Feeds],
+        outputs: Sequence[str],
+        calibration: Callable[[], Iterable[Feeds]],
+    ) -> None:
+        """Runs the graph.
+
+        Args:
+            path: The graph.
+            feeds: Its inputs.
+            outputs: Those whose error counts.
+            calibration: Makes other inputs, which weights are rounded and smoothed for.
+        """
+        self.model = onnx.load(str(path))
+        self.products = list(product_weights(self.model.graph))
+        self.stored = storable_weights(self.model.graph)
+        self.feeds = feeds
+        self.outputs = list(outputs)
+        self._calibration = calibration
+        self._wanted = self._run(self.model, len(feeds))
+
+    def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
+        """A copy of the graph with weights used by other methods.
+
+        Args:
+            methods: Weight name -> name of its method.
+        """
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        smooth = [name for name, key in methods.items() if key == SMOOTH]
+        smooth_by = {name: smoothing_factors(self._peaks[name]) for name in smooth}
+        smooth_inputs(model, smooth_by)
+        products: dict[str, Method] = {}
+        stored: dict[str, Matrix | None] = {}
+        for name, key in methods.items():
+            if key in METHODS:
+                factor = self._factors[name] * smooth_by.get(name, np.float32(1))
+                products[name] = functools.partial(METHODS[key], factor=factor)
+            elif key == STORED:
+                stored[name] = self._factors[name]
+        replace_products(model, products)
+        store_weights(model, stored)
+        return model
+
+    def error(self, methods: Mapping[str, str], runs: int | None = None) -> float:
+        """Relative error of the outputs with these methods, over the first ``runs`` inputs."""
+        runs = len(self.feeds) if runs is None else runs
+        return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
+
+    @functools.cached_property
+    def _peaks(self) -> dict[str, Vector]:
+        """Weight name -> the largest magnitude of each channel that its products read."""
+        model, names = peaks_graph(self.model)
+        session = _open(model)
+        peaks: dict[str, Vector] = {}
+        for feeds in self._calibration():
+            for name, seen in zip(names, session.run(None, feeds), strict=True):
+                peaks[name] = np.maximum(peaks.get(name, np.float32(0)), seen)
+        return peaks
+
+    @functools.cached_property
+    def _factors(self) -> dict[str, Matrix]:
+        """Weight name -> `inverse_factor` of what it is multiplied with."""
+        model, names = moments_graph(self.model)
+        session = _open(model)
+        outputs = [output.name for output in session.get_outputs()]
+        moments: dict[str, Matrix] = {}
+        for feeds in self._calibration():
+            for name, seen in zip(outputs, session.run(None, feeds), strict=True):
+                moments[name] = moments[name] + seen if name in moments else seen
+        # Weights that are multiplied with the same share what comes of it.
+        factors: dict[tuple[str, ...], Matrix] = {}
+        for told in map(tuple, names.values()):
+            if told not in factors:
+                factors[told] = inverse_factor(np.sum([moments[name] for name in told], axis=0))
+        return {weight: factors[tuple(told)] for weight, told in names.items()}
+
+    def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
+        session = _open(model)
+        return [session.run(self.outputs, feeds) for feeds in self.feeds[:runs]]
+
+
+def _open(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:
+    """Root mean square of the outputs' relative errors, each over all runs together."""
+    squares = []
+    for outputs, wanted in zip(zip(*got, strict=True), zip(*want, strict=True), strict=True):
+        missed = sum(float(np.sum((a - b) ** 2)) for a, b in zip(outputs, wanted, strict=True))
+        squares.append(missed / sum(float(np.sum(b**2)) for b in wanted))
+    return float(np.sqrt(np.mean(squares)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the products of a graph are computed."""
+
+    methods: dict[str, str]
+    """Weight name -> name of the method."""
+    error: float
+    """Relative error of the graph's outputs."""
+
+
+def choose(
+    graph: Measured,
+    levels: Mapping[str, Sequence[str]],
+    limit: float,
+    progress: Callable[[str], None],
+) -> Choice:
+    """Quantises every product, then spares those that hurt most until the error is in the limit.
+
+    The squares of the products' errors nearly add up. So each product is measured alone, and the
+    sum says how many are to be spared before the whole is measured again. As they only nearly add
+    up, those that need not be spared are put back at the end.
+
+    Args:
+        graph: The float32 graph.
+        levels: Weight name -> its methods, fastest first, `FP32` last.
+        limit: Largest relative error of the graph's outputs.
+        progress: Called with a line of text before products are measured alone.
+    """
+    chosen = dict.fromkeys(levels, 0)
+
+    def methods() -> dict[str, str]:
+        return {name: levels[name][level] for name, level in chosen.items()}
+
+    def square(name: str) -> float:
+        method = levels[name][chosen[name]]
+        return 0.0 if method == FP32 else graph.error({name: method}, runs=1) ** 2
+
+    def left() -> list[str]:
+        return [name for name, method in methods().items() if method != FP32]
+
+    error = graph.error(methods())
+    if error <= limit:
+        return Choice(methods(), error)
+    progress(f"the error is {error:.2%}: measuring {len(levels)} products one by one")
+    alone = {name: square(name) for name in levels}
+    least_first = sorted(alone, key=alone.__getitem__)
+    while error > limit and left():
+        expected = error
+        while left() and expected > limit:
+            worst = max(left(), key=alone.__getitem__)
+            chosen[worst] += 1
+            before, alone[worst] = alone[worst], square(worst)
+            expected = max(expected**2 + alone[worst] - before, 0.0) ** 0.5
+        error = graph.error(methods())
+    spared = {name: levels[name][0] for name in least_first if chosen[name]}
+    return _put_back(graph, Choice(methods(), error), spared, limit)
+
+
+def _put_back(graph: Measured, choice: Choice, spared: Mapping[str, str], limit: float) -> Choice:
+    """Gives each product, in turn, its method in ``spared`` if the error stays in the limit."""
+    for name, method in spared.items():
+        methods = {**choice.methods, name: method}
+        error = graph.error(methods)
+        if error <= limit:
+            choice = Choice(methods, error)
+    return choice

@@ -1,0 +1,268 @@
+"""Graphs of lower precision beside the float32 ones of a model folder."""
+
+import functools
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine import contract
+from florence_onnx.engine.sessions import Graphs, check_precision, open_graphs
+from florence_onnx.errors import (
+    ExportError,
+    FlorenceError,
+    OutputExistsError,
+    PrecisionError,
+    ValidationError,
+)
+from florence_onnx.staging import staged_folder
+from florence_onnx_export.graphs.files import save_graph
+from florence_onnx_export.quantization.calibration import calibration_feeds
+from florence_onnx_export.quantization.embedding import quantize_table
+from florence_onnx_export.quantization.fidelity import (
+    PICTURES,
+    Feeds,
+    Fidelity,
+    answer,
+    compare,
+    decoder_feeds,
+    drawn_requests,
+    encoder_feeds,
+)
+from florence_onnx_export.quantization.float16 import to_half
+from florence_onnx_export.quantization.methods import levels
+from florence_onnx_export.quantization.mixed import Measured, choose
+from florence_onnx_export.report import append_precision, read_report
+
+SAMPLES = 3
+"""Requests that single graphs are measured on, while products are chosen."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The largest errors at which a precision is written."""
+
+    image_features: float
+    """Relative error of the vision encoder's output."""
+    first_logits: float
+    """Relative error of the first step's logits, with all graphs at this precision."""
+
+
+BOUNDS = {
+    "fp16": Bounds(0.01, 0.01),
+    "q8": Bounds(0.02, 0.03),
+    "q4": Bounds(0.02, 0.16),
+}
+"""Per precision. Rounding a value to float16 costs 0.03 %, and happens some hundred times in a
+row; rounding a Gaussian matrix to 4 bits in blocks of 32 costs 8 %, and q4 may cost twice that."""
+
+GRAPH_LIMITS = {
+    "q8": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.02},
+    "q4": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.15},
+}
+"""The error of a graph's own outputs above which products are spared, where all graphs together
+are beyond the bounds. Squares add up, so that graphs within their limits are within the bounds."""
+
+
+class Reference:
+    """What float32 makes of the requests, which the other precisions are measured against."""
+
+    def __init__(self, folder: Path, pictures: int = PICTURES) -> None:
+        """Runs the float32 graphs of a model folder."""
+        self.folder = folder
+        self.assets = Assets.read(folder)
+        self.requests = drawn_requests(self.assets, range(pictures))
+        self._model = model = _open(folder, "fp32")
+        self.answers = answer(model, self.assets, self.requests)
+        samples = list(zip(self.requests, self.answers.features, strict=True))[:SAMPLES]
+        self._feeds: dict[str, list[Feeds]] = {graph: [] for graph in contract.GRAPHS}
+        for request, features in samples:
+            encoder = encoder_feeds(model, self.assets, features, request.prompts[:1])
+            decoder = decoder_feeds(model, self.assets, encoder)
+            self._feeds[contract.VISION_ENCODER].append({"pixel_values": request.pixel_values})
+            self._feeds[contract.ENCODER].append(encoder)
+            self._feeds[contract.DECODER].append(decoder)
+        cross = contract.cache_names("present", "encoder", model.layers)
+        self._outputs = {
+            contract.VISION_ENCODER: ["image_features"],
+            contract.ENCODER: ["last_hidden_state", *cross],
+            contract.DECODER: ["logits"],
+        }
+
+    def measured(self, graph: str) -> Measured:
+        """A graph with inputs of its own."""
+        path = self.folder / contract.graph_file(graph, "fp32")
+        calibration = functools.partial(calibration_feeds, self._model, self.assets, graph)
+        return Measured(path, self._feeds[graph], self._outputs[graph], calibration)
+
+    def fidelity(self, folder: Path, precision: str) -> Fidelity:
+        """How far the graphs of ``precision`` in ``folder`` are from float32."""
+        model = _open(folder, precision)
+        answers = answer(model, self.assets, self.requests, feed=self.answers.fed)
+        return compare(answers, self.answers, self.assets.policy.eos_token_id)
+
+
+def _open(folder: Path, precision: str) -> Graphs:
+    return open_graphs(folder, precision, providers=["CPUExecutionProvider"])
+
+
+def quantize(
+    folder: Path,
+    precisions: Sequence[str],
+    force: bool = False,
+    accept_error: bool = False,
+    progress: Progress = lambda message: None,
+) -> dict[str, Any]:
+    """Adds graphs of other precisions to a model folder, and what they cost to its report.
+
+    Args:
+        folder: A model folder with float32 graphs.
+        precisions: Keys of `BOUNDS`.
+        force: Whether graphs that are there already are replaced.
+        accept_error: Whether all products are quantised and the graphs written whatever the error.
+        progress: Called with a line of text at the start of every long step.
+
+    Returns:
+        The report's entry per precision.
+
+    Raises:
+        PrecisionError: A precision is unknown, or the folder has no float32 graphs.
+        OutputExistsError: Graphs of a precision exist and ``force`` is false.
+        ValidationError: A precision is beyond its bounds and ``accept_error`` is false.
+        ModelError: The folder's files cannot be used.
+        ExportError: The disk is full, or the folder cannot be written.
+    """
+    check_quantizable(precisions)
+    check_precision(folder, "fp32")
+    read_report(folder)  # Better to stop at a broken one now than after all the work.
+    for precision in precisions:
+        there = [path for path in _parts(folder, precision) if path.exists()]
+        if there and not force:
+            raise OutputExistsError(f"{there[0]} exists; pass --force to replace it")
+    try:
+        progress("running the float32 graphs")
+        reference = Reference(folder)
+        entries = {}
+        for precision in precisions:
+            entries[precision] = add_precision(reference, precision, accept_error, progress)
+            append_precision(folder, precision, entries[precision])
+        return entries
+    except FlorenceError:
+        raise
+    except OSError as error:
+        raise ExportError(f"quantising {folder} failed: {error}") from error
+
+
+def check_quantizable(precisions: Sequence[str]) -> None:
+    """Raises PrecisionError for a precision that cannot be made from float32."""
+    unknown = [name for name in precisions if name not in BOUNDS]
+    if unknown:
+        raise PrecisionError(
+            f"cannot quantise to precision {unknown[0]!r}; choose from {', '.join(BOUNDS)}"
+        )
+
+
+def add_precision(
+    reference: Reference, precision: str, accept_error: bool, progress: Progress
+) -> dict[str, Any]:
+    """Writes the graphs of one precision, each whole or not at all, and returns their report.
+
+    All products are quantised at first. Only where that is beyond the bounds are some spared.
+
+    Raises:
+        ValidationError: They are beyond their bounds and ``accept_error`` is false.
+    """
+    start = time.perf_counter()
+    hidden = reference.folder / f".{precision}"
+    with staged_folder(hidden, force=True) as staging:
+        spared = _write(reference, precision, staging, {}, progress)
+        fidelity = reference.fidelity(staging, precision)
+        beyond = "" if accept_error else _beyond_bounds(precision, fidelity)
+        if beyond and precision in GRAPH_LIMITS:
+            progress(beyond)
+            spared = _write(reference, precision, staging, GRAPH_LIMITS[precision], progress)
+            fidelity = reference.fidelity(staging, precision)
+            beyond = _beyond_bounds(precision, fidelity)
+        if beyond:
+            raise ValidationError(f"{beyond}; pass --accept-error to write it all the same")
+    for path in _parts(reference.folder, precision):
+        path.unlink(missing_ok=True)
+    for path in _parts(hidden, precision):
+        path.replace(reference.folder / path.relative_to(hidden))
+    shutil.rmtree(hidden)
+    return {
+        "fidelity": fidelity.to_dict(),
+        "bounds": asdict(BOUNDS[precision]),
+        "spared": {graph: products for graph, products in spared.items() if products},
+        "bytes": {path.name: path.stat().st_size for path in _parts(reference.folder, precision)},
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+
+
+def _write(
+    reference: Reference,
+    precision: str,
+    folder: Path,
+    limits: Mapping[str, float],
+    progress: Progress,
+) -> dict[str, dict[str, str]]:
+    """Writes all graphs; returns the products that were spared and how they are computed."""
+    spared = {}
+    for graph in contract.GRAPHS:
+        path = folder / contract.graph_file(graph, precision)
+        path.parent.mkdir(exist_ok=True)
+        progress(f"writing and measuring {path.name}")
+        limit = limits.get(graph, math.inf)
+        spared[graph] = _write_graph(reference, graph, precision, path, limit, progress)
+    progress(f"comparing {precision} with float32")
+    return spared
+
+
+def _write_graph(
+    reference: Reference,
+    graph: str,
+    precision: str,
+    path: Path,
+    limit: float,
+    progress: Progress,
+) -> dict[str, str]:
+    """Writes one graph; returns the products that were spared and how they are computed."""
+    if precision == "fp16" or graph == contract.EMBED_TOKENS:
+        model = onnx.load(str(reference.folder / contract.graph_file(graph, "fp32")))
+        if precision == "fp16":
+            to_half(model)
+        else:
+            quantize_table(model)
+        save_graph(model, path)
+        return {}
+    measured = reference.measured(graph)
+    tried = levels(precision, graph, measured.products, measured.stored)
+    methods = fastest = {name: ways[0] for name, ways in tried.items()}
+    if limit < math.inf:
+        methods = choose(measured, tried, limit, progress).methods
+    save_graph(measured.quantized(methods), path)
+    return {name: method for name, method in methods.items() if method != fastest[name]}
+
+
+def _beyond_bounds(precision: str, fidelity: Fidelity) -> str:
+    """What is beyond the bounds, or ""."""
+    for name, bound in asdict(BOUNDS[precision]).items():
+        error = getattr(fidelity, name)
+        if not error <= bound:
+            return (
+                f"{precision}: {name} differs from float32 by {error:.2%}, and {bound:.0%} is "
+                "allowed"
+            )
+    return ""
+
+
+def _parts(folder: Path, precision: str) -> list[Path]:
+    return [path for g in contract.GRAPHS for path in contract.graph_parts(folder, g, precision)]

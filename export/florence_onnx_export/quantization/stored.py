@@ -1,0 +1,71 @@
+"""Weights kept in 8 bits and made float32 again whenever they are used."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from florence_onnx_export.quantization.gptq import round_weight
+from florence_onnx_export.quantization.matmuls import Matrix, drop_unused, product_weights
+
+_LEAST = 2**17
+"""Values below which a weight is not worth an operator."""
+
+
+def storable_weights(graph: onnx.GraphProto) -> list[str]:
+    """Weights that are multiplied with something else than a graph's activations.
+
+    Channel attention multiplies them with small sums over a picture; its products are fast as
+    they are, but their weights are a sixth of the vision encoder.
+    """
+    read = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
+    others = read - set(product_weights(graph))
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
+    return [name for name, size in sizes.items() if name in others and size >= _LEAST]
+
+
+def store_weights(model: onnx.ModelProto, factors: Mapping[str, Matrix | None]) -> None:
+    """Stores weights as s8 with a scale per index of their longest axis.
+
+    ONNX Runtime does not undo this when it loads the graph: DequantizeLinear stays.
+
+    Args:
+        model: The graph.
+        factors: Weight name -> what `rounding.round_weight` is told about what it is multiplied
+            with, if anything.
+    """
+    graph = model.graph
+    on_the_left = {node.input[0] for node in graph.node if node.op_type == "MatMul"}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in factors]:
+        name = tensor.name
+        weight = numpy_helper.to_array(tensor)
+        axis = int(np.argmax(weight.shape))
+        others = tuple(i for i in range(weight.ndim) if i != axis)
+        scale = np.abs(weight).max(axis=others, keepdims=True) / 127
+        scale[scale == 0] = 1
+        summed = -1 if name in on_the_left else -2
+        values = _round(weight, scale, summed, factors[name])
+        graph.initializer.extend(
+            [
+                numpy_helper.from_array(values, f"{name}.int8"),
+                numpy_helper.from_array(scale.reshape(-1), f"{name}.scale"),
+            ]
+        )
+        graph.initializer.remove(tensor)
+        inputs = [f"{name}.int8", f"{name}.scale"]
+        node = helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.float", axis=axis)
+        graph.node.insert(0, node)
+    drop_unused(graph)
+
+
+def _round(
+    weight: Matrix, scale: Matrix, summed: int, factor: Matrix | None
+) -> npt.NDArray[np.int8]:
+    """Rounds a weight of any number of axes, of which ``summed`` is the one sums are taken over."""
+    first = np.moveaxis(weight, summed, 0)
+    steps = np.moveaxis(np.broadcast_to(scale, weight.shape), summed, 0)
+    rows = (len(first), -1)
+    values = round_weight(first.reshape(rows), steps.reshape(rows), (-127, 127), factor)
+    return np.moveaxis(values.reshape(first.shape), 0, summed).astype(np.int8)

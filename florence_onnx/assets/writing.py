@@ -1,0 +1,170 @@
+"""The files beside the graphs: everything about a checkpoint that the runtime reads."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from florence_onnx.assets.generation_files import generation_config, repair_ids
+from florence_onnx.assets.tokenizer_files import write_tokenizer
+from florence_onnx.checkpoints.config import ModelConfig, TextConfig, VisionConfig
+from florence_onnx.errors import CheckpointError, ModelError
+from florence_onnx.files import read_json
+from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.images.preprocessor import Preprocessor
+from florence_onnx.tasks import InputKind, Task
+from florence_onnx.tokenizer import Tokenizer
+
+RELEASED_PREPROCESSING: dict[str, Any] = {
+    "do_resize": True,
+    "size": {"height": 768, "width": 768},
+    "resample": 3,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+"""What the released models do to a picture; a checkpoint's own settings go before these."""
+
+_TOKENIZER_CONFIG: dict[str, Any] = {
+    "model_max_length": 1024,
+    "bos_token": "<s>",
+    "cls_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+
+
+def write_assets(
+    folder: Path, config: ModelConfig, raw_config: Mapping[str, Any], out: Path
+) -> list[str]:
+    """Writes config.json, generation_config.json, preprocessor_config.json and the tokenizer.
+
+    Args:
+        folder: The checkpoint that is exported.
+        config: Its geometry.
+        raw_config: The content of its config.json.
+        out: An existing folder.
+
+    Returns:
+        The repairs made: a sentence for everything that was wrong or left out.
+
+    Raises:
+        CheckpointError: The checkpoint's files are missing, malformed, or do not fit its weights.
+    """
+    tokenizer = write_tokenizer(folder, out / "tokenizer.json", config.text.vocab_size)
+    written, repairs = _config(raw_config, config.text, tokenizer)
+    saved = _optional_json(folder / "generation_config.json")
+    generation, more = generation_config(raw_config, saved, tokenizer)
+    repairs += more
+    preprocessing, more = _preprocessor_config(folder)
+    repairs += more
+    _check(config, generation, preprocessing, tokenizer)
+    contents = {
+        "config.json": written,
+        "generation_config.json": generation,
+        "preprocessor_config.json": preprocessing,
+        "tokenizer_config.json": _tokenizer_config(folder),
+    }
+    for name, content in contents.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        (out / name).write_text(text, encoding="utf-8")
+    return repairs
+
+
+def _config(
+    raw_config: Mapping[str, Any], geometry: TextConfig, tokenizer: Tokenizer
+) -> tuple[dict[str, Any], list[str]]:
+    """config.json with right ids, the text model's geometry spelled out, and no remote code."""
+    config = {name: value for name, value in raw_config.items() if name != "auto_map"}
+    text = {**(config.get("text_config") or {}), **asdict(geometry)}
+    repairs = repair_ids(config, "config.json", tokenizer)
+    repairs += repair_ids(text, "config.json: text_config", tokenizer)
+    config["text_config"] = text
+    return config, repairs
+
+
+def _preprocessor_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    repairs = []
+    saved = _saved_preprocessing(folder)
+    if saved is None:
+        repairs.append(
+            "preprocessor_config.json: the checkpoint has none; "
+            "the size and constants of the released models are written"
+        )
+    config = RELEASED_PREPROCESSING | {
+        name: value for name, value in (saved or {}).items() if value is not None
+    }
+    config.pop("auto_map", None)
+    config["image_processor_type"] = "CLIPImageProcessor"
+    config["processor_class"] = "Florence2Processor"
+    return config | _task_tables(), repairs
+
+
+def _saved_preprocessing(folder: Path) -> dict[str, Any] | None:
+    """Newer transformers save it inside processor_config.json."""
+    processor = _optional_json(folder / "processor_config.json") or {}
+    inside = processor.get("image_processor")
+    if isinstance(inside, dict):
+        return inside
+    return _optional_json(folder / "preprocessor_config.json")
+
+
+def _check(
+    config: ModelConfig,
+    generation: dict[str, Any],
+    preprocessing: dict[str, Any],
+    tokenizer: Tokenizer,
+) -> None:
+    """Has the runtime read what was put together, so that it will not refuse it later."""
+    positions = config.text.max_position_embeddings
+    try:
+        GenerationPolicy.from_config(generation, {}, tokenizer, positions)
+        height, width = Preprocessor.from_config(preprocessing).size
+    except ModelError as error:
+        raise CheckpointError(str(error)) from error
+    _check_grid(height, width, config.vision)
+
+
+def _check_grid(height: int, width: int, config: VisionConfig) -> None:
+    """The position tables have to cover the grid that a picture becomes."""
+    rows, columns = height, width
+    stages = zip(config.patch_size, config.patch_stride, config.patch_padding, strict=True)
+    for size, stride, padding in stages:
+        rows = (rows + 2 * padding - size) // stride + 1
+        columns = (columns + 2 * padding - size) // stride + 1
+    if not 0 < min(rows, columns) <= max(rows, columns) <= config.max_position_embeddings:
+        raise CheckpointError(
+            f"preprocessor_config.json: a picture of {width}x{height} pixels becomes "
+            f"{columns}x{rows} image tokens, but the position tables have "
+            f"{config.max_position_embeddings} rows"
+        )
+
+
+def _task_tables() -> dict[str, dict[str, str]]:
+    """What other readers of the hub's ONNX exports know tasks by."""
+    return {
+        "tasks_answer_post_processing_type": {t.value: t.answer_kind.value for t in Task},
+        "task_prompts_without_inputs": {
+            t.value: t.prompt for t in Task if t.input_kind is InputKind.NONE
+        },
+        "task_prompts_with_input": {
+            t.value: t.prompt for t in Task if t.input_kind is not InputKind.NONE
+        },
+    }
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    saved = _optional_json(folder / "tokenizer_config.json") or {}
+    config = {name: value for name, value in saved.items() if name != "auto_map"}
+    # The class names of newer transformers are unknown to other readers.
+    return _TOKENIZER_CONFIG | config | {"tokenizer_class": "BartTokenizer"}
+
+
+def _optional_json(path: Path) -> dict[str, Any] | None:
+    return read_json(path, CheckpointError) if path.is_file() else None

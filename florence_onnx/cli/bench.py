@@ -1,0 +1,70 @@
+"""``florence-onnx bench``: seconds per stage on this machine."""
+
+import argparse
+import json
+import platform
+import sys
+
+from florence_onnx.cli.options import add_model_options, open_model, whole_number
+from florence_onnx.profiling import STAGES, random_picture, time_stages
+
+NAME = "bench"
+SUMMARY = "Time every stage of a request on this machine."
+EXAMPLES = """examples:
+  florence-onnx bench MODEL
+  florence-onnx bench MODEL --beams 1 --tokens 100 --repeats 15 --json
+
+The picture is 1280x960 random pixels: speed does not depend on what it shows.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument(
+        "--beams", type=whole_number(1), metavar="N", help="default: the checkpoint's"
+    )
+    # A first token, one to time, and the last, which may be forced and then costs no step.
+    parser.add_argument(
+        "--tokens", type=whole_number(3), default=32, help="answer length (default 32, least 3)"
+    )
+    parser.add_argument(
+        "--repeats", type=whole_number(1), default=7, help="counted runs (default 7)"
+    )
+    parser.add_argument(
+        "--warmup", type=whole_number(0), default=1, help="runs not counted (default 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model_options(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    model = open_model(arguments)
+    print(f"timing {arguments.warmup} + {arguments.repeats} runs", file=sys.stderr)
+    seconds = time_stages(
+        model,
+        random_picture(),
+        tokens=arguments.tokens,
+        repeats=arguments.repeats,
+        warmup=arguments.warmup,
+        **({"num_beams": arguments.beams} if arguments.beams else {}),
+    )
+    if arguments.json:
+        import onnxruntime
+
+        content = {
+            "seconds": seconds,
+            "tokens": arguments.tokens,
+            "repeats": arguments.repeats,
+            "beams": arguments.beams or model.policy.num_beams,
+            "precision": model.precision,
+            "providers": model.providers,
+            "onnxruntime": onnxruntime.__version__,
+            "machine": platform.machine(),
+        }
+        print(json.dumps(content, indent=2))
+    else:
+        for stage in (*STAGES, "total"):
+            print(f"{stage:14} {1000 * seconds[stage]:10.1f} ms")
+    return 0

@@ -1,0 +1,66 @@
+"""``florence-onnx info``: what a model folder holds."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from florence_onnx.assets.reading import Assets
+from florence_onnx.cli.options import add_model_options, requested_providers
+from florence_onnx.engine import contract
+from florence_onnx.engine.sessions import open_graphs, present_precisions
+from florence_onnx.resolver import locate
+
+NAME = "info"
+SUMMARY = "Show a model's graphs, sizes, geometry, generation policy and providers."
+EXAMPLES = """examples:
+  florence-onnx info MODEL
+  florence-onnx info MODEL --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_model_options(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    providers = requested_providers(arguments)
+    folder, precision = locate(arguments.model, arguments.precision, providers)
+    opened = open_graphs(folder, precision, providers, arguments.threads)
+    assets = Assets.read(folder)
+    files = {name: contract.graph_parts(folder, name, precision) for name in contract.GRAPHS}
+    content: dict[str, Any] = {
+        "folder": str(folder),
+        "precisions": present_precisions(folder),
+        "precision": precision,
+        "bytes": {name: sum(p.stat().st_size for p in parts) for name, parts in files.items()},
+        "geometry": {
+            **opened.geometry(),
+            "image_height": assets.preprocessor.size[0],
+            "image_width": assets.preprocessor.size[1],
+            "max_positions": assets.max_positions,
+        },
+        "generation": asdict(assets.policy),
+        "providers": opened.providers(),
+    }
+    if arguments.json:
+        print(json.dumps(content, indent=2))
+    else:
+        _print(content)
+    return 0
+
+
+def _print(content: dict[str, Any]) -> None:
+    print(content["folder"])
+    print(f"precisions: {', '.join(content['precisions'])}; shown: {content['precision']}")
+    for name, size in content["bytes"].items():
+        providers = ", ".join(content["providers"][name])
+        print(f"  {name:24} {size / 1e6:8.1f} MB  {providers}")
+    for section in ("geometry", "generation"):
+        print(f"{section}:")
+        for name, value in content[section].items():
+            print(f"  {name:24} {value}")

@@ -1,0 +1,67 @@
+"""``florence-onnx quantize``: graphs of lower precision beside those of a model folder."""
+
+import argparse
+import importlib
+
+from florence_onnx.cli.exporting import (
+    add_accept_error,
+    check_packages,
+    comma_list,
+    exit_on_termination,
+    print_precisions,
+    timed_progress,
+)
+from florence_onnx.errors import ModelNotFoundError
+from florence_onnx.resolver import local_folder
+
+NAME = "quantize"
+SUMMARY = "Add 8-bit, 4-bit or float16 graphs to a model folder (needs the [export] extra)."
+EXAMPLES = """examples:
+  florence-onnx quantize MODEL --precision q8
+  florence-onnx quantize MODEL --precision q8,q4,fp16 --force
+
+q8    8-bit weights and activations; the fastest on a CPU
+q4    the same with 4-bit weights in the decoder; smaller
+fp16  for GPUs; slow on a CPU
+
+Products that hurt too much are computed more exactly. Each file appears whole or not at all, and
+MODEL/export_report.json says how far every precision is from fp32.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="model folder with fp32 graphs")
+    parser.add_argument(
+        "--precision",
+        required=True,
+        type=comma_list,
+        metavar="P,P",
+        help="precisions to add, of q8, q4, fp16",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace graphs that are there already"
+    )
+    add_accept_error(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    check_packages(("onnx", "onnxruntime", "PIL"), "quantising")
+    folder = local_folder(arguments.model)
+    if folder is None:
+        raise ModelNotFoundError(
+            f"{arguments.model!r} is not a folder; quantising adds files to a model folder, so "
+            "export or download the model first"
+        )
+    with exit_on_termination():
+        quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
+        entries = quantizer.quantize(
+            folder,
+            arguments.precision,
+            force=arguments.force,
+            accept_error=arguments.accept_error,
+            progress=timed_progress(),
+        )
+    print_precisions(entries)
+    return 0

@@ -1,0 +1,100 @@
+"""``florence-onnx tune``: the fastest precision and providers on this machine."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from florence_onnx.cli.options import whole_number
+from florence_onnx.engine.providers import OTHERS, require_onnxruntime
+from florence_onnx.engine.sessions import present_precisions
+from florence_onnx.errors import PrecisionError
+from florence_onnx.profiling import (
+    NOISE,
+    TOKENS,
+    Placement,
+    Trial,
+    attempt,
+    choose,
+    load_line,
+    placements,
+)
+from florence_onnx.resolver import resolve
+
+NAME = "tune"
+SUMMARY = "Time a model's precisions and this machine's providers, and choose."
+EXAMPLES = f"""examples:
+  florence-onnx tune MODEL
+  florence-onnx tune MODEL --repeats 7 --json
+
+The choice has the fastest caption of {TOKENS} tokens. Times within {NOISE - 1:.0%} are a tie, which
+goes to the more exact precision. How far a precision is from fp32 is in MODEL/export_report.json;
+a provider may add to it, as OpenVINO's bfloat16 does on processors with AMX. Of a model of the hub,
+fp32 is fetched; other precisions are timed if they are there.
+"""
+
+_COLUMNS = {"vision": "vision", "first_token": "first token", "per_token": "per token"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument(
+        "--repeats", type=whole_number(1), default=3, help="counted runs of each (default 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    require_onnxruntime()
+    folder = resolve(arguments.model)
+    trials = list(_attempts(folder, arguments.repeats))
+    choice = choose(trials)
+    line = load_line(arguments.model, choice)
+    if arguments.json:
+        content = {
+            "tokens": TOKENS,
+            "trials": [asdict(trial) for trial in trials],
+            "choice": asdict(choice),
+            "load": line,
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        _print(trials, choice, line)
+    return 0
+
+
+def _attempts(folder: Path, repeats: int) -> Iterator[Trial]:
+    import onnxruntime
+
+    present = present_precisions(folder)
+    if not present:
+        raise PrecisionError(f"{folder} holds the graphs of no precision completely")
+    for precision in present:
+        for providers in placements(onnxruntime.get_available_providers()):
+            print(f"timing {precision} on {_place(providers)}", file=sys.stderr, flush=True)
+            yield attempt(folder, precision, providers, repeats)
+
+
+def _print(trials: list[Trial], choice: Trial, line: str) -> None:
+    heads = [*_COLUMNS.values(), f"{TOKENS} tokens"]
+    print("precision  " + "".join(f"{head:>13}" for head in heads) + "  providers")
+    for trial in trials:
+        if trial.seconds is None:
+            print(f"{trial.precision:11}{_place(trial.providers)}: {trial.error}")
+            continue
+        seconds = [trial.seconds[name] for name in (*_COLUMNS, "total")]
+        times = "".join(f"{1000 * value:10.1f} ms" for value in seconds)
+        print(f"{trial.precision:11}{times}  {_place(trial.providers)}")
+    print(f"\nfastest: {choice.precision} on {_place(choice.providers)}\n{line}")
+
+
+def _place(providers: Placement) -> str:
+    """Providers as ``--provider`` takes them."""
+    if isinstance(providers, list):
+        return ", ".join(providers)
+    parts = [(graph, name) for graph, names in providers.items() for name in names]
+    return ", ".join(name if graph == OTHERS else f"{graph}={name}" for graph, name in parts)

@@ -1,0 +1,202 @@
+"""The decoder as a step() callable, with its cache kept where the provider keeps it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.engine import contract
+from florence_onnx.engine.gather import gather_graph
+from florence_onnx.engine.providers import CPU, CUDA, HOST, Device, device_of
+from florence_onnx.engine.sessions import Graphs
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Ids = npt.NDArray[np.int64]
+
+BLOCK = 64
+"""Slots of a new cache, and how many it gets more when they are used up: every step reads them all,
+seen or not, and a copy of the cache takes the time of about a step."""
+
+
+class Scores:
+    """The log-probabilities of one step; they come to the host only as far as they are read."""
+
+    def __init__(self, best: "tuple[ort.OrtValue, ort.OrtValue]", logits: "ort.OrtValue") -> None:
+        self._log_probs, self._ids = best
+        self._logits = logits
+
+    def top(self, k: int) -> tuple[npt.NDArray[np.float32], Ids]:
+        """The ``k`` best tokens per row: log-probabilities descending [R,k] and ids [R,k]."""
+        if k <= self._ids.shape()[1]:
+            return self._log_probs.numpy()[:, :k], self._ids.numpy()[:, :k]
+        logits = self._logits.numpy()[:, -1]
+        k = min(k, logits.shape[1])
+        # In order of their ids, so that the lower id comes first where logits are equal.
+        best = np.sort(np.argpartition(logits, -k, axis=1)[:, -k:], axis=1)
+        order = np.argsort(-np.take_along_axis(logits, best, axis=1), axis=1, kind="stable")
+        ids = np.take_along_axis(best, order, axis=1)
+        peak = logits.max(axis=1, keepdims=True)
+        norm = peak + np.log(np.exp(logits - peak).sum(axis=1, keepdims=True))
+        return np.take_along_axis(logits, ids, axis=1) - norm, ids
+
+
+class DecoderSteps:
+    """Runs the decoder for a batch of encoded requests, one token per row and call."""
+
+    def __init__(
+        self, model: Graphs, attention_mask: Ids, inputs_embeds: npt.NDArray[np.float32]
+    ) -> None:
+        """Encodes the requests.
+
+        Args:
+            model: The opened graphs.
+            attention_mask: int64 [B,S].
+            inputs_embeds: Image features, then text embeddings, float32 [B,S,D].
+        """
+        self._model = model
+        self._device = device_of(model.decoder)
+        self._embeds_device = self._handover_device(model.embed_tokens)
+        self._requests = np.arange(len(attention_mask))
+        self._mask = attention_mask
+        self._cross = self._encode(inputs_embeds)
+        self._cache = self._empty_cache()
+        self._seen = np.zeros((len(attention_mask), 1, BLOCK), dtype=np.bool_)
+        self._position = np.zeros(1, dtype=np.int64)
+        self._embed = model.embed_tokens.io_binding()
+        self._step = model.decoder.io_binding()
+        self._bind_caches()
+
+    def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> Scores:
+        """One step of the search.
+
+        Args:
+            token_ids: The token each row appends, int64 [R].
+            rows: The row of the previous call that each row continues, int64 [R].
+            requests: The requests still in the batch, int64 [active]; R is a multiple of it.
+        """
+        past = self._seen.reshape(-1, self._seen.shape[-1])[rows]
+        self._seen = past.reshape(len(requests), -1, past.shape[-1])
+        if len(requests) < len(self._requests):
+            self._keep(np.searchsorted(self._requests, requests))
+            self._requests = requests
+        slots = self._take_slots()
+        step = self._step
+        step.bind_ortvalue_input("inputs_embeds", self._embed_tokens(token_ids))
+        step.bind_cpu_input("position_ids", self._position)
+        step.bind_cpu_input("cache_slots", slots)
+        step.bind_cpu_input("cache_mask", self._seen)
+        step.bind_output("topk_log_probs", "cpu")
+        step.bind_output("topk_ids", "cpu")
+        step.bind_output("logits", *self._device)
+        self._model.decoder.run_with_iobinding(step)
+        self._position = self._position + 1
+        outputs = dict(zip(self._outputs, step.get_outputs(), strict=True))
+        return Scores((outputs["topk_log_probs"], outputs["topk_ids"]), outputs["logits"])
+
+    def _take_slots(self) -> Ids:
+        """Gives every row a slot that no row of its request sees; int64 [active,beams]."""
+        beams = self._seen.shape[1]
+        used = self._seen.any(axis=1)
+        if int(used.sum(axis=1).max()) + beams > used.shape[1]:
+            self._grow()
+            used = self._seen.any(axis=1)
+        slots = np.argsort(used, axis=1, kind="stable")[:, :beams]
+        np.put_along_axis(self._seen, slots[:, :, None], True, axis=2)
+        return np.ascontiguousarray(slots)
+
+    def _encode(self, inputs_embeds: npt.NDArray[np.float32]) -> "list[ort.OrtValue]":
+        binding = self._model.encoder.io_binding()
+        binding.bind_cpu_input("attention_mask", self._mask)
+        binding.bind_cpu_input("inputs_embeds", inputs_embeds)
+        device = self._handover_device(self._model.encoder)
+        for name in contract.cache_names("present", "encoder", self._model.layers):
+            binding.bind_output(name, *device)
+        self._model.encoder.run_with_iobinding(binding)
+        return list(binding.get_outputs())
+
+    def _empty_cache(self) -> "list[ort.OrtValue]":
+        import onnxruntime as ort
+
+        batch, heads, _, head_dim = self._cross[0].shape()
+        # Zeros, because what lies in unseen slots is multiplied by zero and must not be NaN.
+        zeros = np.zeros((batch, heads, BLOCK, head_dim), dtype=np.float32)
+        return [ort.OrtValue.ortvalue_from_numpy(zeros.copy(), *self._device) for _ in self._cross]
+
+    def _embed_tokens(self, token_ids: Ids) -> "ort.OrtValue":
+        self._embed.bind_cpu_input("input_ids", token_ids[:, None])
+        self._embed.bind_output("inputs_embeds", *self._embeds_device)
+        self._model.embed_tokens.run_with_iobinding(self._embed)
+        value: ort.OrtValue = self._embed.get_outputs()[0]
+        return value
+
+    def _handover_device(self, session: "ort.InferenceSession") -> Device:
+        """Where a graph leaves what the decoder reads: beside the decoder's tensors or on the host.
+
+        Binding an input copies it from the host to the decoder's device, but not from another.
+        """
+        device = device_of(session)
+        return device if device == self._device else HOST
+
+    def _bind_caches(self) -> None:
+        """Binds what stays where it is from step to step; past and present share a buffer."""
+        layers = self._model.layers
+        step = self._step
+        step.clear_binding_inputs()
+        step.clear_binding_outputs()
+        step.bind_cpu_input("encoder_attention_mask", self._mask)
+        names = contract.cache_names("past_key_values", "encoder", layers)
+        for name, value in zip(names, self._cross, strict=True):
+            step.bind_ortvalue_input(name, value)
+        for prefix, bind in (
+            ("past_key_values", step.bind_ortvalue_input),
+            ("present", step.bind_ortvalue_output),
+        ):
+            names = contract.cache_names(prefix, "decoder", layers)
+            for name, value in zip(names, self._cache, strict=True):
+                bind(name, value)
+        present = contract.cache_names("present", "decoder", layers)
+        self._outputs = [*present, "topk_log_probs", "topk_ids", "logits"]
+
+    def _keep(self, kept: Ids) -> None:
+        """Drops the other requests from the mask and both caches."""
+        count = len(self._cross)
+        values = self._gather([*self._cross, *self._cache], kept, axis=0)
+        self._cross, self._cache = values[:count], values[count:]
+        self._mask = np.ascontiguousarray(self._mask[kept])
+        self._bind_caches()
+
+    def _grow(self) -> None:
+        """Adds a block of slots; what they hold is not seen before it is written."""
+        capacity = self._seen.shape[2]
+        slots = np.minimum(np.arange(capacity + BLOCK), capacity - 1)
+        self._cache = self._gather(self._cache, slots, axis=2)
+        self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, BLOCK)))
+        self._bind_caches()
+
+    def _gather(
+        self, values: "list[ort.OrtValue]", indices: Ids, axis: int
+    ) -> "list[ort.OrtValue]":
+        """Takes ``indices`` of an axis of every value, where the provider keeps them."""
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1  # Starting threads would take longer than copying.
+        decoder = self._model.decoder
+        settings = decoder.get_provider_options()
+        session = ort.InferenceSession(
+            gather_graph(len(values), rank=4, axis=axis),
+            options,
+            # Of the providers that share the host's memory, the CPU gathers best.
+            providers=[
+                (name, settings[name]) for name in decoder.get_providers() if name in (CUDA, CPU)
+            ],
+        )
+        binding = session.io_binding()
+        binding.bind_cpu_input("indices", indices)
+        for i, value in enumerate(values):
+            binding.bind_ortvalue_input(f"data_{i}", value)
+            binding.bind_output(f"out_{i}", *self._device)
+        session.run_with_iobinding(binding)
+        return list(binding.get_outputs())

@@ -1,0 +1,54 @@
+"""Which graphs of a model to open: the precision asked for, or the one that suits the machine."""
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from florence_onnx.engine.providers import (
+    CPU,
+    CUDA,
+    Provider,
+    provider_name,
+)
+
+AUTO = "auto"
+
+
+def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[str, ...]:
+    """The precisions that suit the providers of the graphs and the processor, best first.
+
+    4 bits cost accuracy that a caller has to accept in so many words.
+    """
+    first = {provider_name(wanted[0]) for wanted in providers.values()}
+    if first == {CUDA}:
+        return ("fp16", "fp32")
+    if first == {CPU} and has_int8_dot_products():
+        return ("q8", "fp32")
+    return ("fp32",)
+
+
+_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+"""8-bit dot products of x86 and Arm, as Linux names them."""
+
+
+def has_int8_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies and adds 8-bit numbers in one instruction.
+
+    Without, ONNX Runtime needs several, which on x86 go through 16-bit sums that may saturate.
+    Where the system does not tell (Windows), the answer is no.
+
+    Args:
+        cpuinfo: Where Linux lists the processor's features.
+    """
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return not _DOT_PRODUCTS.isdisjoint(value.split())
+    return False

@@ -1,0 +1,191 @@
+"""Choosing ONNX Runtime's execution providers per graph, and checking that they were obtained."""
+
+import contextlib
+import ctypes
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from florence_onnx.engine import contract
+from florence_onnx.engine.gather import gather_graph
+from florence_onnx.errors import MissingDependencyError, ProviderError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Provider = str | tuple[str, dict[str, Any]]
+"""An ONNX Runtime provider by its own name, or the name and its options."""
+Providers = Sequence[Provider] | Mapping[str, Sequence[Provider]]
+"""Providers for all graphs, most wanted first, or such a list per graph name."""
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+EXTRAS = {CUDA: "gpu", "OpenVINOExecutionProvider": "openvino"}
+"""Which of this package's extras brings a provider."""
+OTHERS = "*"
+"""Stands for the graphs that a mapping does not name."""
+
+
+class Device(NamedTuple):
+    """Where a tensor lies, as IO binding wants it named."""
+
+    kind: str
+    """``cpu`` or ``cuda``."""
+    number: int
+    """Which of several GPUs."""
+
+
+HOST = Device("cpu", 0)
+
+
+def device_of(session: "ort.InferenceSession") -> Device:
+    """Where a session keeps its tensors; every provider but CUDA takes and gives the host's."""
+    first = session.get_providers()[0]
+    if first != CUDA:
+        return HOST
+    return Device("cuda", int(session.get_provider_options()[first].get("device_id", 0)))
+
+
+def require_onnxruntime() -> None:
+    """Raises a `MissingDependencyError` with the command to run when ONNX Runtime is absent."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingDependencyError(
+            "ONNX Runtime is not installed; run pip install 'florence-onnx[cpu]', "
+            "or 'florence-onnx[gpu]' for CUDA, or 'florence-onnx[openvino]' for OpenVINO"
+        )
+
+
+def providers_by_graph(requested: Providers | None) -> dict[str, list[Provider]]:
+    """The providers to open each graph with, most wanted first.
+
+    Args:
+        requested: As `choose_providers` takes them, for all graphs; or a mapping from graph name
+            to such a list, ``"*"`` for the graphs it does not name. What is left out is chosen
+            as for None.
+
+    Raises:
+        ProviderError: There is no such graph, or a provider cannot be had.
+    """
+    if not isinstance(requested, Mapping):
+        return dict.fromkeys(contract.GRAPHS, choose_providers(requested))
+    known = (*contract.GRAPHS, OTHERS)
+    unknown = [repr(name) for name in requested if name not in known]
+    if unknown:
+        raise ProviderError(
+            f"providers names no graph of a model: {', '.join(unknown)}; use {', '.join(known)}"
+        )
+    chosen = {name: choose_providers(given) for name, given in requested.items()}
+    if not chosen.keys() >= set(contract.GRAPHS):
+        chosen.setdefault(OTHERS, choose_providers(None))
+    return {name: chosen[name if name in chosen else OTHERS] for name in contract.GRAPHS}
+
+
+def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
+    """The providers to open a session with, most wanted first.
+
+    Args:
+        requested: Provider names or (name, options) pairs; None for CUDA where this build of
+            ONNX Runtime has it and it starts, else the CPU.
+
+    Raises:
+        ProviderError: A requested provider is not in this build of ONNX Runtime, or cannot start.
+    """
+    import onnxruntime as ort
+
+    available = ort.get_available_providers()
+    if requested is None:
+        usable = CUDA in available and start_failure(CUDA) is None
+        return [CUDA, CPU] if usable else [CPU]
+    chosen: list[Provider] = [requested] if isinstance(requested, str) else list(requested)
+    if not chosen:
+        raise ProviderError(f"providers is empty; choose from {', '.join(available)}, or None")
+    for provider in chosen:
+        name = provider_name(provider)
+        if name not in available:
+            hint = f"; {_how_to_install(name)}" if name in EXTRAS else ""
+            raise ProviderError(
+                f"provider {name!r} is not in this build of ONNX Runtime, "
+                f"which has {', '.join(available)}{hint}"
+            )
+        failure = start_failure(provider)
+        if failure:
+            raise ProviderError(f"{name} cannot start: {failure}")
+    return chosen
+
+
+def _how_to_install(provider: str) -> str:
+    # The builds of ONNX Runtime write the same folder, so a second one damages the first.
+    return (
+        "to get it, uninstall the onnxruntime package there is, then "
+        f"pip install 'florence-onnx[{EXTRAS[provider]}]'"
+    )
+
+
+def provider_name(provider: Provider) -> str:
+    """The name in a provider given with or without options."""
+    if isinstance(provider, str):
+        return provider
+    if isinstance(provider, tuple) and len(provider) == 2:
+        name, options = provider
+        if isinstance(name, str) and isinstance(options, dict):
+            return name
+    raise ProviderError(
+        f"a provider is a name or a pair of a name and a dict of options, not {provider!r}"
+    )
+
+
+def check_obtained(graph: str, requested: Sequence[Provider], obtained: Sequence[str]) -> None:
+    """Raises when ONNX Runtime dropped a provider, which it does with no more than a log line."""
+    lost = [name for name in map(provider_name, requested) if name not in obtained]
+    if lost:
+        raise ProviderError(
+            f"{graph}: ONNX Runtime did not start {', '.join(lost)} and fell back to "
+            f"{', '.join(obtained)}; its log on stderr says why"
+        )
+
+
+def start_failure(provider: Provider) -> str | None:
+    """Why a provider of this build cannot start, or None when it can, found out by a tiny graph."""
+    import onnxruntime as ort
+
+    name = provider_name(provider)
+    failure = cuda_failure() if name == CUDA else None
+    if failure or name == CPU:
+        return failure
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(
+            gather_graph(count=1, rank=1), options, providers=[provider], enable_fallback=0
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common base.
+        return first_line(error)
+    return None if name in session.get_providers() else "its log on stderr says why"
+
+
+def first_line(error: Exception) -> str:
+    """What an error of ONNX Runtime says first; the rest are places in its source."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def cuda_failure() -> str | None:
+    """Why CUDA's provider library cannot be loaded, or None when it can."""
+    import onnxruntime as ort
+
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(sys.stderr):  # It prints what it cannot find.
+            ort.preload_dlls()
+    library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    if not library.exists():
+        return None
+    try:
+        # The provider library resolves symbols of the shared one, which loads first.
+        ctypes.CDLL(
+            str(library.with_name("libonnxruntime_providers_shared.so")), ctypes.RTLD_GLOBAL
+        )
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error)
+    return None

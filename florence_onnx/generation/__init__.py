@@ -1,0 +1,1 @@
+"""The search for an answer, in numpy alone."""

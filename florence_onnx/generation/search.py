@@ -1,0 +1,236 @@
+"""Greedy and beam search over a step() callable: the decoder's side of generation, in numpy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.generation.ngrams import repeating_tokens
+from florence_onnx.generation.policy import GenerationPolicy
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+# What transformers gives to a beam without a sequence of its own: less than any sequence has.
+_NOTHING = np.float32(-1e9)
+
+
+class Scores(Protocol):
+    """What one step of the decoder says about the next token of every row."""
+
+    def top(self, k: int) -> tuple[Floats, Ids]:
+        """The best tokens of every row.
+
+        Args:
+            k: How many; all of them where the vocabulary is smaller.
+
+        Returns:
+            Log-probabilities over the whole vocabulary, float32 [R,k] descending, and their
+            token ids, int64 [R,k].
+        """
+
+
+Step = Callable[[Ids, Ids, Ids], Scores]
+"""One step of the decoder: ``step(token_ids, rows, requests)``.
+
+``token_ids`` int64 [R] is the token each row appends; ``rows`` int64 [R] the row of the previous
+call that it continues, so the caller gathers its cache by it; ``requests`` int64 [A], ascending,
+the requests still searched. Rows are ordered by request. All requests have the same number of
+rows: one up to the first token that is not forced, num_beams afterwards. In the first call, which
+continues nothing, ``rows`` counts from 0.
+"""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A generated sequence."""
+
+    token_ids: tuple[int, ...]
+    """From the start token to the last token, both included."""
+    score: float
+    """Sum of the tokens' log-probabilities divided by their number to the power of
+    ``length_penalty``; forced tokens count 0, the start token is not counted. What transformers
+    calls ``sequences_scores``, here for greedy search too."""
+
+
+def search(step: Step, batch_size: int, policy: GenerationPolicy) -> list[list[Hypothesis]]:
+    """Finds the best sequences of a batch of requests.
+
+    Chooses as transformers' ``generate`` does without sampling, for each request as if it were
+    alone. Where scores are equal to the last bit, the first beam and, within it, the order of
+    ``top`` decide.
+
+    Args:
+        step: Runs the decoder. It is called at most ``max_new_tokens`` times; a request whose
+            search is over is not in later calls. ``top`` is called at most once per step, and not
+            at all where the token is forced.
+        batch_size: Number of requests.
+        policy: The options of the search.
+
+    Returns:
+        For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
+        can be had, as with forced tokens alone, others of no value fill up: copies, or the start
+        token by itself, as transformers has them, with scores far below any real one.
+    """
+    beams = _Beams(batch_size, policy)
+    while beams.requests.size:
+        generated = beams.generated
+        if generated + 1 == policy.max_new_tokens and policy.forced_eos_token_id is not None:
+            beams.force(policy.forced_eos_token_id)
+            continue
+        scores = step(beams.last_tokens(), beams.rows, beams.requests)
+        if generated == 0 and policy.forced_bos_token_id is not None:
+            beams.force(policy.forced_bos_token_id)
+        else:
+            beams.extend(scores)
+    return [best[: policy.num_return_sequences] for best in beams.ended.best]
+
+
+class _Ended:
+    """The best sequences of each request that have ended, as many as there are beams."""
+
+    def __init__(self, batch_size: int, policy: GenerationPolicy) -> None:
+        # A strongly negative length penalty can push scores below _NOTHING. That ends a beam search
+        # of transformers, but not its greedy search, which keeps no scores.
+        least = -np.float32(np.inf) if policy.num_beams == 1 else _NOTHING
+        self._blank = Hypothesis((policy.decoder_start_token_id,), float(least))
+        self.best = [[self._blank] * policy.num_beams for _ in range(batch_size)]
+        self.worst_score: Floats = np.full(batch_size, least)
+        self.are_full = np.zeros(batch_size, dtype=bool)
+
+    def add(self, request: int, hypothesis: Hypothesis) -> None:
+        best = self.best[request]
+        best.append(hypothesis)
+        best.sort(key=lambda hypothesis: -hypothesis.score)
+        best.pop()
+        self.worst_score[request] = best[-1].score
+        self.are_full[request] = best[-1] is not self._blank
+
+
+class _Beams:
+    """The running beams of the requests still searched, and the sequences that have ended."""
+
+    def __init__(self, batch_size: int, policy: GenerationPolicy) -> None:
+        beams = policy.num_beams
+        self.ended = _Ended(batch_size, policy)
+        self.requests: Ids = np.arange(batch_size, dtype=np.int64)
+        self.rows = self.requests
+        self._policy = policy
+        # Rows per request in the next step: the beams are one and the same up to the first choice.
+        self._width = 1
+        self._history: Ids = np.full(
+            (batch_size, beams, 1), policy.decoder_start_token_id, dtype=np.int64
+        )
+        self._scores: Floats = np.full((batch_size, beams), _NOTHING)
+        self._scores[:, 0] = 0
+        # Every beam may end once, so twice as many candidates leave enough to run on. Greedy
+        # search follows the best token alone, and is over where that ends.
+        self._candidates = 1 if beams == 1 else 2 * beams
+        self._stops_when_full = beams == 1 or policy.early_stopping is True
+
+    @property
+    def generated(self) -> int:
+        """How many tokens the beams hold after the start token."""
+        return int(self._history.shape[2]) - 1
+
+    def last_tokens(self) -> Ids:
+        """The token that each row appends, int64 [R]."""
+        return self._history[:, : self._width, -1].ravel()
+
+    def force(self, token_id: int) -> None:
+        """Continues every beam with one token, at no cost."""
+        shape = (*self._scores.shape, 1)
+        tokens = np.full(shape, token_id, dtype=np.int64)
+        self._advance(np.zeros(shape, dtype=np.float32), tokens, self._width)
+
+    def extend(self, scores: Scores) -> None:
+        """Continues the beams with the best tokens that the policy allows."""
+        rows, tokens = self._banned()
+        # Should all banned tokens of a row be among its best, enough others are left.
+        spare = int(np.bincount(rows).max()) if rows.size else 0
+        log_probs, ids = scores.top(self._candidates + spare)
+        if rows.size:
+            banned = _occurs(ids, rows, tokens)
+            log_probs = np.where(banned, -np.float32(np.inf), log_probs)
+        split = (len(self.requests), self._width, -1)
+        shape = (*self._scores.shape, ids.shape[1])
+        log_probs = np.broadcast_to(log_probs.reshape(split), shape)
+        ids = np.broadcast_to(ids.reshape(split), shape)
+        self._advance(log_probs, ids, self._policy.num_beams)
+
+    def _banned(self) -> tuple[Ids, Ids]:
+        """Rows and the tokens that must not continue them, int64 [N] each."""
+        history = self._history[:, : self._width].reshape(-1, self._history.shape[2])
+        rows = tokens = np.zeros(0, dtype=np.int64)
+        if self._policy.no_repeat_ngram_size:
+            rows, tokens = repeating_tokens(history, self._policy.no_repeat_ngram_size)
+        if self.generated < self._policy.min_new_tokens:
+            ends = np.full(len(history), self._policy.eos_token_id, dtype=np.int64)
+            rows = np.concatenate((rows, np.arange(len(history))))
+            tokens = np.concatenate((tokens, ends))
+        return rows, tokens
+
+    def _advance(self, log_probs: Floats, ids: Ids, width: int) -> None:
+        """Chooses the next beams among the continuations of the present ones.
+
+        Args:
+            log_probs: Of the continuations of each beam, float32 [A,num_beams,k].
+            ids: Their tokens, int64 [A,num_beams,k].
+            width: Rows per request in the next step.
+        """
+        count, beams, k = ids.shape
+        every = np.arange(count)[:, None]
+        totals = (self._scores[:, :, None] + log_probs).reshape(count, -1)
+        chosen = np.argsort(-totals, axis=1, kind="stable")[:, : self._candidates]
+        scores, parents = totals[every, chosen], chosen // k
+        tokens = ids.reshape(count, -1)[every, chosen]
+        generated = self.generated + 1
+        ends = (tokens == self._policy.eos_token_id) | (generated == self._policy.max_new_tokens)
+        if ends.any():
+            self._collect(ends[:, :beams], scores, parents, tokens)
+            scores = np.where(ends, scores + _NOTHING, scores)
+            order = np.argsort(-scores, axis=1, kind="stable")
+            scores, parents = scores[every, order], parents[every, order]
+            tokens = tokens[every, order]
+        parents = parents[:, :beams]
+        self._scores = scores[:, :beams]
+        self._history = np.concatenate(
+            (self._history[every, parents], tokens[:, :beams, None]), axis=2
+        )
+        # With one row per request, that row is what every beam continues.
+        self.rows = (every * self._width + parents % self._width)[:, :width].ravel()
+        self._width = width
+        self._leave()
+
+    def _collect(
+        self, ends: npt.NDArray[np.bool_], scores: Floats, parents: Ids, tokens: Ids
+    ) -> None:
+        """Hands over the candidates that end now, if they are among the first num_beams."""
+        final = scores / float(self.generated + 1) ** self._policy.length_penalty
+        for i, j in zip(*np.nonzero(ends), strict=True):
+            token_ids = (*self._history[i, parents[i, j]].tolist(), int(tokens[i, j]))
+            self.ended.add(self.requests[i], Hypothesis(token_ids, float(final[i, j])))
+
+    def _leave(self) -> None:
+        """Drops the requests whose search is over."""
+        policy, generated = self._policy, self.generated
+        is_long = policy.early_stopping == "never" and policy.length_penalty > 0
+        length = policy.max_new_tokens if is_long else generated
+        hope = self._scores[:, 0] / float(length) ** policy.length_penalty
+        stays = hope > self.ended.worst_score[self.requests]
+        if self._stops_when_full:
+            stays &= ~self.ended.are_full[self.requests]
+        if generated == policy.max_new_tokens:
+            stays[:] = False
+        if not stays.all():
+            self.rows = self.rows.reshape(len(stays), -1)[stays].ravel()
+            self.requests = self.requests[stays]
+            self._scores, self._history = self._scores[stays], self._history[stays]
+
+
+def _occurs(ids: Ids, rows: Ids, tokens: Ids) -> npt.NDArray[np.bool_]:
+    """Where ``ids`` [R,k] holds, in row ``rows[i]``, the token ``tokens[i]``."""
+    stride = 1 << 32
+    return np.isin(ids + stride * np.arange(len(ids))[:, None], tokens + stride * rows)

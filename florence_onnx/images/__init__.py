@@ -1,0 +1,1 @@
+"""From a picture to pixel_values: the only importer of Pillow, drawing aside."""

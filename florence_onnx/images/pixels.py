@@ -1,0 +1,218 @@
+"""The pixels of a picture, given as an array, a Pillow image, a file or its bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.errors import ImageError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+ImageInput: TypeAlias = Union[
+    npt.NDArray[np.uint8], "PIL.Image.Image", str, "os.PathLike[str]", bytes
+]
+
+_ORIENTATION = 0x0112
+
+# Pillow opens 16-bit files of these formats as 32-bit integers (PNG: before Pillow 11).
+_SIXTEEN_BITS_IN_32 = ("PNG", "PPM")
+
+# A pass over a longer side would need weights of several hundred megabytes.
+_LONGEST_SIDE = 1 << 20
+
+
+def to_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
+    """Returns the pixels of a picture in RGB.
+
+    Args:
+        image: one of
+
+            - a uint8 array, [H, W], [H, W, 1], [H, W, 3] in RGB order (not OpenCV's BGR), or
+              [H, W, 4], whose alpha is dropped as Pillow's ``convert("RGB")`` drops it;
+            - a Pillow image of any mode;
+            - the path of a picture file, or its bytes. These are turned upright as their EXIF
+              orientation says; arrays and Pillow images never are.
+
+    Returns:
+        uint8, [H, W, 3]: a view of the given array where possible, and not to be written to.
+
+    Raises:
+        ImageError: if it is not such a picture, empty, damaged, or too large.
+        MissingDependencyError: if a file or bytes are given and Pillow is not installed.
+    """
+    if isinstance(image, np.ndarray):
+        return _three_channels(image)
+    if isinstance(image, (str, os.PathLike)):
+        return _three_channels(read_file(image))
+    if isinstance(image, bytes):
+        return _three_channels(read_bytes(image))
+    if is_pillow_image(image):
+        return _three_channels(from_pillow(image))
+    raise ImageError(
+        f"cannot read a picture from {type(image).__module__}.{type(image).__qualname__}: give a "
+        "uint8 numpy array [H, W, 3], a Pillow image, a path, or the bytes of a picture file"
+    )
+
+
+def _three_channels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if array.dtype != np.uint8:
+        hint = "convert it to uint8"
+        if np.issubdtype(array.dtype, np.floating):
+            hint += " (values in 0..1: (array * 255).round().astype('uint8'))"
+        raise ImageError(
+            f"the picture has dtype {array.dtype}, but only uint8 with values in 0..255 is read: "
+            + hint
+        )
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        hint = ""
+        if array.ndim == 4:
+            hint = "; pass the pictures of a batch one by one"
+        elif array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hint = "; channels come last: array.transpose(1, 2, 0)"
+        raise ImageError(
+            f"the picture has shape {list(array.shape)}, but only [H, W], [H, W, 1], [H, W, 3] "
+            f"and [H, W, 4] are read{hint}"
+        )
+    height, width = array.shape[:2]
+    if array.size == 0:
+        raise ImageError(f"the picture is empty: it has shape {list(array.shape)}")
+    if max(height, width) > _LONGEST_SIDE:
+        raise ImageError(
+            f"the picture is {width}x{height} pixels; sides up to {_LONGEST_SIDE} are read"
+        )
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.shape[2] == 1:
+        return np.broadcast_to(array, (height, width, 3))
+    return array[:, :, :3]
+
+
+def read_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Reads a picture file; see :func:`read_bytes`."""
+    try:
+        with Path(path).open("rb") as file:
+            return _read(file, f"'{os.fspath(path)}'")
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"cannot read the picture '{os.fspath(path)}': {reason}") from error
+
+
+def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decodes the bytes of a picture file, turned upright as its EXIF orientation says.
+
+    Of a file with several frames, this is the first.
+
+    Returns:
+        uint8, [H, W], [H, W, 3] or [H, W, 4].
+
+    Raises:
+        ImageError: if this is not a picture, or damaged, or has more pixels than
+            ``PIL.Image.MAX_IMAGE_PIXELS``.
+        MissingDependencyError: without Pillow.
+    """
+    return _read(io.BytesIO(data), f"the {len(data)} bytes given")
+
+
+def is_pillow_image(image: object) -> TypeGuard[PIL.Image.Image]:
+    """Whether this is a Pillow image, found out without importing Pillow."""
+    pillow = sys.modules.get("PIL.Image")
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+def from_pillow(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """Returns the pixels of a Pillow image of any mode, not turned.
+
+    Modes are converted as ``convert("RGB")`` does, but 16-bit ones are scaled, not clipped.
+
+    Returns:
+        uint8, [H, W], [H, W, 3] or [H, W, 4].
+
+    Raises:
+        ImageError: if the image cannot be decoded, or its values have no known range.
+    """
+    with _decoding("the Pillow image"):
+        return _pixels(image)
+
+
+def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise MissingDependencyError(
+            "reading picture files needs Pillow: pip install 'florence-onnx[cli]' "
+            "(or give the pixels as a uint8 array)"
+        ) from error
+    with _decoding(name):
+        try:
+            opened = Image.open(file)
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{name} is not a picture in a format that Pillow reads") from error
+        with opened as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise ImageError(
+                    f"{name} claims {image.width}x{image.height} pixels, above the safe limit of "
+                    f"{limit}; to read it nevertheless, raise PIL.Image.MAX_IMAGE_PIXELS"
+                )
+            pixels = _pixels(image)
+            # Only now: Pillow turns TIFF files itself while it loads them.
+            return _upright(pixels, _orientation(image))
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turns whatever damaged data makes Pillow's decoders raise, which is much, into one error."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise ImageError(f"cannot decode {name}: {error}") from error
+
+
+def _pixels(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    image.load()
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS_IN_32):
+        values = np.asarray(image).astype(np.uint32)
+        return ((values * 255 + 32767) // 65535).astype(np.uint8)
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"the picture has mode {image.mode!r}, whose range of values is not known: "
+            "scale it to 0..255 and convert it to mode 'L' or 'RGB'"
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        # The same colours as convert("RGB"), which warns about the transparency it drops.
+        return np.asarray(image.convert("RGBA"))
+    if image.mode not in ("L", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _orientation(image: PIL.Image.Image) -> object:
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except SyntaxError:  # a damaged EXIF block; the pixels have been decoded
+        return None
+
+
+def _upright(pixels: npt.NDArray[np.uint8], orientation: object) -> npt.NDArray[np.uint8]:
+    """Turns a picture by its EXIF orientation (1 to 8), returning a view."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

@@ -1,0 +1,191 @@
+"""Times of every stage of a request, and the precision and providers with the shortest ones."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.engine import contract
+from florence_onnx.engine.decoder import DecoderSteps, Scores
+from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.engine.providers import CPU, OTHERS, first_line
+from florence_onnx.errors import ProviderError
+from florence_onnx.generation.search import Hypothesis, search
+from florence_onnx.model import Florence2
+from florence_onnx.parsing import parse_answer
+from florence_onnx.prompts import build_prompt
+from florence_onnx.requests import EncodedImage
+from florence_onnx.tasks import Task
+
+STAGES = ("preprocess", "vision", "embed_encoder", "first_token", "per_token", "parse")
+"""What is timed, in order; ``per_token`` is one step of the search after the first."""
+
+Ids = npt.NDArray[np.int64]
+
+
+def random_picture() -> npt.NDArray[np.uint8]:
+    """Pixels to time with, uint8 [960,1280,3]: speed does not depend on what a picture shows."""
+    return np.random.default_rng(0).integers(0, 256, (960, 1280, 3), dtype=np.uint8)
+
+
+def time_stages(
+    model: Florence2,
+    image: npt.NDArray[np.uint8],
+    *,
+    tokens: int,
+    repeats: int,
+    warmup: int = 1,
+    **generation: Any,
+) -> dict[str, float]:
+    """Median seconds of each stage of one `Task.OD` request.
+
+    Args:
+        model: The model to time.
+        image: uint8 [H,W,3].
+        tokens: Tokens to generate; the answer is kept from ending earlier.
+        repeats: Counted runs.
+        warmup: Runs before them that are not counted.
+        **generation: Overrides of the generation policy.
+
+    Returns:
+        Seconds per stage, and ``total`` for the whole request.
+    """
+    runs = [_run(model, image, tokens, generation) for _ in range(warmup + repeats)][warmup:]
+    return {name: statistics.median(run[name] for run in runs) for name in (*STAGES, "total")}
+
+
+def _run(
+    model: Florence2, image: npt.NDArray[np.uint8], tokens: int, generation: dict[str, Any]
+) -> dict[str, float]:
+    assets, graphs = model.assets, model.graphs
+    policy = model.policy.replace(max_new_tokens=tokens, min_new_tokens=tokens, **generation)
+    clock = _Clock()
+    pixel_values = assets.preprocessor(image)
+    clock.mark("preprocess")
+    features = graphs.image_features(pixel_values[None])[0]
+    encoded = EncodedImage(features, (image.shape[1], image.shape[0]))
+    clock.mark("vision")
+    input_ids = assets.tokenizer.encode(build_prompt(Task.OD))
+    mask, embeds = encoder_inputs(graphs, [encoded], [input_ids], policy.pad_token_id)
+    steps = _TimedSteps(DecoderSteps(graphs, mask, embeds))
+    clock.mark("embed_encoder")
+    best: Hypothesis = search(steps, 1, policy)[0][0]
+    clock.mark("search")
+    parse_answer(assets.tokenizer.decode(best.token_ids), Task.OD, encoded.size)
+    clock.mark("parse")
+    starts = [*steps.starts, clock.seconds["search"] + steps.starts[0]]
+    between = [after - before for before, after in pairwise(starts)]
+    return {
+        **{name: clock.seconds[name] for name in STAGES if name in clock.seconds},
+        "first_token": between[0],
+        "per_token": statistics.median(between[1:]),
+        "total": clock.total(),
+    }
+
+
+class _Clock:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+    def total(self) -> float:
+        return self._last - self._start
+
+
+class _TimedSteps:
+    """Notes when each step of the search starts."""
+
+    def __init__(self, steps: Callable[[Ids, Ids, Ids], Scores]) -> None:
+        self._steps = steps
+        self.starts: list[float] = []
+
+    def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> Scores:
+        self.starts.append(time.perf_counter())
+        return self._steps(token_ids, rows, requests)
+
+
+TOKENS = 20
+"""Length of the answer that is timed: a caption's."""
+NOISE = 1.03
+"""Times up to this factor apart are a tie: a second run may order them otherwise."""
+
+Placement = list[str] | dict[str, list[str]]
+"""Provider names as `Florence2.load` takes them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A precision that was timed on some providers, or could not be."""
+
+    precision: str
+    """A key of `contract.PRECISIONS`."""
+    providers: Placement
+    """What was asked for."""
+    seconds: dict[str, float] | None
+    """Per stage, as `time_stages` returns them; ``total`` is the whole caption."""
+    error: str | None
+    """Why there are no seconds."""
+
+
+def placements(available: Sequence[str]) -> list[Placement]:
+    """The ways to place a model on providers that are worth a try.
+
+    The CPU; every other provider; and each of these for the vision encoder alone, where most of
+    the arithmetic is.
+
+    Args:
+        available: What ONNX Runtime lists. Azure's provider, which runs no graphs here, is
+            left out.
+    """
+    others = [name for name in available if name not in (CPU, "AzureExecutionProvider")]
+    vision: list[Placement] = [{contract.VISION_ENCODER: [name], OTHERS: [CPU]} for name in others]
+    return [[CPU], *([name] for name in others), *vision]
+
+
+def attempt(folder: Path, precision: str, providers: Placement, repeats: int) -> Trial:
+    """Opens a model and times a caption of `TOKENS` tokens; a failure is part of the answer."""
+    try:
+        model = Florence2.load(folder, precision=precision, providers=providers)
+        seconds = time_stages(model, random_picture(), tokens=TOKENS, repeats=repeats)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base.
+        return Trial(precision, providers, None, first_line(error))
+    return Trial(precision, providers, seconds, None)
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """The trial with the fastest caption; of those in a tie, the most exact, then the fastest.
+
+    Raises:
+        ProviderError: None of the trials could be timed.
+    """
+    totals = [(trial.seconds["total"], trial) for trial in trials if trial.seconds]
+    if not totals:
+        raise ProviderError(f"nothing could be timed; the first failure: {trials[0].error}")
+    fastest = min(total for total, _ in totals)
+    exactness = list(contract.PRECISIONS)
+    tied = [(total, trial) for total, trial in totals if total <= NOISE * fastest]
+    return min(tied, key=lambda pair: (exactness.index(pair[1].precision), pair[0]))[1]
+
+
+def load_line(source: str, trial: Trial) -> str:
+    """The Python expression that opens a model as a trial did."""
+    # JSON's strings, lists and objects are Python's, with the quotes that formatters prefer.
+    model, precision, providers = (
+        json.dumps(value, ensure_ascii=False)
+        for value in (source, trial.precision, trial.providers)
+    )
+    return f"Florence2.load({model}, precision={precision}, providers={providers})"
