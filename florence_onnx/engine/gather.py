@@ -5,6 +5,8 @@ has to grow; both may lie in device memory. The graph is a few hundred bytes of 
 out here because the runtime has no other use for the onnx package.
 """
 
+from florence_onnx.protobuf import content, number, text
+
 FLOAT = 1
 INT64 = 7
 INT_ATTRIBUTE = 2
@@ -24,42 +26,22 @@ def gather_graph(count: int, rank: int, axis: int = 0, element_type: int = FLOAT
     """
     graph = b""
     inputs = [_value("indices", INT64, 1)]
-    attribute = _text(1, "axis") + _number(3, axis) + _number(20, INT_ATTRIBUTE)
+    attribute = text(1, "axis") + number(3, axis) + number(20, INT_ATTRIBUTE)
     outputs = []
     for i in range(count):
-        names = _text(1, f"data_{i}") + _text(1, "indices") + _text(2, f"out_{i}")
-        graph += _bytes(1, names + _text(4, "Gather") + _bytes(5, attribute))
+        names = text(1, f"data_{i}") + text(1, "indices") + text(2, f"out_{i}")
+        graph += content(1, names + text(4, "Gather") + content(5, attribute))
         inputs.append(_value(f"data_{i}", element_type, rank))
         outputs.append(_value(f"out_{i}", element_type, rank))
-    graph += _text(2, "gather")
-    graph += b"".join(_bytes(11, value) for value in inputs)
-    graph += b"".join(_bytes(12, value) for value in outputs)
-    opset = _text(1, "") + _number(2, 13)
-    return _number(1, 8) + _bytes(7, graph) + _bytes(8, opset)
+    graph += text(2, "gather")
+    graph += b"".join(content(11, value) for value in inputs)
+    graph += b"".join(content(12, value) for value in outputs)
+    opset = text(1, "") + number(2, 13)
+    return number(1, 8) + content(7, graph) + content(8, opset)
 
 
 def _value(name: str, element_type: int, rank: int) -> bytes:
     """A ValueInfoProto with unnamed dynamic axes."""
-    shape = b"".join(_bytes(1, b"") for _ in range(rank))
-    tensor = _number(1, element_type) + _bytes(2, shape)
-    return _text(1, name) + _bytes(2, _bytes(1, tensor))
-
-
-def _varint(value: int) -> bytes:
-    out = b""
-    while value > 0x7F:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
-def _text(field: int, value: str) -> bytes:
-    return _bytes(field, value.encode())
+    shape = b"".join(content(1, b"") for _ in range(rank))
+    tensor = number(1, element_type) + content(2, shape)
+    return text(1, name) + content(2, content(1, tensor))
