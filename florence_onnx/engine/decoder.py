@@ -9,15 +9,17 @@ from florence_onnx.engine import contract
 from florence_onnx.engine.gather import gather_graph
 from florence_onnx.engine.providers import CPU, CUDA, HOST, Device, device_of
 from florence_onnx.engine.sessions import Graphs
+from florence_onnx.generation.ranking import best_ids, log_softmax
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 BLOCK = 64
-"""Slots of a new cache, and how many it gets more when they are used up: every step reads them all,
-seen or not, and a copy of the cache takes the time of about a step."""
+"""Slots of a new cache, and what it grows by when they are used up: every step reads them all, seen
+or not, and a copy of the cache takes the time of about a step."""
 
 
 class Scores:
@@ -27,19 +29,18 @@ class Scores:
         self._log_probs, self._ids = best
         self._logits = logits
 
-    def top(self, k: int) -> tuple[npt.NDArray[np.float32], Ids]:
+    def top(self, k: int) -> tuple[Floats, Ids]:
         """The ``k`` best tokens per row: log-probabilities descending [R,k] and ids [R,k]."""
         if k <= self._ids.shape()[1]:
             return self._log_probs.numpy()[:, :k], self._ids.numpy()[:, :k]
-        logits = self._logits.numpy()[:, -1]
-        k = min(k, logits.shape[1])
-        # In order of their ids, so that the lower id comes first where logits are equal.
-        best = np.sort(np.argpartition(logits, -k, axis=1)[:, -k:], axis=1)
-        order = np.argsort(-np.take_along_axis(logits, best, axis=1), axis=1, kind="stable")
-        ids = np.take_along_axis(best, order, axis=1)
-        peak = logits.max(axis=1, keepdims=True)
-        norm = peak + np.log(np.exp(logits - peak).sum(axis=1, keepdims=True))
-        return np.take_along_axis(logits, ids, axis=1) - norm, ids
+        logits = self.logits()
+        ids = best_ids(logits, k)
+        return np.take_along_axis(log_softmax(logits), ids, axis=1), ids
+
+    def logits(self) -> Floats:
+        """The logits of every row, [R,V]."""
+        logits: Floats = self._logits.numpy()[:, -1]
+        return logits
 
 
 class DecoderSteps:
@@ -99,8 +100,9 @@ class DecoderSteps:
         """Gives every row a slot that no row of its request sees; int64 [active,beams]."""
         beams = self._seen.shape[1]
         used = self._seen.any(axis=1)
-        if int(used.sum(axis=1).max()) + beams > used.shape[1]:
-            self._grow()
+        missing = int(used.sum(axis=1).max()) + beams - used.shape[1]
+        if missing > 0:
+            self._grow(blocks=-(-missing // BLOCK))
             used = self._seen.any(axis=1)
         slots = np.argsort(used, axis=1, kind="stable")[:, :beams]
         np.put_along_axis(self._seen, slots[:, :, None], True, axis=2)
@@ -167,12 +169,12 @@ class DecoderSteps:
         self._mask = np.ascontiguousarray(self._mask[kept])
         self._bind_caches()
 
-    def _grow(self) -> None:
-        """Adds a block of slots; what they hold is not seen before it is written."""
-        capacity = self._seen.shape[2]
-        slots = np.minimum(np.arange(capacity + BLOCK), capacity - 1)
+    def _grow(self, blocks: int) -> None:
+        """Adds blocks of slots; what they hold is not seen before it is written."""
+        capacity, more = self._seen.shape[2], blocks * BLOCK
+        slots = np.minimum(np.arange(capacity + more), capacity - 1)
         self._cache = self._gather(self._cache, slots, axis=2)
-        self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, BLOCK)))
+        self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, more)))
         self._bind_caches()
 
     def _gather(

@@ -22,6 +22,9 @@ _LEAST = {
 }
 _COUNTS = (*_LEAST, *_SPECIAL, "decoder_start_token_id")
 _PENALTY_LIMIT = 8.0
+_MOST_BEAMS = 256
+"""Every step needs a slot of the cache and a row of logits for each beam: 9 MB that stay and 52 MB
+that do not, with 256 beams of the base model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class GenerationPolicy:
     min_new_tokens: int = 0
     """Tokens to generate before a sequence may end by itself."""
     num_beams: int = 1
-    """Hypotheses followed at once; 1 is greedy search."""
+    """Hypotheses followed at once, at most 256; 1 is greedy search."""
     num_return_sequences: int = 1
     """Hypotheses returned per request, best first; at most ``num_beams``."""
     early_stopping: bool | Literal["never"] = False
@@ -77,6 +80,8 @@ class GenerationPolicy:
         self._check_limits()
 
     def _check_limits(self) -> None:
+        beams = self.num_beams
+        _require(beams <= _MOST_BEAMS, "num_beams", beams, f"at most {_MOST_BEAMS}")
         for name, other, why in (
             ("max_new_tokens", "max_positions", "the positions of this model's decoder"),
             ("min_new_tokens", "max_new_tokens", "max_new_tokens"),

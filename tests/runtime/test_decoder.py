@@ -83,6 +83,36 @@ def test_steps_follow_their_rows_and_requests(model: Florence2, inputs: Any) -> 
     assert {len(history) for history in histories[2]} == {len(plan)}
 
 
+@pytest.mark.parametrize("beams", [63, 64, 65, 110, 129, 200])
+def test_more_beams_than_a_block_of_slots(model: Florence2, inputs: Any, beams: int) -> None:
+    """A step may need several blocks; slots that a row sees are never handed out again."""
+    random = np.random.default_rng(beams)
+    steps = DecoderSteps(model.graphs, *inputs)
+    histories: list[list[list[int]]] = [[[]] for _ in PROMPTS]
+    rows, tokens = np.arange(3), np.full(3, 2)
+    for _ in range(5):
+        scores = steps(tokens, rows, np.arange(3))
+        width = len(tokens) // 3
+        parents = [int(row) % len(histories[0]) for row in rows]
+        histories = [
+            [
+                [*histories[request][parents[row]], int(tokens[row])]
+                for row in range(request * width, (request + 1) * width)
+            ]
+            for request in range(3)
+        ]
+        logits = scores.logits()
+        for request in range(3):
+            for beam in random.integers(0, width, 4).tolist():
+                expected = logits_after(model, inputs, request, histories[request][beam])
+                # The same float32 sums in another order; logits are within about 10.
+                np.testing.assert_allclose(logits[request * width + beam], expected, atol=2e-5)
+        # Every row goes on, so that every slot stays in use.
+        picked = [random.permutation(np.arange(beams) % width) for _ in range(3)]
+        rows = np.concatenate([parent + i * width for i, parent in enumerate(picked)])
+        tokens = random.integers(4, 1424, 3 * beams)
+
+
 @pytest.mark.parametrize("k", [1, 2, 63, 64, 65, 66, 200, 1423, 1424, 5000])
 def test_top_is_the_order_of_the_log_softmax(model: Florence2, inputs: Any, k: int) -> None:
     """The graph orders the first 64; beyond, the logits are fetched and ordered here."""

@@ -115,6 +115,8 @@ def test_replace_changes_what_it_is_told(policy: GenerationPolicy) -> None:
     ("options", "message"),
     [
         ({"num_beams": 0}, "num_beams is 0; it must be at least 1"),
+        ({"num_beams": 257}, "num_beams is 257; it must be at most 256"),
+        ({"num_beams": 1_000_000}, "num_beams is 1000000; it must be at most 256"),
         ({"num_beams": True}, "num_beams is True; it must be a whole number"),
         ({"num_beams": 2.0}, "num_beams is 2.0; it must be a whole number"),
         ({"num_beams": None}, "num_beams is None; it must be a whole number"),
