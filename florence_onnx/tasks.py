@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import unicodedata
+from collections.abc import Iterable
 from enum import Enum
 
 from florence_onnx.errors import TaskError
@@ -135,45 +137,48 @@ class Task(str, Enum):
 
     @classmethod
     def parse(cls, task: "Task | str") -> "Task":
-        """The task of this name: ``"od"``, ``"OD"``, ``"<OD>"`` or the member itself.
+        """The task of this name: ``"od"``, ``"OD "``, ``"<OD>"`` or the member itself.
 
         Raises:
             TaskError: for any other name, listing the valid ones.
         """
-        known = _BY_NAME.get(task.lower()) if isinstance(task, str) else None
+        known = _BY_NAME.get(_bare(task)) if isinstance(task, str) else None
         if known is None:
             raise _unknown(task)
         return known
 
 
 _BY_NAME = {name.lower(): task for task in Task for name in (task.name, task.value)}
+_NAMES = [task.name.lower() for task in Task]
+_WORDS = {word for name in _NAMES for word in name.split("_")}
 
 # Names and their longer words ("detection", "caption"): a bare word near one of them is taken for
 # a mistyped task, not for a prompt.
 _LOOKALIKES = {
-    word: task.name.lower()
-    for task in reversed(Task)
-    for word in (*task.name.lower().split("_"), task.name.lower())
-    if len(word) > 5 or word == task.name.lower()
+    word: name
+    for name in reversed(_NAMES)
+    for word in (*name.split("_"), name)
+    if len(word) > 5 or word == name
 }
 
 
 def resolve_task(task: Task | str) -> Task | str:
     """The task that is meant, or the prompt of a fine-tune, unchanged.
 
-    A string is a task if it is one's name, with or without angle brackets, in any case. A single
-    bare word that resembles a task's name is a typing error. Everything else, such as
-    ``"<DocVQA>What is the date?"`` or ``"Describe the defect"``, is a prompt; its answer is text.
+    A string is a task if it is one's name, with or without angle brackets, in any case, with
+    blanks around it. What resembles a name (a word, a tag, or a few words without punctuation) is
+    a typing error. Everything else, such as ``"<DocVQA>What is the date?"`` or ``"Describe the
+    defect"``, is a prompt; its answer is text.
 
     Raises:
         TaskError: for a mistyped name, an empty prompt, or a known tag with text around it.
     """
-    if not isinstance(task, str) or not task.strip():
+    if not isinstance(task, str) or not _bare(task):
         raise _unknown(task)
-    known = _BY_NAME.get(task.lower())
+    known = _BY_NAME.get(_bare(task))
     if known is not None:
         return known
-    refuse_tags(task)
+    _refuse_text_around(task)
     if _closest(task) is not None:
         raise _unknown(task)
     return task
@@ -187,24 +192,66 @@ def refuse_tags(text: str) -> None:
     """
     for task in Task:
         if task.value in text:
-            raise TaskError(
-                f"the tag {task} must stand alone, got {text!r}: pass the tag as the task, and "
-                "its input, if it takes one, as text= or region="
-            )
+            raise _not_alone(task, text)
+
+
+def _refuse_text_around(text: str) -> None:
+    """A tag in any case, or a name of several words, has no text beside it."""
+    bare = _bare(text)
+    first = re.split(r"[\s:]", bare, maxsplit=1)[0]
+    for task in Task:
+        if task.value.lower() in bare or (first == task.name.lower() and "_" in first):
+            raise _not_alone(task, text)
+
+
+def _not_alone(task: Task, text: str) -> TaskError:
+    return TaskError(
+        f"the tag {task} must stand alone, got {text!r}: pass the tag as the task, and "
+        "its input, if it takes one, as text= or region="
+    )
 
 
 def _unknown(task: object) -> TaskError:
     closest = _closest(task) if isinstance(task, str) else None
     hint = f"did you mean {closest!r}? " if closest else ""
-    names = ", ".join(known.name.lower() for known in Task)
-    return TaskError(f"{task!r} is not a task: {hint}Choose one of {names}")
+    return TaskError(f"{task!r} is not a task: {hint}Choose one of {', '.join(_NAMES)}")
 
 
-def _closest(word: str) -> str | None:
-    if not re.fullmatch(r"[\w-]+", word):
+def _bare(text: str) -> str:
+    """Lower case, without what nobody sees: blanks at the ends, controls, zero-width characters."""
+    normal = unicodedata.normalize("NFKC", text)
+    return "".join(c for c in normal if c.isprintable() or c.isspace()).strip().lower()
+
+
+def _closest(text: str) -> str | None:
+    """The task whose name ``text`` resembles; None for a prompt."""
+    if re.fullmatch(r"[A-Z][a-z]+[.!?]", text):
+        return None  # A word that is written as a sentence.
+    bare = _bare(text)
+    tag = re.match("<([^<>]+)>", bare)
+    key = re.sub(r"[\W_]+", "_", tag[1] if tag else bare).strip("_")
+    words = key.split("_")
+    for name in _NAMES:
+        if key.replace("_", "") == name.replace("_", "") or _disguised(key, name):
+            return name
+    if tag or len(words) > 2:
+        of_names = len(words) > 1 and all(word in _WORDS for word in words)
+        return _near(key, _NAMES, 0 if of_names else 0.85)
+    if re.fullmatch(r"\W*[\w-]+\W*", bare):
+        cutoff = 0.7
+    elif all(word.isalpha() for word in words) and "{" not in bare:
+        cutoff = 0.82  # Two words; "detect cars" is no "detection".
+    else:
         return None
-    for part in (word.lower(), *re.split("[_-]", word.lower())):
-        near = difflib.get_close_matches(part, _LOOKALIKES, n=1, cutoff=0.7)
-        if near:
-            return _LOOKALIKES[near[0]]
-    return None
+    near = (_near(part, _LOOKALIKES, cutoff) for part in (key, *words))
+    return next((_LOOKALIKES[word] for word in near if word), None)
+
+
+def _near(word: str, names: Iterable[str], cutoff: float) -> str | None:
+    return next(iter(difflib.get_close_matches(word, names, n=1, cutoff=cutoff)), None)
+
+
+def _disguised(key: str, name: str) -> bool:
+    """Whether ``key`` is ``name`` with letters of other alphabets, or a zero, in place of some."""
+    pattern = re.sub(r"[^a-z1-9_]", ".", key)
+    return bool(re.search("[a-z]", key) and re.fullmatch(pattern, name))

@@ -35,6 +35,20 @@ def test_every_spelling_of_a_name(task: Task) -> None:
     assert pickle.loads(pickle.dumps(task)) is task
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("od ", " od", "od\n", "od\r\n", "\tOD\t", " <OD>", "<od>\n", " Od "),
+        *("od\u00a0", "\u3000od", "\ufeffod", "o\u200bd", "od\u200d", "o\u00add", "od\0"),
+        *("\uff2f\uff24", "\uff1cOD\uff1e"),
+    ],
+)
+def test_what_nobody_sees_does_not_change_a_name(typed: str) -> None:
+    assert Task.parse(typed) is Task.OD
+    assert resolve_task(typed) is Task.OD
+    assert build_prompt(typed) == Task.OD.prompt
+
+
 @pytest.mark.parametrize("name", ["odd", "<DocVQA>", "", "od>", None, 3])
 def test_parse_lists_the_names(name: object) -> None:
     with pytest.raises(TaskError, match=r"is not a task: .*ocr, ocr_with_region, caption") as error:
@@ -56,6 +70,41 @@ def test_parse_lists_the_names(name: object) -> None:
         ("grounding", "caption_to_phrase_grounding"),
         ("object_detection", "open_vocabulary_detection"),
         ("segment", "referring_expression_segmentation"),
+        # Blanks, hyphens or nothing between the words.
+        ("dense region caption", "dense_region_caption"),
+        ("Dense Region Caption", "dense_region_caption"),
+        ("dense-region-caption", "dense_region_caption"),
+        ("dense\u2013region\u2013caption", "dense_region_caption"),
+        ("DenseRegionCaption", "dense_region_caption"),
+        ("dense\nregion\ncaption", "dense_region_caption"),
+        ("ocr with regions", "ocr_with_region"),
+        ("region proposals", "region_proposal"),
+        ("region-proposals", "region_proposal"),
+        ("open vocab detection", "open_vocabulary_detection"),
+        ("phrase grounding", "caption_to_phrase_grounding"),
+        ("image caption", "caption"),
+        ("image captioning", "caption"),
+        ("object detection", "open_vocabulary_detection"),
+        # Brackets, quotes and other marks around the name.
+        *((mark, "od") for mark in ("<OD", "OD>", "< OD >", "<OD/>", "</OD>", "[OD]", "<O D>")),
+        *(
+            (mark, "od")
+            for mark in ("'od'", '"od"', "`od`", "od:", "od,", "od.", "--od", "task=od")
+        ),
+        # Tags with an error.
+        ("<OCR_WITH_REGIONS>", "ocr_with_region"),
+        ("<OCR_WITH_REGIONS", "ocr_with_region"),
+        ("<OCR WITH REGION>", "ocr_with_region"),
+        ("<CAPTOIN>", "caption"),
+        ("<caption-to-phrase-grounding>", "caption_to_phrase_grounding"),
+        ("<DENSE_CAPTION>", "dense_region_caption"),
+        ("<CAPTION_TO_PHRASE_GROUNDNG>a green car", "caption_to_phrase_grounding"),
+        # Letters that look alike: Cyrillic O, Cyrillic o, zero.
+        ("\u041eD", "od"),
+        ("\u043ed", "od"),
+        ("<\u041eD>", "od"),
+        ("capti\u043en", "caption"),
+        ("0D", "od"),
     ],
 )
 def test_mistyped_names_are_refused_with_a_suggestion(typed: str, meant: str) -> None:
@@ -79,6 +128,14 @@ def test_mistyped_names_are_refused_with_a_suggestion(typed: str, meant: str) ->
         "od 1",
         "caption {input}",
         " leading space",
+        "<GENERATE_TAGS>",
+        "<MIXED_CAPTION>",
+        "<MIXED_CAPTION_PLUS>",
+        "<DETECTION>",
+        "<OCR_JSON>",
+        "detect cars",
+        "Write a caption for this picture",
+        "\u8868\u683c",
     ],
 )
 def test_prompts_of_fine_tunes_pass_unchanged(prompt: str) -> None:
@@ -91,13 +148,20 @@ def test_prompts_of_fine_tunes_pass_unchanged(prompt: str) -> None:
         build_prompt(prompt, region=REGION)
 
 
-@pytest.mark.parametrize("task", ["", "  ", None, 5, b"<OD>"])
+@pytest.mark.parametrize("task", ["", "  ", "\u200b", "\ufeff\n", None, 5, b"<OD>"])
 def test_what_is_no_task_at_all(task: object) -> None:
     with pytest.raises(TaskError, match="is not a task"):
         build_prompt(task)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("task", ["<OD>car", " <OD>", "find <OD>", "<REGION_TO_OCR>" + REGION])
+@pytest.mark.parametrize(
+    "task",
+    [
+        *("<OD>car", "find <OD>", "<REGION_TO_OCR>" + REGION),
+        *("<od>car", "<Od>\ncar", "\uff1cOD\uff1ecar", "<OD><OD>"),
+        *("region_to_ocr " + REGION, "OPEN_VOCABULARY_DETECTION: a car"),
+    ],
+)
 def test_a_known_tag_stands_alone(task: str) -> None:
     with pytest.raises(TaskError, match="must stand alone"):
         resolve_task(task)
