@@ -1,13 +1,21 @@
 """Files that are read whole, with one line that says what is wrong with them."""
 
+import codecs
 import errno
 import json
+import math
 import os
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from florence_onnx.errors import FlorenceError, ModelFileError
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_JSON = 8 << 20  # A published tokenizer_config.json has 4.8 MB.
+_DEEPEST_JSON = 32
+_TOO_DEEP = f" is nested deeper than {_DEEPEST_JSON} levels"
+_MOST_DIGITS = 40  # transformers writes 10**30 for "no limit".
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -50,15 +58,95 @@ def read_json(path: Path, error: type[FlorenceError] = ModelFileError) -> dict[s
 
     Args:
         path: The file.
-        error: What is raised when the file is missing or holds something else.
+        error: What is raised when the file is missing, or `parse_json` refuses its content.
     """
     try:
         with open_regular(path) as file:
-            content = json.loads(file.read().decode("utf-8"))
+            data = file.read(_LARGEST_JSON + 1)
     except FileNotFoundError:
         raise error(f"{path} is missing; a model folder or checkpoint needs it") from None
-    except (OSError, ValueError) as reason:
+    except OSError as reason:
         raise error(f"{path} cannot be read as JSON: {reason}") from reason
+    if data.startswith(_LFS_POINTER):
+        raise error(_pointer_message(path))
+    return parse_json(data, str(path), error)
+
+
+def parse_json(data: bytes, name: str, error: type[FlorenceError]) -> dict[str, Any]:
+    """The object that bytes of JSON describe.
+
+    Numbers are finite and have at most 40 digits before the point, strings can be written as
+    UTF-8, and nothing is nested deeper than 32 levels, so that whatever is read can be compared,
+    computed with, printed and written. Of a name that occurs twice, the last value counts.
+
+    Args:
+        data: UTF-8 without a byte order mark, at most 8 MiB.
+        name: What the message calls the bytes.
+        error: What is raised when they are anything else.
+    """
+    try:
+        if len(data) > _LARGEST_JSON:
+            raise ValueError(f"it is larger than {_LARGEST_JSON >> 20} MiB")
+        if data.startswith(codecs.BOM_UTF8):
+            raise ValueError("it begins with a byte order mark; save it as UTF-8 without one")
+        content = json.loads(data.decode("utf-8"), parse_int=_whole_number)
+    except RecursionError:
+        raise error(f"{name}{_TOO_DEEP}") from None
+    except ValueError as reason:
+        raise error(f"{name} cannot be read as JSON: {reason}") from reason
     if not isinstance(content, dict):
-        raise error(f"{path} holds {type(content).__name__}, not a JSON object")
+        raise error(f"{name} holds {type(content).__name__}, not a JSON object")
+    flaw = _flaw(content, 0)
+    if flaw is not None:
+        raise error(f"{name}: {flaw[1:]}" if flaw.startswith(".") else name + flaw)
     return content
+
+
+def refuse_lfs_pointer(path: Path, error: type[FlorenceError]) -> None:
+    """Raises ``error`` if Git LFS has left a pointer in place of a file; else does nothing."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(len(_LFS_POINTER))
+    except OSError:
+        return  # Whoever reads the file says what is wrong.
+    if start == _LFS_POINTER:
+        raise error(_pointer_message(path))
+
+
+def _pointer_message(path: Path) -> str:
+    return f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` to fetch the file"
+
+
+def _whole_number(digits: str) -> int:
+    """The number; of one that is too large, some other that is too large as well."""
+    return int(digits[: _MOST_DIGITS + 2])
+
+
+def _flaw(value: object, depth: int) -> str | None:
+    """What is wrong with a value read from JSON, behind the path of the field; None for nothing."""
+    if isinstance(value, str):
+        return None if _is_unicode(value) else " holds half of a surrogate pair, which is no text"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f" is {value}, but must be finite"
+    if isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS:
+        return f" is a number of more than {_MOST_DIGITS} digits"
+    if not isinstance(value, dict | list):
+        return None
+    if depth == _DEEPEST_JSON:
+        return _TOO_DEEP
+    if isinstance(value, dict) and not all(map(_is_unicode, value)):
+        return " has a name that holds half of a surrogate pair, which is no text"
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        flaw = _flaw(item, depth + 1)
+        if flaw is not None:
+            plain = isinstance(key, int) or key.isidentifier()
+            return f".{key if plain else repr(key)[:80]}{flaw}"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from florence_onnx.assets.generation_files import generation_config, repair_ids
+from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.tokenizer_files import write_tokenizer
-from florence_onnx.checkpoints.config import ModelConfig, TextConfig, VisionConfig
+from florence_onnx.checkpoints.config import ModelConfig, TextConfig
 from florence_onnx.errors import CheckpointError, ModelError
 from florence_onnx.files import read_json
-from florence_onnx.generation.policy import GenerationPolicy
-from florence_onnx.images.preprocessor import Preprocessor
 from florence_onnx.tasks import InputKind, Task
 from florence_onnx.tokenizer import Tokenizer
 
@@ -64,7 +63,6 @@ def write_assets(
     repairs += more
     preprocessing, more = _preprocessor_config(folder)
     repairs += more
-    _check(config, generation, preprocessing, tokenizer)
     contents = {
         "config.json": written,
         "generation_config.json": generation,
@@ -74,6 +72,10 @@ def write_assets(
     for name, content in contents.items():
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         (out / name).write_text(text, encoding="utf-8")
+    try:
+        Assets.read(out)  # What the runtime would refuse is of no use to anybody.
+    except ModelError as error:
+        raise CheckpointError(str(error)) from error
     return repairs
 
 
@@ -113,37 +115,6 @@ def _saved_preprocessing(folder: Path) -> dict[str, Any] | None:
     if isinstance(inside, dict):
         return inside
     return _optional_json(folder / "preprocessor_config.json")
-
-
-def _check(
-    config: ModelConfig,
-    generation: dict[str, Any],
-    preprocessing: dict[str, Any],
-    tokenizer: Tokenizer,
-) -> None:
-    """Has the runtime read what was put together, so that it will not refuse it later."""
-    positions = config.text.max_position_embeddings
-    try:
-        GenerationPolicy.from_config(generation, {}, tokenizer, positions)
-        height, width = Preprocessor.from_config(preprocessing).size
-    except ModelError as error:
-        raise CheckpointError(str(error)) from error
-    _check_grid(height, width, config.vision)
-
-
-def _check_grid(height: int, width: int, config: VisionConfig) -> None:
-    """The position tables have to cover the grid that a picture becomes."""
-    rows, columns = height, width
-    stages = zip(config.patch_size, config.patch_stride, config.patch_padding, strict=True)
-    for size, stride, padding in stages:
-        rows = (rows + 2 * padding - size) // stride + 1
-        columns = (columns + 2 * padding - size) // stride + 1
-    if not 0 < min(rows, columns) <= max(rows, columns) <= config.max_position_embeddings:
-        raise CheckpointError(
-            f"preprocessor_config.json: a picture of {width}x{height} pixels becomes "
-            f"{columns}x{rows} image tokens, but the position tables have "
-            f"{config.max_position_embeddings} rows"
-        )
 
 
 def _task_tables() -> dict[str, dict[str, str]]:

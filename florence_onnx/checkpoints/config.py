@@ -7,11 +7,12 @@ transformers' names.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from florence_onnx.errors import CheckpointError
+from florence_onnx.errors import CheckpointError, FlorenceError
+from florence_onnx.fields import Fields
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu")
 """Names of the activation functions that can be exported, as transformers calls them."""
@@ -51,6 +52,15 @@ class VisionConfig:
     """Most rows, and columns, of the last stage's grid."""
     max_temporal_embeddings: int
     """Rows of the temporal embedding."""
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of image tokens that a picture of so many pixels becomes."""
+        for size, stride, padding in zip(
+            self.patch_size, self.patch_stride, self.patch_padding, strict=True
+        ):
+            height = (height + 2 * padding - size) // stride + 1
+            width = (width + 2 * padding - size) // stride + 1
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -93,15 +103,21 @@ class ModelConfig:
     """Whether the output head is the token embedding when a checkpoint holds only one of them."""
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> "ModelConfig":
+    def from_dict(
+        cls, config: Mapping[str, Any], error: type[FlorenceError] = CheckpointError
+    ) -> "ModelConfig":
         """Reads the content of a config.json.
 
-        Raises:
-            CheckpointError: It describes another model, or one that cannot be exported.
+        Sizes are bounded, some ten times above those of the released models: what is not a weight,
+        such as a stride or a window, costs memory without being in any file.
+
+        Args:
+            config: The content.
+            error: What is raised when it describes another model, or one that cannot be exported.
         """
+        fields = Fields(config, "config.json", error)
         if config.get("model_type") != "florence2":
-            raise _unsupported("model_type", config.get("model_type"), "'florence2'")
-        fields = _Fields(config, "")
+            raise fields.refused("model_type", '"florence2"')
         text, vision = fields.section("text_config"), fields.section("vision_config")
         native = is_native(config)
         result = cls(
@@ -109,7 +125,14 @@ class ModelConfig:
             text=_text(text, native),
             tie_word_embeddings=(fields if native else text).boolean("tie_word_embeddings", True),
         )
-        _check_fit(result)
+        _check_vision(vision, result.vision, native)
+        _check_text(text, result.text)
+        if result.vision.projection_dim != result.text.d_model:
+            raise vision.refused(
+                "projection_dim",
+                f"the text's d_model, {result.text.d_model}",
+                result.vision.projection_dim,
+            )
         return result
 
 
@@ -119,7 +142,7 @@ def is_native(config: Mapping[str, Any]) -> bool:
     return text.get("model_type") == "bart" or "embed_dim" in vision
 
 
-def _vision(fields: "_Fields", native: bool) -> VisionConfig:
+def _vision(fields: Fields, native: bool) -> VisionConfig:
     fields.expect("model_type", "davit", "florence_vision", "florence2_vision", "")
     fields.expect("in_channels", 3)
     fields.expect("image_feature_source", ["spatial_avg_pool", "temporal_avg_pool"])
@@ -134,149 +157,69 @@ def _vision(fields: "_Fields", native: bool) -> VisionConfig:
         names = ("dim_embed", "max_pos_embeddings", "max_temporal_embeddings")
         widths = ((256, 512, 1024, 2048), (8, 16, 32, 64))
     return VisionConfig(
-        depths=fields.integers("depths", (1, 1, 9, 1)),
-        embed_dim=fields.integers(names[0], widths[0]),
-        num_heads=fields.integers("num_heads", widths[1]),
-        num_groups=fields.integers("num_groups", widths[1]),
-        patch_size=fields.integers("patch_size", (7, 3, 3, 3)),
-        patch_stride=fields.integers("patch_stride", (4, 2, 2, 2)),
-        patch_padding=fields.paddings("patch_padding", (3, 1, 1, 1)),
+        depths=fields.integers("depths", 1, 100, (1, 1, 9, 1)),
+        embed_dim=fields.integers(names[0], 1, 16384, widths[0]),
+        num_heads=fields.integers("num_heads", 1, 1024, widths[1]),
+        num_groups=fields.integers("num_groups", 1, 1024, widths[1]),
+        patch_size=fields.integers("patch_size", 1, 32, (7, 3, 3, 3)),
+        patch_stride=fields.integers("patch_stride", 1, 32, (4, 2, 2, 2)),
+        patch_padding=fields.integers("patch_padding", 0, 32, (3, 1, 1, 1)),
         patch_prenorm=fields.booleans("patch_prenorm", (False, True, True, True)),
-        window_size=fields.integer("window_size", 12),
-        mlp_ratio=fields.number("mlp_ratio", 4.0),
+        window_size=fields.integer("window_size", 1, 64, 12),
+        mlp_ratio=fields.number("mlp_ratio", 0.01, 100, 4.0),
         qkv_bias=fields.boolean("qkv_bias", True),
         activation_function=fields.choice("activation_function", ACTIVATIONS),
-        projection_dim=fields.integer("projection_dim", 1024),
-        max_position_embeddings=positions.integer(names[1], 50),
-        max_temporal_embeddings=frames.integer(names[2], 100),
+        projection_dim=fields.integer("projection_dim", 1, 16384, 1024),
+        # At least 3, to tell rows from columns.
+        max_position_embeddings=positions.integer(names[1], 3, 1000, 50),
+        max_temporal_embeddings=frames.integer(names[2], 1, 10000, 100),
     )
 
 
-def _text(fields: "_Fields", native: bool) -> TextConfig:
+def _text(fields: Fields, native: bool) -> TextConfig:
     fields.expect("model_type", "florence2_language", "bart")
     for name in ("normalize_before", "add_final_layer_norm", "add_bias_logits"):
         fields.expect(name, False)
     return TextConfig(
-        vocab_size=fields.integer("vocab_size", 50265 if native else 51289),
-        d_model=fields.integer("d_model", 1024),
-        encoder_layers=fields.integer("encoder_layers", 12),
-        decoder_layers=fields.integer("decoder_layers", 12),
-        encoder_attention_heads=fields.integer("encoder_attention_heads", 16),
-        decoder_attention_heads=fields.integer("decoder_attention_heads", 16),
-        encoder_ffn_dim=fields.integer("encoder_ffn_dim", 4096),
-        decoder_ffn_dim=fields.integer("decoder_ffn_dim", 4096),
-        max_position_embeddings=fields.integer("max_position_embeddings", 1024),
+        vocab_size=fields.integer("vocab_size", 1, 1_000_000, 50265 if native else 51289),
+        d_model=fields.integer("d_model", 1, 16384, 1024),
+        encoder_layers=fields.integer("encoder_layers", 1, 100, 12),
+        decoder_layers=fields.integer("decoder_layers", 1, 100, 12),
+        encoder_attention_heads=fields.integer("encoder_attention_heads", 1, 1024, 16),
+        decoder_attention_heads=fields.integer("decoder_attention_heads", 1, 1024, 16),
+        encoder_ffn_dim=fields.integer("encoder_ffn_dim", 1, 65536, 4096),
+        decoder_ffn_dim=fields.integer("decoder_ffn_dim", 1, 65536, 4096),
+        # At least 64, for a small picture and its prompt.
+        max_position_embeddings=fields.integer("max_position_embeddings", 64, 65536, 1024),
         activation_function=fields.choice("activation_function", ACTIVATIONS),
         scale_embedding=fields.boolean("scale_embedding", False),
     )
 
 
-def _check_fit(config: ModelConfig) -> None:
+def _check_vision(fields: Fields, vision: VisionConfig, native: bool) -> None:
     """Checks the sizes that have to agree with one another."""
-    vision, text = config.vision, config.text
     stages = len(vision.depths)
-    lists = ("embed_dim", "num_heads", "num_groups", "patch_size", "patch_stride", "patch_padding")
-    for name in (*lists, "patch_prenorm"):
-        if len(getattr(vision, name)) != stages:
-            raise _unsupported(
-                f"vision_config.{name}", getattr(vision, name), f"{stages} values, as in depths"
-            )
+    if not 1 <= stages <= 10:
+        raise fields.refused("depths", "1 to 10 values")
+    stored = {"embed_dim": "embed_dim" if native else "dim_embed"}
+    for name in (
+        *("embed_dim", "num_heads", "num_groups"),
+        *("patch_size", "patch_stride", "patch_padding", "patch_prenorm"),
+    ):
+        values = getattr(vision, name)
+        if len(values) != stages:
+            allowed = f"{stages} values, as in depths"
+            raise fields.refused(stored.get(name, name), allowed, values)
     for name in ("num_heads", "num_groups"):
         parts = getattr(vision, name)
         if any(width % part for width, part in zip(vision.embed_dim, parts, strict=True)):
-            raise _unsupported(f"vision_config.{name}", parts, f"divisors of {vision.embed_dim}")
+            raise fields.refused(name, f"divisors of {list(vision.embed_dim)}", parts)
+    if math.prod(vision.patch_stride) > 256:
+        raise fields.refused("patch_stride", "whole numbers whose product is at most 256")
+
+
+def _check_text(fields: Fields, text: TextConfig) -> None:
     for name in ("encoder_attention_heads", "decoder_attention_heads"):
         heads = getattr(text, name)
         if text.d_model % heads:
-            raise _unsupported(f"text_config.{name}", heads, f"divisors of {text.d_model}")
-    if vision.projection_dim != text.d_model:
-        raise _unsupported(
-            "vision_config.projection_dim", vision.projection_dim, f"the text's {text.d_model}"
-        )
-    for name, places, least in (
-        ("vision_config", vision.max_position_embeddings, 3),  # to tell rows from columns
-        ("text_config", text.max_position_embeddings, 64),  # a small picture and its prompt
-    ):
-        if places < least:
-            raise _unsupported(f"{name}.max_position_embeddings", places, f"{least} or more")
-
-
-class _Fields:
-    """Typed access to a section of config.json; null counts as absent, as in transformers."""
-
-    def __init__(self, values: Mapping[str, Any], path: str) -> None:
-        self._values = values
-        self._path = path
-
-    def _get(self, name: str, default: object) -> Any:
-        value = self._values.get(name)
-        return default if value is None else value
-
-    def section(self, name: str) -> "_Fields":
-        value = self._get(name, {})
-        if not isinstance(value, Mapping):
-            raise _unsupported(self._path + name, value, "an object")
-        return _Fields(value, f"{self._path}{name}.")
-
-    def expect(self, name: str, *supported: object) -> None:
-        """Refuses a value other than ``supported``; the first is what an absent field means."""
-        value = self._get(name, supported[0])
-        if value not in supported:
-            raise _unsupported(
-                self._path + name, value, " or ".join(repr(choice) for choice in supported)
-            )
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """One of ``choices``; the first when absent."""
-        self.expect(name, *choices)
-        return str(self._get(name, choices[0]))
-
-    def boolean(self, name: str, default: bool) -> bool:
-        return bool(self._value(name, default, _is_boolean, "true or false"))
-
-    def booleans(self, name: str, default: tuple[bool, ...]) -> tuple[bool, ...]:
-        return tuple(self._value(name, default, _list_of(_is_boolean), "a list of true or false"))
-
-    def integer(self, name: str, default: int) -> int:
-        return int(self._value(name, default, _is_size, "a whole number > 0"))
-
-    def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(self._value(name, default, _list_of(_is_size), "a list of whole numbers > 0"))
-
-    def paddings(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(self._value(name, default, _list_of(_is_count), "a list of whole numbers"))
-
-    def number(self, name: str, default: float) -> float:
-        return float(self._value(name, default, _is_ratio, "a number > 0"))
-
-    def _value(
-        self, name: str, default: object, valid: Callable[[Any], bool], supported: str
-    ) -> Any:
-        value = self._get(name, default)
-        if not valid(value):
-            raise _unsupported(self._path + name, value, supported)
-        return value
-
-
-def _is_boolean(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _is_ratio(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
-
-
-def _list_of(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda values: isinstance(values, list | tuple) and all(map(valid, values))
-
-
-def _unsupported(name: str, value: object, supported: str) -> CheckpointError:
-    return CheckpointError(f"config.json: {name} is {value!r}; supported: {supported}")
+            raise fields.refused(name, f"a divisor of d_model, {text.d_model}", heads)

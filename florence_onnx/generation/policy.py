@@ -14,6 +14,7 @@ _FORCED = ("forced_bos_token_id", "forced_eos_token_id")
 _TOKENS = (*_SPECIAL, *_FORCED, "decoder_start_token_id")
 _LEAST = {
     "max_positions": 1,
+    "vocab_size": 1,
     "max_new_tokens": 1,
     "min_new_tokens": 0,
     "num_beams": 1,
@@ -25,6 +26,7 @@ _PENALTY_LIMIT = 8.0
 _MOST_BEAMS = 256
 """Every step needs a slot of the cache and a row of logits for each beam: 9 MB that stay and 52 MB
 that do not, with 256 beams of the base model."""
+_OF_THE_MODEL = ("max_positions", "vocab_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class GenerationPolicy:
     """The tokenizer's ``<pad>``."""
     max_positions: int
     """Positions of the decoder: a property of the model, the most that can be generated."""
+    vocab_size: int = 1 << 31
+    """Tokens that the model knows; ids are below."""
     max_new_tokens: int
     """The most tokens to generate, forced ones included, the start token not."""
     min_new_tokens: int = 0
@@ -77,6 +81,9 @@ class GenerationPolicy:
         for name, least in (*_LEAST.items(), *((name, 0) for name in _TOKENS)):
             value = getattr(self, name)
             _require(value is None or value >= least, name, value, f"at least {least}")
+        for name in _TOKENS:
+            value, tokens = getattr(self, name), self.vocab_size
+            _require(value is None or value < tokens, name, value, f"below {tokens}, the tokens")
         self._check_limits()
 
     def _check_limits(self) -> None:
@@ -111,12 +118,12 @@ class GenerationPolicy:
         """This policy with some options changed.
 
         Args:
-            **overrides: Any field but ``max_positions``.
+            **overrides: Any field but ``max_positions`` and ``vocab_size``.
 
         Raises:
             GenerationError: An option does not exist, or its value is out of range.
         """
-        options = [f.name for f in dataclasses.fields(self) if f.name != "max_positions"]
+        options = [f.name for f in dataclasses.fields(self) if f.name not in _OF_THE_MODEL]
         for name in overrides:
             if name not in options:
                 raise GenerationError(
@@ -131,6 +138,7 @@ class GenerationPolicy:
         config: Mapping[str, Any],
         tokenizer: Tokenizer,
         max_positions: int,
+        vocab_size: int,
     ) -> "GenerationPolicy":
         """The policy of a model folder.
 
@@ -144,6 +152,7 @@ class GenerationPolicy:
             config: The content of config.json.
             tokenizer: Tells the ids of ``<s>``, ``</s>`` and ``<pad>``.
             max_positions: Positions of the decoder.
+            vocab_size: Tokens that the model knows.
 
         Raises:
             ModelFileError: The ids in generation_config.json are not the tokenizer's, or a
@@ -153,26 +162,33 @@ class GenerationPolicy:
             stored, right = generation_config.get(name), getattr(tokenizer, name)
             if stored not in (None, right):
                 raise ModelFileError(
-                    f"generation_config.json: {name} is {stored}, but {right} in tokenizer.json; "
-                    "export the checkpoint again, which repairs it, or correct the file"
+                    f"generation_config.json: {name} is {stored!r:.80}, but {right} in "
+                    "tokenizer.json; export the checkpoint again, which repairs it, or correct "
+                    "the file"
                 )
         found: dict[str, Any] = {
             "decoder_start_token_id": tokenizer.eos_token_id,
             "max_new_tokens": max_positions,
         }
-        text_config = config.get("text_config") or {}
+        sources = {
+            "generation_config.json: ": generation_config,
+            "config.json: text_config.": config.get("text_config") or {},
+        }
+        origins = dict.fromkeys(_OF_THE_MODEL, "config.json: ")
         for field in dataclasses.fields(cls):
-            for source in (generation_config, text_config):
+            for origin, source in sources.items():
                 value = source.get(field.name)
                 # A null means "not said", except that it switches off a forced token.
                 if value is not None or (field.name in _FORCED and field.name in source):
                     found[field.name] = value
+                    origins[field.name] = origin
                     break
         found |= {name: getattr(tokenizer, name) for name in _SPECIAL}
         try:
-            return cls(**(found | {"max_positions": max_positions}))
+            return cls(**(found | {"max_positions": max_positions, "vocab_size": vocab_size}))
         except GenerationError as error:
-            raise ModelFileError(f"generation_config.json: {error}") from error
+            name = str(error).partition(" ")[0]
+            raise ModelFileError(f"{origins.get(name, 'tokenizer.json: ')}{error}") from error
 
 
 def _is_integer(value: object) -> bool:
@@ -181,4 +197,6 @@ def _is_integer(value: object) -> bool:
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
-        raise GenerationError(f"{name} is {value!r}; it must be {allowed}")
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        raise GenerationError(f"{name} is {shown}; it must be {allowed}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.errors import ModelFileError
+from florence_onnx.fields import Fields
 from florence_onnx.images.resize import resize_planes
 
 _BICUBIC = 3
+
+_LONGEST_SIDE = 4096
+"""In pixels; the released models take 768."""
+
+_LARGEST_VALUE = 1e6
+"""With it and its inverse as bounds, no value overflows float32."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +43,22 @@ class Preprocessor:
             ModelFileError: if a field is missing, malformed, or asks for something else than a
                 bicubic resize to a fixed size.
         """
-        size = _size(config, "size")
-        if config.get("do_resize", True) is not True:
-            raise _unusable("do_resize", config["do_resize"], "true")
-        if config.get("resample", _BICUBIC) != _BICUBIC:
-            raise _unusable("resample", config["resample"], f"{_BICUBIC} (bicubic)")
-        if config.get("do_center_crop") and _size(config, "crop_size") != size:
-            raise _unusable("crop_size", config["crop_size"], f"the same as size, {config['size']}")
+        fields = Fields(config, "preprocessor_config.json", ModelFileError)
+        size = _size(fields, "size")
+        fields.expect("do_resize", True)
+        if fields.integer("resample", 0, 5, _BICUBIC) != _BICUBIC:
+            raise fields.refused("resample", f"{_BICUBIC} (bicubic)")
+        if fields.boolean("do_center_crop", False) and _size(fields, "crop_size") != size:
+            raise fields.refused("crop_size", f"the same as size, {list(size)}")
         mean, std, factor = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0
-        if config.get("do_normalize", True):
-            mean, std = _triple(config, "image_mean"), _triple(config, "image_std")
-            if 0.0 in std:
-                raise _unusable("image_std", config["image_std"], "without zeros")
-        if config.get("do_rescale", True):
-            factor = config.get("rescale_factor", cls.rescale_factor)
-            if not _is_number(factor):
-                raise _unusable("rescale_factor", factor, "a number")
-        return cls(size, mean, std, float(factor))
+        if fields.boolean("do_normalize", True):
+            mean = _triple(fields, "image_mean", -_LARGEST_VALUE)
+            std = _triple(fields, "image_std", 1 / _LARGEST_VALUE)
+        if fields.boolean("do_rescale", True):
+            factor = fields.number(
+                "rescale_factor", 1 / _LARGEST_VALUE, _LARGEST_VALUE, cls.rescale_factor
+            )
+        return cls(size, mean, std, factor)
 
     def __call__(
         self, rgb: npt.NDArray[np.uint8], size: tuple[int, int] | None = None
@@ -85,28 +89,14 @@ class Preprocessor:
         return (rescaled - mean) / std
 
 
-def _size(config: Mapping[str, Any], field: str) -> tuple[int, int]:
-    value = config.get(field)
-    if isinstance(value, Mapping):
-        height, width = value.get("height"), value.get("width")
-        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
-            return height, width
-    raise _unusable(field, value, 'like {"height": 768, "width": 768}')
+def _size(fields: Fields, name: str) -> tuple[int, int]:
+    value = fields.get(name)
+    if not isinstance(value, Mapping) or not {"height", "width"} <= value.keys():
+        raise fields.refused(name, 'like {"height": 768, "width": 768}')
+    size = fields.section(name)
+    return size.integer("height", 1, _LONGEST_SIDE), size.integer("width", 1, _LONGEST_SIDE)
 
 
-def _triple(config: Mapping[str, Any], field: str) -> tuple[float, float, float]:
-    value = config.get(field)
-    if isinstance(value, (list, tuple)) and len(value) == 3 and all(map(_is_number, value)):
-        red, green, blue = map(float, value)
-        return red, green, blue
-    raise _unusable(field, value, "a list of three numbers")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _unusable(field: str, value: object, expected: str) -> ModelFileError:
-    return ModelFileError(
-        f"preprocessor_config.json: {field} is {json.dumps(value)}, but must be {expected}"
-    )
+def _triple(fields: Fields, name: str, least: float) -> tuple[float, float, float]:
+    red, green, blue = fields.numbers(name, 3, least, _LARGEST_VALUE)
+    return red, green, blue

@@ -182,10 +182,10 @@ def test_what_cannot_be_exported_is_named(config: dict[str, Any], name: str, val
     ModelConfig.from_dict(config)
     with pytest.raises(CheckpointError) as error:
         ModelConfig.from_dict(with_field(config, name, value))
-    value = tuple(value) if isinstance(value, list) and "(" in str(error.value) else value
-    assert str(error.value).startswith(f"config.json: {name} is {value!r}; supported: ")
+    shown = json.dumps(value)
+    assert str(error.value).startswith(f"config.json: {name} is {shown}, but must be ")
 
 
 def test_a_config_without_model_type() -> None:
-    with pytest.raises(CheckpointError, match=r"config\.json: model_type is None"):
+    with pytest.raises(CheckpointError, match=r"config\.json: model_type is null"):
         ModelConfig.from_dict({"architectures": ["x"]})

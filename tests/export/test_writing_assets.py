@@ -216,6 +216,10 @@ def test_preprocessing_comes_from_the_checkpoint(original: Path) -> None:
 
 def test_a_checkpoint_without_preprocessing(original: Path) -> None:
     (original / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match="becomes 24x24 image tokens, which leaves no room"):
+        write(original)
+    text_config = read(original / "config.json")["text_config"]
+    change(original / "config.json", text_config=text_config | {"max_position_embeddings": 1024})
     out, repairs = write(original)
     assert repairs[1:] == [
         "preprocessor_config.json: the checkpoint has none; "

@@ -82,9 +82,7 @@ def test_a_folder_in_place_of_a_file(folder: Path) -> None:
         Florence2.load(folder)
 
 
-@pytest.mark.parametrize(
-    "text_config", [None, {}, [], "bart", {"max_position_embeddings": "1024"}], ids=str
-)
+@pytest.mark.parametrize("text_config", [None, {}, [], "bart", {"d_model": 768}], ids=str)
 def test_a_configuration_of_another_model(folder: Path, text_config: Any) -> None:
     change_json(folder / "config.json", lambda content: content.update(text_config=text_config))
     message = "no text_config.max_position_embeddings; it is not the configuration of a Florence-2"
@@ -96,9 +94,9 @@ def test_a_configuration_of_another_model(folder: Path, text_config: Any) -> Non
     ("name", "change", "message"),
     [
         ("preprocessor_config.json", {"size": None}, "preprocessor_config.json: size is null, but"),
-        ("preprocessor_config.json", {"size": {"height": 0, "width": 64}}, "size is "),
+        ("preprocessor_config.json", {"size": {"height": 0, "width": 64}}, "size.height is 0"),
         ("preprocessor_config.json", {"resample": 0}, "resample is 0, but must be 3"),
-        ("preprocessor_config.json", {"image_mean": [0.5]}, "image_mean is .*three numbers"),
+        ("preprocessor_config.json", {"image_mean": [0.5]}, "image_mean is .*3 numbers"),
         ("generation_config.json", {"num_beams": 0}, "generation_config.json: num_beams is 0"),
         ("generation_config.json", {"max_new_tokens": 4096}, "max_new_tokens is 4096; it must be"),
         (

@@ -1,0 +1,126 @@
+"""Typed access to the fields of a JSON file; what a field may not be is said with its name."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from florence_onnx.errors import FlorenceError
+
+
+class Fields:
+    """An object of a JSON file; null counts as absent, as in transformers.
+
+    A field that is absent has the default given; without one, it must be there.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], file: str, error: type[FlorenceError], path: str = ""
+    ) -> None:
+        """Wraps an object.
+
+        Args:
+            values: The object.
+            file: What messages call the file.
+            error: What is raised for a field that is something else than it may be.
+            path: Path of the object inside the file, with a dot at its end.
+        """
+        self._values = values
+        self._file = file
+        self._error = error
+        self._path = path
+
+    def get(self, name: str, default: object = None) -> Any:
+        """The field, whatever it is."""
+        value = self._values.get(name)
+        return default if value is None else value
+
+    def refused(self, name: str, allowed: str, value: object = None) -> FlorenceError:
+        """The error that says what a field is, and what it may be.
+
+        Args:
+            name: The field.
+            allowed: What it may be.
+            value: What it is when it is absent.
+        """
+        shown = json.dumps(self.get(name, value))
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return self._error(f"{self._file}: {self._path}{name} is {shown}, but must be {allowed}")
+
+    def section(self, name: str) -> "Fields":
+        """An object inside; an empty one when absent."""
+        value = self.get(name, {})
+        if not isinstance(value, Mapping):
+            raise self.refused(name, "an object")
+        return Fields(value, self._file, self._error, f"{self._path}{name}.")
+
+    def expect(self, name: str, *supported: object) -> None:
+        """Refuses a value other than ``supported``; the first is what an absent field means."""
+        value = self.get(name, supported[0])
+        # Compared with its type, because true equals 1 in Python.
+        if not any(type(value) is type(choice) and value == choice for choice in supported):
+            raise self.refused(name, " or ".join(map(json.dumps, supported)))
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """One of ``choices``; the first when absent."""
+        self.expect(name, *choices)
+        return str(self.get(name, choices[0]))
+
+    def boolean(self, name: str, default: bool) -> bool:
+        """True or false."""
+        return bool(self._value(name, default, _is_boolean, "true or false"))
+
+    def booleans(self, name: str, default: tuple[bool, ...]) -> tuple[bool, ...]:
+        """A list of true and false."""
+        return tuple(self._value(name, default, _list_of(_is_boolean), "a list of true or false"))
+
+    def integer(self, name: str, least: int, most: int, default: int | None = None) -> int:
+        """A whole number in a range."""
+        allowed = f"a whole number from {least} to {most}"
+        return int(self._value(name, default, _is_integer(least, most), allowed))
+
+    def integers(
+        self, name: str, least: int, most: int, default: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """A list of whole numbers in a range."""
+        allowed = f"a list of whole numbers from {least} to {most}"
+        return tuple(self._value(name, default, _list_of(_is_integer(least, most)), allowed))
+
+    def number(self, name: str, least: float, most: float, default: float | None = None) -> float:
+        """A number in a range."""
+        allowed = f"a number from {least:g} to {most:g}"
+        return float(self._value(name, default, _is_number(least, most), allowed))
+
+    def numbers(self, name: str, count: int, least: float, most: float) -> tuple[float, ...]:
+        """A list of so many numbers in a range."""
+        allowed = f"a list of {count} numbers from {least:g} to {most:g}"
+        values = self._value(name, None, _list_of(_is_number(least, most), count), allowed)
+        return tuple(map(float, values))
+
+    def _value(self, name: str, default: object, valid: Callable[[Any], bool], allowed: str) -> Any:
+        value = self.get(name, default)
+        if not valid(value):
+            raise self.refused(name, allowed)
+        return value
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_integer(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _is_number(least: float, most: float) -> Callable[[Any], bool]:
+    return lambda value: (
+        type(value) in (int, float) and math.isfinite(value) and least <= value <= most
+    )
+
+
+def _list_of(valid: Callable[[Any], bool], count: int | None = None) -> Callable[[Any], bool]:
+    return lambda values: (
+        isinstance(values, list | tuple)
+        and count in (None, len(values))
+        and all(map(valid, values))
+    )
