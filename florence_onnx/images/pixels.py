@@ -7,13 +7,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.errors import ImageError, MissingDependencyError
+from florence_onnx.files import open_regular
+from florence_onnx.images.limits import (
+    LONGEST_SIDE,
+    check_file_size,
+    check_promise,
+    check_scans,
+    readable_formats,
+)
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -27,8 +34,8 @@ _ORIENTATION = 0x0112
 # Pillow opens 16-bit files of these formats as 32-bit integers (PNG: before Pillow 11).
 _SIXTEEN_BITS_IN_32 = ("PNG", "PPM")
 
-# A pass over a longer side would need weights of several hundred megabytes.
-_LONGEST_SIDE = 1 << 20
+# Pixels that are converted at a time: copies of a whole picture would multiply its memory.
+_STRIP = 1 << 18
 
 
 def to_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
@@ -47,7 +54,8 @@ def to_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
         uint8, [H, W, 3]: a view of the given array where possible, and not to be written to.
 
     Raises:
-        ImageError: if it is not such a picture, empty, damaged, or too large.
+        ImageError: if it is not such a picture, empty, damaged, or too large, or if its file is
+            no regular file or of another format than `limits.readable_formats`.
         MissingDependencyError: if a file or bytes are given and Pillow is not installed.
     """
     if isinstance(image, np.ndarray):
@@ -86,9 +94,9 @@ def _three_channels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     height, width = array.shape[:2]
     if array.size == 0:
         raise ImageError(f"the picture is empty: it has shape {list(array.shape)}")
-    if max(height, width) > _LONGEST_SIDE:
+    if max(height, width) > LONGEST_SIDE:
         raise ImageError(
-            f"the picture is {width}x{height} pixels; sides up to {_LONGEST_SIDE} are read"
+            f"the picture is {width}x{height} pixels; sides up to {LONGEST_SIDE} are read"
         )
     if array.ndim == 2:
         array = array[:, :, None]
@@ -100,13 +108,12 @@ def _three_channels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def read_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Reads a picture file; see :func:`read_bytes`."""
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             return _read(file, f"'{os.fspath(path)}'")
-    except ImageError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ImageError(f"cannot read the picture '{os.fspath(path)}': {reason}") from error
+    except OSError as error:
+        raise ImageError(
+            f"cannot read the picture '{os.fspath(path)}': {error.strerror}"
+        ) from error
 
 
 def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
@@ -115,11 +122,11 @@ def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
     Of a file with several frames, this is the first.
 
     Returns:
-        uint8, [H, W], [H, W, 3] or [H, W, 4].
+        uint8, [H, W] or [H, W, 3].
 
     Raises:
         ImageError: if this is not a picture, or damaged, or has more pixels than
-            ``PIL.Image.MAX_IMAGE_PIXELS``.
+            ``PIL.Image.MAX_IMAGE_PIXELS``, or would take too much memory or time.
         MissingDependencyError: without Pillow.
     """
     return _read(io.BytesIO(data), f"the {len(data)} bytes given")
@@ -137,12 +144,15 @@ def from_pillow(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     Modes are converted as ``convert("RGB")`` does, but 16-bit ones are scaled, not clipped.
 
     Returns:
-        uint8, [H, W], [H, W, 3] or [H, W, 4].
+        uint8, [H, W] or [H, W, 3].
 
     Raises:
-        ImageError: if the image cannot be decoded, or its values have no known range.
+        ImageError: if the image cannot be decoded, its values have no known range, or its pixels
+            would take too much memory.
     """
-    with _decoding("the Pillow image"):
+    name = "the Pillow image"
+    with _decoding(name):
+        check_promise(image, name)
         return _pixels(image)
 
 
@@ -154,21 +164,31 @@ def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
             "reading picture files needs Pillow: pip install 'florence-onnx[cli]' "
             "(or give the pixels as a uint8 array)"
         ) from error
+    formats = readable_formats()
+    file_size = file.seek(0, io.SEEK_END)
+    check_file_size(file_size, name)
     with _decoding(name):
         try:
-            opened = Image.open(file)
+            opened = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
-            raise ImageError(f"{name} is not a picture in a format that Pillow reads") from error
+            raise ImageError(
+                f"{name} is not a picture in a format that is read: {', '.join(formats)}; "
+                "open others with Pillow and give the image"
+            ) from error
         with opened as image:
+            pixels = image.width * image.height
             limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
+            if limit is not None and pixels > limit:
                 raise ImageError(
                     f"{name} claims {image.width}x{image.height} pixels, above the safe limit of "
                     f"{limit}; to read it nevertheless, raise PIL.Image.MAX_IMAGE_PIXELS"
                 )
-            pixels = _pixels(image)
+            check_promise(image, name, file_size)
+            if image.format in ("JPEG", "MPO"):
+                check_scans(file, pixels, name)
+            array = _pixels(image)
             # Only now: Pillow turns TIFF files itself while it loads them.
-            return _upright(pixels, _orientation(image))
+            return _upright(array, _orientation(image))
 
 
 @contextmanager
@@ -176,28 +196,49 @@ def _decoding(name: str) -> Iterator[None]:
     """Turns whatever damaged data makes Pillow's decoders raise, which is much, into one error."""
     try:
         yield
-    except (ImageError, MemoryError):
+    except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError(f"there is not enough memory to decode {name}") from error
     except Exception as error:
         raise ImageError(f"cannot decode {name}: {error}") from error
 
 
 def _pixels(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     image.load()
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS_IN_32):
-        values = np.asarray(image).astype(np.uint32)
-        return ((values * 255 + 32767) // 65535).astype(np.uint8)
-    if image.mode in ("I", "F"):
+    is_deep = image.mode.startswith("I;16") or (
+        image.mode == "I" and image.format in _SIXTEEN_BITS_IN_32
+    )
+    if image.mode in ("I", "F") and not is_deep:
         raise ImageError(
             f"the picture has mode {image.mode!r}, whose range of values is not known: "
             "scale it to 0..255 and convert it to mode 'L' or 'RGB'"
         )
+    is_grey = is_deep or image.mode == "L"
+    shape = (image.height, image.width) if is_grey else (image.height, image.width, 3)
+    pixels = np.empty(shape, np.uint8)
+    rows = max(1, _STRIP // max(1, image.width))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, bottom))
+        pixels[top:bottom] = _eight_bits(strip) if is_deep else _colours(strip)
+    return pixels
+
+
+def _eight_bits(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    values = np.asarray(image).astype(np.uint32)
+    return ((values * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _colours(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    """[H, W] of a grey picture, else [H, W, 3]."""
     if image.mode == "P" and "transparency" in image.info:
         # The same colours as convert("RGB"), which warns about the transparency it drops.
-        return np.asarray(image.convert("RGBA"))
-    if image.mode not in ("L", "RGB", "RGBA"):
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "RGBA"):
         image = image.convert("RGB")
-    return np.asarray(image)
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 2 else pixels[:, :, :3]
 
 
 def _orientation(image: PIL.Image.Image) -> object:

@@ -1,0 +1,163 @@
+"""What decoding a picture may cost, told from what its file promises before it is decoded."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.util import find_spec
+from typing import IO, TYPE_CHECKING, Any
+
+from florence_onnx.errors import ImageError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+MEMORY_VARIABLE = "FLORENCE_ONNX_MAX_PICTURE_MIB"
+"""Environment variable: how many MiB of memory decoding one picture may take."""
+_DEFAULT_MIB = 1024
+
+LONGEST_SIDE = 1 << 20
+"""In pixels. A resize of a longer side would need weights of several hundred megabytes."""
+
+# The raster formats whose cost is known here. Of the others some start programs (EPS), have no
+# mark that tells them (TGA), or are decoded before their size can be checked (ICO).
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+
+# Bytes of a pixel in Pillow's memory; 4 in the modes that are not here.
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+
+# Bytes of a pixel in the array that is made of a decoded picture.
+_ARRAY_BYTES = 3
+
+# Bytes per pixel that decoders need beside the picture, measured at their worst: the canvases of
+# WebP, AVIF with 10 bits and alpha, PPM where Pillow decodes it in Python.
+_DECODER_BYTES = {"PNG": 0, "GIF": 1, "BMP": 2, "WEBP": 12, "AVIF": 14}
+_PPM_BYTES = 9
+_UNKNOWN_BYTES = 14
+
+# Every scan of a JPEG goes over the whole picture, in as little as 12 bytes of the file and 1.3 ns
+# per pixel: this is 4 s. A progressive file has about ten scans.
+_MOST_SCANNED = 3_000_000_000
+
+# A marker of a JPEG; neither a byte 0xff of its data, which 0x00 follows, nor a restart.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_WITHOUT_LENGTH = (0x01, 0xD8)
+_END, _SCAN = 0xD9, 0xDA
+
+_WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 277, 322, 323
+"""Tags of TIFF."""
+
+
+def readable_formats() -> tuple[str, ...]:
+    """The formats that are read from files and bytes, by Pillow's names."""
+    return _FORMATS if find_spec("PIL.AvifImagePlugin") else _FORMATS[:-1]
+
+
+def check_promise(image: PIL.Image.Image, name: str, file_size: int = 0) -> None:
+    """Checks a picture that is opened and not yet decoded.
+
+    Args:
+        image: The picture; a decoded one is counted as if it were not.
+        name: What the error calls it.
+        file_size: Bytes of its file, which some decoders read as a whole.
+
+    Raises:
+        ImageError: Decoding would take more memory than is allowed, or the picture has a side
+            above `LONGEST_SIDE`, or its file names the same pixels again and again.
+    """
+    width, height = image.size
+    if max(width, height) > LONGEST_SIDE:
+        raise ImageError(f"{name} is {width}x{height} pixels; sides up to {LONGEST_SIDE} are read")
+    pixels = _tiff_pixels(image, name) if image.format == "TIFF" else width * height
+    per_pixel = _PIXEL_BYTES.get(image.mode, 4) + max(_ARRAY_BYTES, _decoder_bytes(image))
+    needed, limit = int(pixels * per_pixel) + file_size, _memory_limit()
+    if needed > limit:
+        raise ImageError(
+            f"{name} claims {width}x{height} pixels, and decoding it may take "
+            f"{-(-needed >> 20)} MiB of memory where {limit >> 20} are allowed; give a smaller "
+            f"picture, or raise the environment variable {MEMORY_VARIABLE}"
+        )
+
+
+def check_file_size(size: int, name: str) -> None:
+    """Checks the bytes of a picture file before it is opened: some are read as a whole then.
+
+    Raises:
+        ImageError: They are more than decoding the picture may take.
+    """
+    limit = _memory_limit()
+    if size > limit:
+        raise ImageError(
+            f"{name} is a file of {-(-size >> 20)} MiB, above the limit of {limit >> 20}; give a "
+            f"smaller picture, or raise the environment variable {MEMORY_VARIABLE}"
+        )
+
+
+def check_scans(file: IO[bytes], pixels: int, name: str) -> None:
+    """Checks how often a JPEG file goes over its picture.
+
+    Args:
+        file: The file; its position is kept.
+        pixels: How many the picture has.
+        name: What the error calls it.
+
+    Raises:
+        ImageError: Decoding would take longer than the size of the picture lets expect.
+    """
+    position = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(position)
+    scans = place = 0
+    while (found := _MARKER.search(data, place)) and found[1][0] != _END:
+        place = found.end()
+        marker = found[1][0]
+        if marker not in _WITHOUT_LENGTH:
+            place += int.from_bytes(data[place : place + 2], "big")
+        scans += marker == _SCAN
+    if scans * pixels > _MOST_SCANNED:
+        raise ImageError(f"{name} goes over its {pixels} pixels {scans} times; save it anew")
+
+
+def _memory_limit() -> int:
+    """The bytes of memory that decoding one picture may take."""
+    text = os.environ.get(MEMORY_VARIABLE, str(_DEFAULT_MIB))
+    try:
+        limit = int(text) << 20
+    except ValueError:
+        limit = 0
+    if limit <= 0:
+        raise ImageError(f"{MEMORY_VARIABLE} is {text!r}; it must be a whole number of MiB above 0")
+    return limit
+
+
+def _decoder_bytes(image: PIL.Image.Image) -> float:
+    """Bytes per pixel that decoding takes beside the picture itself."""
+    if image.format is None:
+        return 0  # not from a file
+    if image.format in ("JPEG", "MPO"):
+        return 2 * len(image.getbands())  # the coefficients of all scans
+    if image.format == "TIFF":
+        tags = _tags(image)
+        stored: float = tags.get(_SAMPLES, 1) * max(tags.get(_BITS, (1,))) / 8
+        return max(stored, 4)  # one strip of the whole picture, or a turned copy
+    if image.format == "PPM" and all(tile[0] == "raw" for tile in getattr(image, "tile", ())):
+        return 0
+    return {**_DECODER_BYTES, "PPM": _PPM_BYTES}.get(image.format, _UNKNOWN_BYTES)
+
+
+def _tiff_pixels(image: PIL.Image.Image, name: str) -> int:
+    """The pixels that a TIFF file stores: a tile may be larger than the picture."""
+    tags = _tags(image)
+    width, height = tags[_WIDTH], tags[_HEIGHT]
+    extents = [tile[1] for tile in getattr(image, "tile", ())]
+    named = sum((right - left) * (bottom - top) for left, top, right, bottom in extents)
+    if named > width * height * len(image.getbands()):
+        raise ImageError(f"{name} names the same pixels again and again; save it anew")
+    tile_width, tile_height = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_HEIGHT, 1)
+    return int(max(width, tile_width) * max(height, tile_height))
+
+
+def _tags(image: PIL.Image.Image) -> Any:
+    """The tags of a picture that Pillow opened from a TIFF file."""
+    return getattr(image, "tag_v2", {})
