@@ -234,7 +234,7 @@ def _transformers(setup: Setup) -> Side:
         picture_ids = torch.full((len(ids), tokens), image)
         mask = torch.tensor(prompts["attention_mask"])
         with torch.inference_mode():
-            rows = network.generate(  # type: ignore[misc,unused-ignore]
+            rows = network.generate(
                 input_ids=torch.cat([picture_ids, ids], 1),
                 attention_mask=torch.cat([torch.ones_like(picture_ids), mask], 1),
                 pixel_values=pixels,

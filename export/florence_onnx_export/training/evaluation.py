@@ -81,7 +81,7 @@ def generate(
     """
     inputs = model_inputs(network, tokenizer, pictures, prompts)
     with torch.inference_mode():
-        generated = network.generate(  # type: ignore[misc,unused-ignore]
+        generated = network.generate(
             **inputs, num_beams=beams, do_sample=False, max_new_tokens=longest
         )
     rows = torch.as_tensor(generated).tolist()

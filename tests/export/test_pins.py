@@ -1,0 +1,95 @@
+"""The versions that the tests run on are pinned, whole and in step with pyproject.toml."""
+
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+tomllib = pytest.importorskip("tomllib")
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+
+
+def required(*extras: str) -> list[Requirement]:
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    return [Requirement(line) for line in lines]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> its one version on this Python and system."""
+    found = {}
+    for line in (ROOT / "tests" / name).read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        if requirement:
+            pin = Requirement(requirement)
+            if pin.marker is None or pin.marker.evaluate():
+                (specifier,) = pin.specifier
+                assert specifier.operator == "==" and "*" not in specifier.version, line
+                assert pin.name not in found, line
+                found[pin.name] = specifier.version
+    return found
+
+
+def installed(requirements: list[Requirement]) -> Iterator[str]:
+    """Names of what is installed for requirements, and of what those in turn require."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while requirements:
+        requirement = requirements.pop()
+        key = (re.sub(r"[-_.]+", "-", requirement.name).lower(), frozenset(requirement.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        yield key[0]
+        for line in metadata.requires(requirement.name) or []:
+            needed = Requirement(line)
+            environments = [{"extra": extra} for extra in (*requirement.extras, "")]
+            if needed.marker is None or any(map(needed.marker.evaluate, environments)):
+                requirements.append(needed)
+
+
+def test_everything_that_the_tests_install_has_one_version() -> None:
+    names = set(installed(required("cpu", "cli", "export", "test")))
+    assert {"transformers", "regex", "mypy", "pluggy"} <= names
+    assert names - pins("constraints.txt").keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("constraints.txt", ("cpu", "cli", "export", "test")),
+        ("floors.txt", ("cpu", "cli")),
+        ("export-floors.txt", ("export",)),
+    ],
+)
+def test_pins_are_in_step_with_the_requirements(name: str, extras: tuple[str, ...]) -> None:
+    """After a change of pyproject.toml, ``.ci/pin`` writes them again."""
+    pinned = pins(name)
+    for requirement in required(*extras):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_floors_are_the_oldest_versions_that_the_runtime_admits() -> None:
+    pinned = pins("floors.txt")
+    for requirement in required("cpu", "cli"):
+        (floor,) = (s.version for s in requirement.specifier if s.operator == ">=")
+        assert Version(pinned[requirement.name]) == Version(floor), requirement
+
+
+def test_what_users_install_is_not_pinned() -> None:
+    used = required(*(extra for extra in EXTRAS if extra != "test"))
+    assert [str(one) for one in used if any(s.operator == "==" for s in one.specifier)] == []
+
+
+def test_the_readme_installs_the_pins() -> None:
+    commands = re.findall(r"^pip install .*\[.*test.*\].*$", (ROOT / "README.md").read_text(), re.M)
+    assert commands == [
+        "pip install torch==2.13.0 -c tests/constraints.txt -e '.[cpu,cli,export,test]'"
+    ]
+    assert pins("constraints.txt")["torch"] == "2.13.0"
