@@ -2,14 +2,18 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
+from florence_onnx import hub
+from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.engine import contract
 from florence_onnx.engine.precision import AUTO, suitable_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
-from florence_onnx.errors import ModelNotFoundError, PrecisionError
+from florence_onnx.errors import ModelError, ModelNotFoundError, PrecisionError
+from florence_onnx.terminal import say
 
 DEMO = Path(__file__).parent / "demo"
 
@@ -35,18 +39,25 @@ def resolve(
     if source == "demo" and not Path(source).is_dir():
         if not DEMO.is_dir():
             raise ModelNotFoundError("this installation of florence-onnx ships no demo model")
+        _tell_what_the_demo_knows()
         return DEMO
     folder = local_folder(source)
     if folder is not None:
+        refuse(Contents.of_folder(folder).why_no_model())
         return folder
     if precision not in contract.PRECISIONS:
         raise PrecisionError(
             f"unknown precision {precision!r}; choose one of {', '.join(contract.PRECISIONS)}"
         )
-    files = [contract.graph_file(graph, precision) for graph in contract.GRAPHS]
-    required = [*contract.ASSETS, *files]
-    beside = [name + contract.DATA_SUFFIX for name in files]
-    return download(str(source), [*required, *beside], revision, required)
+    return _hub_model(str(source), precision, revision)
+
+
+@cache
+def _tell_what_the_demo_knows() -> None:
+    say(
+        "note: the demo model knows drawn scenes only; for photographs, take a Florence-2, as "
+        "florence-onnx export microsoft/Florence-2-base OUT makes it"
+    )
 
 
 def locate(
@@ -69,11 +80,18 @@ def locate(
         return resolve(source, precision=precision), precision
     require_onnxruntime()
     suitable = suitable_precisions(providers_by_graph(providers))
+    failures: list[ModelError] = []
     for name in suitable:
-        folder = resolve(source, precision=name)
+        try:
+            folder = resolve(source, precision=name)
+        except ModelError as error:  # The next may be in the cache, or the only one on the hub.
+            failures.append(error)
+            continue
         present = present_precisions(folder)
         if name in present:
             return folder, name
+    if failures:
+        raise failures[0]
     raise PrecisionError(
         f"{folder} has no precision that suits these providers and this processor "
         f"({', '.join(suitable)}); present: {', '.join(present) or 'none complete'}"
@@ -86,72 +104,58 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
     Raises:
         ModelNotFoundError: ``source`` is neither a folder nor what a hub id looks like.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ModelNotFoundError(
+            f"a model is named by a folder or a hub id such as 'org/name', not by {source!r:.80}"
+        )
     path = Path(source)
-    if os.fspath(source) and path.is_dir():
-        return path
-    if isinstance(source, str) and _HUB_ID.fullmatch(source):
+    try:
+        if os.fspath(source) and path.is_dir():
+            return path
+        if path.parts[:1] == ("~",) and path.expanduser().is_dir():
+            return path.expanduser()
+        is_file = path.is_file()
+        what = "a file, not a model folder" if is_file else "not an existing folder"
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home.
+        is_file, what = False, f"no folder that can be opened ({error})"
+    if isinstance(source, str) and _HUB_ID.fullmatch(source) and not is_file:
         return None
-    what = "a file, not a model folder" if path.is_file() else "not an existing folder"
     raise ModelNotFoundError(
         f"{os.fspath(source)!r} is {what}; give a folder or a hub id such as 'org/name'"
     )
 
 
-def download(
-    repository: str, patterns: Sequence[str], revision: str | None, required: Sequence[str]
-) -> Path:
-    """The cached snapshot of a hub repository, fetched unless ``required`` files are there.
+def _hub_model(repository: str, precision: str, revision: str | None) -> Path:
+    """The folder of a hub model's assets and of its graphs of one precision."""
+    graphs = [contract.graph_file(graph, precision) for graph in contract.GRAPHS]
+    required = [*contract.ASSETS, *graphs]
+    wanted = {*required, *(name + contract.DATA_SUFFIX for name in graphs)}
 
-    Args:
-        repository: Hub id, ``"org/name"``.
-        patterns: Names or glob patterns of the files that may be fetched.
-        revision: Branch, tag or commit; the main branch by default.
-        required: Files without which a cached snapshot is fetched again.
-
-    Raises:
-        ModelNotFoundError: The repository, revision or hub cannot be had.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    def snapshot(cached: bool) -> Path:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=list(patterns),
-                local_files_only=cached,
+    def select(names: Collection[str]) -> list[str]:
+        refuse(Contents(repository, names).why_no_model())
+        others = [
+            other
+            for other in contract.PRECISIONS
+            if all(contract.graph_file(graph, other) in names for graph in contract.GRAPHS)
+        ]
+        if others and precision not in others:
+            raise PrecisionError(
+                f"hub model {repository!r} has no graphs of precision {precision!r}; "
+                f"it has {', '.join(others)}"
             )
-        )
+        absent = [name for name in required if name not in names]
+        if absent:
+            raise ModelNotFoundError(f"hub model {repository!r} has no {', '.join(absent)}")
+        return [name for name in names if name in wanted]
 
-    try:
-        folder = snapshot(cached=True)
-        if all((folder / name).is_file() for name in required):
-            return folder
-    except (LocalEntryNotFoundError, HFValidationError):
-        pass  # the second attempt says what is wrong
-    try:
-        return snapshot(cached=False)
-    except Exception as error:  # which HTTP client raises depends on the hub library's version
-        reason = _reason(error, revision)
-        raise ModelNotFoundError(f"hub model {repository!r} {reason}") from error
+    folder = hub.cached(repository, revision)
+    lacking = [name for name in required if folder and not (folder / name).is_file()]
+    if folder is None or lacking:
+        return hub.fetch(repository, revision, select, lacking)
+    return folder
 
 
-def _reason(error: Exception, revision: str | None) -> str:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if isinstance(error, GatedRepoError):
-        return "is gated: accept its terms on the hub and log in with `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
-        return "does not exist on the hub, or is private and you are not logged in"
-    if isinstance(error, RevisionNotFoundError):
-        return f"has no revision {revision!r}"
-    if isinstance(error, LocalEntryNotFoundError):
-        return "is not complete in the cache, and the hub cannot be reached"
-    lines = str(error).splitlines() or [""]
-    return f"could not be fetched: {type(error).__name__}: {lines[0]}"
+def refuse(reason: str | None) -> None:
+    """Raises ModelNotFoundError if there is a reason to."""
+    if reason is not None:
+        raise ModelNotFoundError(reason)

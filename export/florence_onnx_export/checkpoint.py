@@ -10,28 +10,12 @@ from torch import Tensor
 
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.errors import CheckpointError
 from florence_onnx.files import read_json
-from florence_onnx.resolver import download, local_folder
 from florence_onnx_export.weight_files import load_weights
 
 Format = Literal["original", "native"]
-
-CHECKPOINT_FILES = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
-"""What is fetched from the hub besides weights."""
-
-_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
-_TORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 
 
 @dataclass(frozen=True)
@@ -63,11 +47,7 @@ def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
         CheckpointError: The files are not those of a Florence-2 checkpoint.
         ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
     """
-    folder = local_folder(source) or _fetch(str(source), revision)
-    if not (folder / "config.json").exists() and (folder / "adapter_config.json").exists():
-        raise CheckpointError(
-            f"{folder} holds an adapter only; merge it into its base model and save that"
-        )
+    folder = find_checkpoint(source, revision)
     raw_config = read_json(folder / "config.json", CheckpointError)
     config = ModelConfig.from_dict(raw_config)
     stored = load_weights(folder)
@@ -77,16 +57,6 @@ def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     _tie(weights, config)
     _check(weights, config)
     return Checkpoint(folder, config, raw_config, weights, "native" if native else "original")
-
-
-def _fetch(repository: str, revision: str | None) -> Path:
-    """Fetches the weights in one format: safetensors where they exist."""
-    for weights in (_SAFETENSORS, _TORCH):
-        required = ["config.json", weights[0]]
-        folder = download(repository, [*CHECKPOINT_FILES, *weights], revision, required)
-        if any((folder / name).is_file() for name in weights):
-            break
-    return folder
 
 
 def _to_native(stored: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,16 +7,9 @@ from pathlib import Path, PureWindowsPath
 import torch
 from safetensors.torch import load_file
 
+from florence_onnx.checkpoints.contents import WEIGHT_FILES
 from florence_onnx.errors import CheckpointError
 from florence_onnx.files import read_json
-
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""Names that weights are looked up under; the first that exists is read, as in transformers."""
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -3,10 +3,10 @@
 import argparse
 import json
 import platform
-import sys
 
 from florence_onnx.cli.options import add_model_options, open_model, whole_number
 from florence_onnx.profiling import STAGES, random_picture, time_stages
+from florence_onnx.terminal import say, show
 
 NAME = "bench"
 SUMMARY = "Time every stage of a request on this machine."
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     model = open_model(arguments)
-    print(f"timing {arguments.warmup} + {arguments.repeats} runs", file=sys.stderr)
+    say(f"timing {arguments.warmup} + {arguments.repeats} runs")
     seconds = time_stages(
         model,
         random_picture(),
@@ -63,8 +63,8 @@ def execute(arguments: argparse.Namespace) -> int:
             "onnxruntime": onnxruntime.__version__,
             "machine": platform.machine(),
         }
-        print(json.dumps(content, indent=2))
+        show(json.dumps(content, indent=2))
     else:
         for stage in (*STAGES, "total"):
-            print(f"{stage:14} {1000 * seconds[stage]:10.1f} ms")
+            show(f"{stage:14} {1000 * seconds[stage]:10.1f} ms")
     return 0

@@ -4,6 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
+from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
     check_packages,
@@ -13,6 +14,7 @@ from florence_onnx.cli.exporting import (
     timed_progress,
 )
 from florence_onnx.engine import contract
+from florence_onnx.terminal import show
 
 NAME = "export"
 SUMMARY = "Export a Florence-2 checkpoint to ONNX (needs the [export] extra)."
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     check_packages(_NEEDED, "exporting")
+    find_checkpoint(arguments.checkpoint)  # Its errors need not wait for torch.
     with exit_on_termination():
         exporter = importlib.import_module("florence_onnx_export.exporter")
         report = exporter.export(
@@ -59,6 +62,6 @@ def execute(arguments: argparse.Namespace) -> int:
         )
     worst = max(check["max_rel_diff"] for check in report["graphs_against_pytorch"])
     size = sum(report["bytes"].values()) / 1e6
-    print(f"{arguments.out}: {size:.0f} MB, at most {worst:.1e} from PyTorch (relative)")
+    show(f"{arguments.out}: {size:.0f} MB, at most {worst:.1e} from PyTorch (relative)")
     print_precisions(report["precisions"])
     return 0

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from florence_onnx.errors import MissingDependencyError
+from florence_onnx.terminal import say, show
 
 
 def check_packages(needed: Sequence[str], doing: str) -> None:
@@ -41,7 +42,7 @@ def timed_progress() -> Callable[[str], None]:
     start = time.perf_counter()
 
     def progress(message: str) -> None:
-        print(f"[{time.perf_counter() - start:6.1f} s] {message}", file=sys.stderr, flush=True)
+        say(f"[{time.perf_counter() - start:6.1f} s] {message}")
 
     return progress
 
@@ -55,7 +56,7 @@ def print_precisions(entries: Mapping[str, Mapping[str, Any]]) -> None:
             "overflow" if fidelity[key] is None else f"{fidelity[key]:.2%}"
             for key in ("image_features", "first_logits")
         )
-        print(
+        show(
             f"{name}: {size:.0f} MB; from fp32: image features {features}, first logits {logits}, "
             f"{fidelity['token_agreement']:.1%} of tokens equal"
         )

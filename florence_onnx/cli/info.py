@@ -10,6 +10,7 @@ from florence_onnx.cli.options import add_model_options, requested_providers
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import open_graphs, present_precisions
 from florence_onnx.resolver import locate
+from florence_onnx.terminal import show
 
 NAME = "info"
 SUMMARY = "Show a model's graphs, sizes, geometry, generation policy and providers."
@@ -48,19 +49,19 @@ def execute(arguments: argparse.Namespace) -> int:
         "providers": opened.providers(),
     }
     if arguments.json:
-        print(json.dumps(content, indent=2))
+        show(json.dumps(content, indent=2))
     else:
         _print(content)
     return 0
 
 
 def _print(content: dict[str, Any]) -> None:
-    print(content["folder"])
-    print(f"precisions: {', '.join(content['precisions'])}; shown: {content['precision']}")
+    show(content["folder"])
+    show(f"precisions: {', '.join(content['precisions'])}; shown: {content['precision']}")
     for name, size in content["bytes"].items():
         providers = ", ".join(content["providers"][name])
-        print(f"  {name:24} {size / 1e6:8.1f} MB  {providers}")
+        show(f"  {name:24} {size / 1e6:8.1f} MB  {providers}")
     for section in ("geometry", "generation"):
-        print(f"{section}:")
+        show(f"{section}:")
         for name, value in content[section].items():
-            print(f"  {name:24} {value}")
+            show(f"  {name:24} {value}")

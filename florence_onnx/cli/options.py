@@ -1,13 +1,13 @@
 """Options that several commands share."""
 
 import argparse
-import sys
 from collections.abc import Callable
 
 from florence_onnx.engine import contract
 from florence_onnx.engine.precision import AUTO
 from florence_onnx.engine.providers import OTHERS, Provider
 from florence_onnx.model import Florence2
+from florence_onnx.terminal import say
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
         threads=arguments.threads,
     )
     if arguments.precision == AUTO:
-        print(f"precision: {model.precision}", file=sys.stderr)
+        say(f"precision: {model.precision}")
     return model
 
 

@@ -2,19 +2,28 @@
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from florence_onnx.cli import bench, export, info, quantize, run, tune
+from florence_onnx.cli.streams import standard_streams
 from florence_onnx.errors import FlorenceError
+from florence_onnx.terminal import one_line, printable, say
 
 COMMANDS = (run, export, quantize, info, bench, tune)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors hold no control characters of what was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="florence-onnx",
         description="Run Florence-2 on ONNX Runtime: captions, boxes, grounding, polygons, OCR.",
         epilog="florence-onnx COMMAND --help shows a command's options and examples.",
@@ -42,32 +51,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a known error, printed as one line on stderr.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A label or file name that the terminal cannot show is no reason to lose the answer.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        arguments = build_parser().parse_args(argv)
-        status: int = arguments.execute(arguments)
-        sys.stdout.flush()
-    except FlorenceError as error:
-        return _fail(error)
-    except OSError as error:
-        _settle_output()
-        # A closed pipe means that whoever read the output has seen enough.
-        return 0 if isinstance(error, BrokenPipeError) else _fail(error)
-    except KeyboardInterrupt:
-        return 130
+    with standard_streams():
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A label or file name that the terminal cannot show is no reason to lose the answer.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            arguments = build_parser().parse_args(argv)
+            status: int = arguments.execute(arguments)
+            sys.stdout.flush()
+        except FlorenceError as error:
+            return _fail(one_line(error))
+        except MemoryError:
+            return _fail("the memory does not suffice")
+        except OSError as error:
+            # A closed pipe means that whoever read the output has seen enough.
+            return 0 if isinstance(error, BrokenPipeError) else _fail(one_line(error))
+        except KeyboardInterrupt:
+            return 130
     return status
 
 
-def _fail(error: Exception) -> int:
-    print(f"florence-onnx: error: {' '.join(str(error).split())}", file=sys.stderr)
+def _fail(reason: str) -> int:
+    say(f"florence-onnx: error: {reason}")
     return 2
-
-
-def _settle_output() -> None:
-    """Drops output that cannot be written, which Python would try and fail to write on exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

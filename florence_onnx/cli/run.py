@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from florence_onnx.results import (
     TextResult,
 )
 from florence_onnx.tasks import Task
+from florence_onnx.terminal import one_line, printable, say, show
 
 NAME = "run"
 SUMMARY = "Answer a task on one or more pictures."
@@ -78,10 +78,10 @@ def execute(arguments: argparse.Namespace) -> int:
             )
         except (ImageError, RegionError) as error:  # Any other error concerns all pictures.
             status = 2
-            print(f"florence-onnx: {image}: {' '.join(str(error).split())}", file=sys.stderr)
+            say(f"florence-onnx: {image}: {one_line(error)}")
             continue
         if arguments.json:
-            print(json.dumps(_record(image, result), ensure_ascii=False), flush=True)
+            show(json.dumps(_record(image, result), ensure_ascii=False))
         else:
             _print_result(image if len(arguments.images) > 1 else None, result)
         if image in drawings:
@@ -123,10 +123,9 @@ def _record(image: str, result: Result) -> dict[str, Any]:
 
 def _print_result(image: str | None, result: Result) -> None:
     if image is not None:
-        print(f"{image}:")
+        show(f"{printable(image)}:")
     for line in _lines(result):
-        print(line if image is None else f"  {line}")
-    sys.stdout.flush()
+        show(line if image is None else f"  {line}")
 
 
 def _lines(result: Result) -> Iterator[str]:
@@ -147,7 +146,7 @@ def _lines(result: Result) -> Iterator[str]:
 def _rows(labels: Iterable[str], shapes: Iterable[Iterable[float]]) -> Iterator[str]:
     for label, points in zip(labels, shapes, strict=True):
         numbers = " ".join(f"{value:.1f}" for value in points)
-        yield f"{label}: {numbers}" if label else numbers
+        yield f"{printable(label)}: {numbers}" if label else numbers
 
 
 def _polygon_rows(

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from florence_onnx.profiling import (
     placements,
 )
 from florence_onnx.resolver import resolve
+from florence_onnx.terminal import say, show
 
 NAME = "tune"
 SUMMARY = "Time a model's precisions and this machine's providers, and choose."
@@ -61,7 +61,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "choice": asdict(choice),
             "load": line,
         }
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        show(json.dumps(content, indent=2, ensure_ascii=False))
     else:
         _print(trials, choice, line)
     return 0
@@ -75,21 +75,21 @@ def _attempts(folder: Path, repeats: int) -> Iterator[Trial]:
         raise PrecisionError(f"{folder} holds the graphs of no precision completely")
     for precision in present:
         for providers in placements(onnxruntime.get_available_providers()):
-            print(f"timing {precision} on {_place(providers)}", file=sys.stderr, flush=True)
+            say(f"timing {precision} on {_place(providers)}")
             yield attempt(folder, precision, providers, repeats)
 
 
 def _print(trials: list[Trial], choice: Trial, line: str) -> None:
     heads = [*_COLUMNS.values(), f"{TOKENS} tokens"]
-    print("precision  " + "".join(f"{head:>13}" for head in heads) + "  providers")
+    show("precision  " + "".join(f"{head:>13}" for head in heads) + "  providers")
     for trial in trials:
         if trial.seconds is None:
-            print(f"{trial.precision:11}{_place(trial.providers)}: {trial.error}")
+            show(f"{trial.precision:11}{_place(trial.providers)}: {trial.error}")
             continue
         seconds = [trial.seconds[name] for name in (*_COLUMNS, "total")]
         times = "".join(f"{1000 * value:10.1f} ms" for value in seconds)
-        print(f"{trial.precision:11}{times}  {_place(trial.providers)}")
-    print(f"\nfastest: {choice.precision} on {_place(choice.providers)}\n{line}")
+        show(f"{trial.precision:11}{times}  {_place(trial.providers)}")
+    show(f"\nfastest: {choice.precision} on {_place(choice.providers)}\n{line}")
 
 
 def _place(providers: Placement) -> str:

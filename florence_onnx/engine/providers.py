@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import importlib.util
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from florence_onnx.engine import contract
 from florence_onnx.engine.gather import gather_graph
 from florence_onnx.errors import MissingDependencyError, ProviderError
+from florence_onnx.terminal import standard_error
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -175,7 +175,7 @@ def cuda_failure() -> str | None:
     import onnxruntime as ort
 
     if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(sys.stderr):  # It prints what it cannot find.
+        with contextlib.redirect_stdout(standard_error()):  # It prints what it cannot find.
             ort.preload_dlls()
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     if not library.exists():

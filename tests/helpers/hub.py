@@ -16,7 +16,10 @@ COMMIT = "c0ffee" + "0" * 34
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves ``files`` of the one repository ``name`` and notes what was asked."""
+    """Serves ``files`` of the one repository ``name`` and notes what was asked.
+
+    With ``silent``, requests that contain this text get no answer, or half of a file ("body").
+    """
 
     daemon_threads = True
 
@@ -25,6 +28,8 @@ class Hub(ThreadingHTTPServer):
         self.name = name
         self.files = files
         self.gated = False
+        self.silent = ""
+        self.closing = threading.Event()
         self.requests: list[str] = []
 
     @property
@@ -47,6 +52,7 @@ def serve_hub(name: str, files: dict[str, bytes]) -> Iterator[Hub]:
         try:
             yield hub
         finally:
+            hub.closing.set()
             hub.shutdown()
             thread.join()
 
@@ -56,6 +62,14 @@ def use_empty_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def limit_waits(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Has the hub library give up after ``seconds`` instead of ten, and try again at once."""
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", seconds)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", seconds)
+    monkeypatch.setattr(file_download, "_ETAG_RETRY_TIMEOUT", seconds, raising=False)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 def use_hub(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -81,7 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         hub, path = self.server, unquote(self.path).partition("?")[0]
-        hub.requests.append(f"{self.command} {path}")
+        line = f"{self.command} {path}"
+        hub.requests.append(line)
+        if hub.silent and hub.silent in line:
+            hub.closing.wait()
+            return
         api, files = f"/api/models/{hub.name}", f"/{hub.name}/resolve/{COMMIT}/"
         if hub.gated:
             self._send(b"", 403, {"X-Error-Code": "GatedRepo"}, body)
@@ -112,7 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if body:
+        if body and self.server.silent == "body" and "ETag" in (headers or {}):
+            self.wfile.write(content[: len(content) // 2])
+            self.server.closing.wait()
+        elif body:
             self.wfile.write(content)
 
 

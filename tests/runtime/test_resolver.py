@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from florence_onnx import resolver
 from florence_onnx.engine import contract
 from florence_onnx.errors import ModelNotFoundError, PrecisionError
 from florence_onnx.resolver import resolve
-from tests.helpers.hub import COMMIT, Hub, serve_hub, use_empty_cache, use_hub
+from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
 
 NAME = "someone/Florence-2-tiny"
 GRAPHS = [contract.graph_file(graph, "fp32") for graph in contract.GRAPHS]
@@ -86,10 +87,35 @@ def test_what_is_no_folder_and_no_hub_id(source: str | Path) -> None:
         resolve(source)
 
 
-def test_a_file_is_not_a_model(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_network")
+def test_a_file_is_not_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.onnx").touch()
-    with pytest.raises(ModelNotFoundError, match="is a file, not a model folder"):
-        resolve(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path.parent)
+    for source in (tmp_path / "model.onnx", f"{tmp_path.name}/model.onnx"):
+        with pytest.raises(ModelNotFoundError, match="is a file, not a model folder"):
+            resolve(source)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("source", [None, 3, b"demo", ["demo"]])
+def test_what_is_no_name_of_a_model(source: object) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"a folder or a hub id .*, not by "):
+        resolve(source)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_name_that_the_system_refuses() -> None:
+    with pytest.raises(ModelNotFoundError, match="no folder that can be opened"):
+        resolve("/" + "x" * 5000)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves it to programs in --model=~/models/base."""
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert resolve("~/models") == tmp_path / "models"
 
 
 @pytest.mark.usefixtures("no_network")
@@ -138,8 +164,12 @@ def test_a_revision(hub: Hub) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_an_unknown_repository() -> None:
-    with pytest.raises(ModelNotFoundError, match="'someone/else' does not exist on the hub"):
+    with pytest.raises(
+        ModelNotFoundError, match="'someone/else' does not exist on the hub"
+    ) as error:
         resolve("someone/else")
+    # The name may be meant as a path.
+    assert str(error.value).startswith("there is no folder 'someone/else', and hub model ")
 
 
 def test_a_gated_repository(hub: Hub) -> None:
@@ -153,6 +183,93 @@ def test_a_hub_that_does_not_answer(hub: Hub, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ModelNotFoundError, match="the hub cannot be reached") as error:
         resolve(NAME)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("silent", ["/api/models/", "HEAD /", "GET /someone/", "body"])
+def test_a_hub_that_falls_silent(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, silent: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every wait for it ends, whichever request it leaves without an answer."""
+    limit_waits(monkeypatch, 0.05)
+    hub.silent = silent
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve(NAME)
+    assert str(error.value) == (
+        f"there is no folder '{NAME}', and hub model '{NAME}' is not in the cache; the hub did not "
+        "answer in time (HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT set how many seconds to "
+        "wait)"
+    )
+    assert capfd.readouterr().out == ""
+
+
+def test_a_part_of_a_model_in_the_cache(
+    hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = resolve(NAME)
+    for name in ("tokenizer.json", GRAPHS[1]):
+        (folder / name).unlink()
+    use_hub(monkeypatch, "http://127.0.0.1:1")
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve(NAME)
+    assert str(error.value).startswith(
+        f"hub model '{NAME}' is in the cache, but without tokenizer.json, {GRAPHS[1]}; the hub "
+        "cannot be reached: "
+    )
+    assert "\n" not in str(error.value)
+
+
+def test_a_download_that_broke_off(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come already is known without the network."""
+    limit_waits(monkeypatch, 0.05)
+    hub.silent = "GET /someone/Florence-2-tiny/resolve/" + COMMIT + "/onnx"
+    with pytest.raises(ModelNotFoundError, match="did not answer in time"):
+        resolve(NAME)
+    use_hub(monkeypatch, "http://127.0.0.1:1")
+    with pytest.raises(ModelNotFoundError, match=r"in the cache, but without .*cannot be reached"):
+        resolve(NAME)
+
+
+def test_a_checkpoint_of_the_hub_is_no_model(hub: Hub) -> None:
+    hub.files = dict.fromkeys(("config.json", "tokenizer.json", "pytorch_model.bin"), b"{}")
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve(NAME)
+    assert str(error.value) == (
+        f"{NAME} is a checkpoint, not a model folder; export it with florence-onnx export {NAME} "
+        "OUT and open OUT"
+    )
+    assert hub.fetched == set()
+
+
+def test_a_precision_that_the_hub_does_not_have(hub: Hub) -> None:
+    message = "has no graphs of precision 'q8'; it has fp32$"
+    with pytest.raises(PrecisionError, match=message):
+        resolve(NAME, precision="q8")
+    del hub.files["tokenizer.json"]
+    with pytest.raises(ModelNotFoundError, match=r"has no tokenizer\.json$"):
+        resolve(NAME)
+    assert hub.fetched == set()
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_a_download_in_a_service(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stream: str | None
+) -> None:
+    """The hub library's progress bars need a stderr."""
+    closed = (tmp_path / "log").open("w")
+    closed.close()
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", None)
+    monkeypatch.setattr("sys.stdout", stream and closed)
+    monkeypatch.setattr("sys.stderr", stream and closed)
+    assert (resolve(NAME) / GRAPHS[0]).is_file()
+
+
+def test_a_cache_that_cannot_be_written(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    use_empty_cache(monkeypatch, tmp_path / "file" / "hub")
+    with pytest.raises(ModelNotFoundError, match=f"'{NAME}' could not be fetched to {tmp_path}"):
+        resolve(NAME)
 
 
 def test_offline_mode(hub: Hub, cache: Path) -> None:

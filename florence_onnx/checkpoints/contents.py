@@ -1,0 +1,116 @@
+"""What a folder or a repository holds, told by the names of its files: none is read."""
+
+import re
+import shlex
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Names that weights are looked up under; the first that exists is read, as in transformers."""
+
+_TRAINED = re.compile(r"(checkpoint-([0-9]+))/.+")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the names of files say."""
+
+    source: str
+    """The folder or hub id, as it was given."""
+    names: Collection[str]
+    """Names relative to it, with ``/`` between folders."""
+    on_hub: bool = True
+    """Whether it is a repository."""
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Contents":
+        """The names that `Contents` looks at: those in the folder and one folder below."""
+        paths = [*folder.glob("*"), *folder.glob("onnx/*"), *folder.glob("checkpoint-*/*")]
+        return cls(str(folder), {path.relative_to(folder).as_posix() for path in paths}, False)
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether there are graphs where a model folder has them."""
+        return any(re.fullmatch(r"onnx/[^/]+\.onnx", name) for name in self.names)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are the weights of a checkpoint."""
+        return any(name in self.names for name in WEIGHT_FILES)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether there is an adapter without the model it belongs to."""
+        whole = self.has_weights and "config.json" in self.names
+        return "adapter_config.json" in self.names and not whole
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The folders of checkpoints that transformers' Trainer has written, in their order."""
+        found = {match[1]: int(match[2]) for match in map(_TRAINED.fullmatch, self.names) if match}
+        return sorted(found, key=lambda name: found[name])
+
+    def why_no_model(self) -> str | None:
+        """What this is instead of a model folder, and what to do; None if it may be one."""
+        if self.has_graphs:
+            return None
+        if self.is_adapter:
+            return f"{self.source} is an adapter, not a model folder; {_MERGE} and export that"
+        if self.has_weights:
+            return (
+                f"{self.source} is a checkpoint, not a model folder; export it with "
+                f"{self._export()} and open OUT"
+            )
+        if self.checkpoints:
+            return f"{self.source} is no model folder but {self._training()}"
+        if any(re.fullmatch(r"[^/]+\.onnx", name) for name in self.names):
+            return (
+                f"{self.source} holds graphs, but a model folder holds them in its folder onnx; "
+                "give the folder with config.json"
+            )
+        return None
+
+    def why_no_checkpoint(self) -> str | None:
+        """What this is instead of a checkpoint, and what to do; None if it has weights."""
+        if self.is_adapter:
+            return f"{self.source} holds an adapter only; {_MERGE}"
+        if self.has_weights and "config.json" not in self.names:
+            return f"{self.source} holds weights, but config.json does not exist there"
+        if self.has_weights:
+            return None
+        if self.has_graphs:
+            return (
+                f"{self.source} is a model of ONNX graphs, not a checkpoint: it needs no export. "
+                f"Run it with florence-onnx run IMAGE --task TASK --model {self._quoted()}"
+            )
+        if self.checkpoints:
+            return f"{self.source} is no checkpoint but {self._training()}"
+        return f"{self.source} holds no weights; looked for {', '.join(WEIGHT_FILES)}"
+
+    def _training(self) -> str:
+        names = self.checkpoints
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        held = f"the output folder of a training, with {', '.join(names[-_SHOWN:])}{more}; "
+        last = names[-1]
+        if self.on_hub:
+            return (
+                f"{held}fetch one of them, as in hf download {self._quoted()} "
+                f"--include '{last}/*' --local-dir DIR, and export DIR/{last}"
+            )
+        return f"{held}export one of them, as in {self._export('/' + last)}"
+
+    def _export(self, folder: str = "") -> str:
+        return f"florence-onnx export {self._quoted(folder)} OUT"
+
+    def _quoted(self, folder: str = "") -> str:
+        return shlex.quote(self.source + folder)
+
+
+_MERGE = "merge it into its base model and save that"

@@ -1,0 +1,84 @@
+"""Where a checkpoint is: a folder, or a repository of the hub, looked into before it is read."""
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from florence_onnx import hub
+from florence_onnx.checkpoints.contents import WEIGHT_FILES, Contents
+from florence_onnx.errors import CheckpointError
+from florence_onnx.files import read_json
+from florence_onnx.resolver import local_folder
+
+CHECKPOINT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What is fetched from the hub besides weights."""
+
+_SHARDS = {
+    "model.safetensors.index.json": "model-*-of-*.safetensors",
+    "pytorch_model.bin.index.json": "pytorch_model-*-of-*.bin",
+}
+
+
+def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
+    """The folder of a checkpoint, fetched from the hub if need be; no weight is read.
+
+    Args:
+        source: A folder or a hub id.
+        revision: Branch, tag or commit of a hub repository; its main branch by default.
+
+    Raises:
+        CheckpointError: There is no checkpoint but something else: a model folder, an adapter,
+            the output folder of a training.
+        ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
+    """
+    folder = local_folder(source)
+    if folder is not None:
+        _refuse(Contents.of_folder(folder))
+        return folder
+    repository = str(source)
+    folder = hub.cached(repository, revision)
+    lacking = _lacking(folder) if folder else []
+    if folder is None or lacking:
+        return hub.fetch(
+            repository, revision, lambda names: _select(Contents(repository, names)), lacking
+        )
+    return folder
+
+
+def _refuse(contents: Contents) -> None:
+    reason = contents.why_no_checkpoint()
+    if reason is not None:
+        raise CheckpointError(reason)
+
+
+def _select(contents: Contents) -> list[str]:
+    """The files of a checkpoint, with its weights in one format: safetensors where they exist."""
+    _refuse(contents)
+    weights = next(name for name in WEIGHT_FILES if name in contents.names)
+    patterns = (*CHECKPOINT_FILES, weights, _SHARDS.get(weights, weights))
+    return [
+        name
+        for name in contents.names
+        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+
+
+def _lacking(folder: Path) -> list[str]:
+    """Files of weights that a folder lacks."""
+    weights = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if weights is None:
+        return ["weights"]
+    if weights not in _SHARDS:
+        return []
+    shards = read_json(folder / weights, CheckpointError).get("weight_map")
+    names = shards.values() if isinstance(shards, dict) else ()
+    return sorted({name for name in map(str, names) if not (folder / name).is_file()})

@@ -1,0 +1,52 @@
+"""Words for the person at the terminal, without characters that control it."""
+
+import io
+import re
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+# Control characters, line separators, what reverses the direction of text, and halves of letters.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
+)
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""``text`` with characters that could control a terminal spelled out, as in ``\u001b``.
+
+    What JSON needs to have escaped stays JSON: the spelling is JSON's.
+
+    Args:
+        text: Anything: a file name, a label, an error message of another package.
+        keep: Control characters that stay.
+    """
+    return _CONTROLS.sub(
+        lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text
+    )
+
+
+def one_line(error: object) -> str:
+    """The message of an error on one line, safe to print."""
+    return printable(" ".join(str(error).split()))
+
+
+def show(text: str) -> None:
+    """Prints text of one or more lines on stdout, and has it appear at once."""
+    print(printable(text, keep="\n\t"), flush=True)
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, where there is one and it takes it."""
+    with suppress(OSError):
+        print(printable(line), file=standard_error(), flush=True)
+
+
+def standard_error() -> TextIO:
+    """The stream of that name, or one that nobody reads where it is closed or None, as in services.
+
+    ``print(file=None)`` would print on stdout.
+    """
+    if sys.stderr is None or sys.stderr.closed:
+        return io.StringIO()
+    return sys.stderr

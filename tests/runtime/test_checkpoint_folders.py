@@ -1,0 +1,173 @@
+"""A checkpoint where a model is wanted, the reverse, and what training leaves: told by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from florence_onnx import Florence2
+from florence_onnx.checkpoints.finding import find_checkpoint
+from florence_onnx.cli.program import main
+from florence_onnx.errors import CheckpointError, ModelNotFoundError
+from florence_onnx.resolver import resolve
+from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
+from tests.helpers.tiny import TINY, run_python
+
+WEIGHTS = ["model.safetensors"]
+SHARDS = ["model.safetensors.index.json", "model-00001-of-00002.safetensors"]
+TORCH = ["pytorch_model.bin"]
+ADAPTER = ["adapter_config.json", "adapter_model.safetensors"]
+STEPS = [f"checkpoint-{step}/{name}" for step in (500, 1000) for name in ("config.json", *WEIGHTS)]
+
+
+def holding(folder: Path, *names: str) -> Path:
+    """A folder with files of these names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        *((["config.json", *w], "{0} is a checkpoint, not") for w in (WEIGHTS, SHARDS, TORCH)),
+        (["config.json", *WEIGHTS], "florence-onnx export {0} OUT and open OUT"),
+        (["config.json", *WEIGHTS, *STEPS], "{0} is a checkpoint, not a model folder"),
+        (ADAPTER, "{0} is an adapter, not a model folder; merge it into its base model"),
+        ([*ADAPTER, "config.json"], "{0} is an adapter"),
+        (STEPS, "with checkpoint-500, checkpoint-1000; export one of them, as in florence-onnx "),
+        (STEPS, "florence-onnx export {0}/checkpoint-1000 OUT"),
+        (["config.json", "vision_encoder.onnx"], "give the folder with config.json"),
+    ],
+)
+def test_what_is_opened_instead_of_a_model(
+    tmp_path: Path, names: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = holding(tmp_path, *names)
+    for opening in (resolve, Florence2.load):
+        with pytest.raises(ModelNotFoundError) as error:
+            opening(folder)
+        assert message.format(folder) in str(error.value)
+    run = ["run", "photo.jpg", "--task", "od", "--model", str(folder)]
+    for command in (run, ["info", str(folder)], ["bench", str(folder)], ["tune", str(folder)]):
+        assert main(command) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert message.format(folder) in err
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["config.json", "onnx/vision_encoder.onnx"], "{0} is a model of ONNX graphs, not a check"),
+        (["config.json", "onnx/vision_encoder_q4.onnx"], "TASK --model {0}"),
+        (ADAPTER, "{0} holds an adapter only; merge it into its base model and save that"),
+        ([*ADAPTER, *WEIGHTS], "{0} holds an adapter only"),
+        (STEPS, "export one of them, as in florence-onnx export {0}/checkpoint-1000 OUT"),
+        (WEIGHTS, "{0} holds weights, but config.json does not exist there"),
+        (["config.json"], "{0} holds no weights; looked for model.safetensors"),
+        ([], "{0} holds no weights"),
+    ],
+)
+def test_what_is_exported_instead_of_a_checkpoint(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    folder = holding(tmp_path, *names)
+    with pytest.raises(CheckpointError) as error:
+        find_checkpoint(folder)
+    assert message.format(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, SHARDS, TORCH])
+def test_a_checkpoint_is_one_with_anything_beside(tmp_path: Path, weights: list[str]) -> None:
+    beside = [*STEPS, *ADAPTER, "onnx/vision_encoder.onnx"]
+    folder = holding(tmp_path, "config.json", *weights, *beside)
+    assert find_checkpoint(folder) == folder
+    assert resolve(folder) == folder
+
+
+def test_many_checkpoints_are_counted(tmp_path: Path) -> None:
+    folder = holding(tmp_path, *(f"checkpoint-{step}/config.json" for step in range(9, 16)))
+    with pytest.raises(CheckpointError) as error:
+        find_checkpoint(folder)
+    listed = "checkpoint-11, checkpoint-12, checkpoint-13, checkpoint-14, checkpoint-15 and 2 more"
+    assert f"with {listed}; export" in str(error.value)
+
+
+def test_a_command_to_copy_is_quoted(tmp_path: Path) -> None:
+    folder = holding(tmp_path / "my models; rm", "config.json", *WEIGHTS)
+    with pytest.raises(ModelNotFoundError, match=f"florence-onnx export '{folder}' OUT"):
+        resolve(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["config.json", "onnx/vision_encoder.onnx"], "org/tiny is a model of ONNX graphs"),
+        (["config.json", "README.md"], "org/tiny holds no weights"),
+        (["config.json", *ADAPTER], "org/tiny holds an adapter only"),
+        (STEPS, "hf download org/tiny --include 'checkpoint-1000/*' --local-dir DIR, and export"),
+    ],
+)
+def test_repositories_without_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], message: str
+) -> None:
+    use_empty_cache(monkeypatch, tmp_path / "cache")
+    with serve_hub("org/tiny", dict.fromkeys(names, b"{}")) as hub:
+        use_hub(monkeypatch, hub.url)
+        with pytest.raises(CheckpointError) as error:
+            find_checkpoint("org/tiny")
+    assert message in str(error.value)
+    assert hub.fetched == set()
+
+
+@pytest.mark.parametrize("gone", [*WEIGHTS, SHARDS[1]])
+def test_a_part_of_a_checkpoint_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    index = json.dumps({"weight_map": {"a": SHARDS[1]}}).encode()
+    weights = dict.fromkeys(WEIGHTS, b"w")
+    if gone == SHARDS[1]:
+        weights = {SHARDS[0]: index, SHARDS[1]: b"w"}
+    use_empty_cache(monkeypatch, tmp_path / "cache")
+    with serve_hub("org/tiny", {"config.json": b"{}", **weights, "evil/x.bin": b""}) as hub:
+        use_hub(monkeypatch, hub.url)
+        folder = find_checkpoint("org/tiny")
+        assert hub.fetched == {"config.json", *weights}
+        hub.requests.clear()
+        assert find_checkpoint("org/tiny") == folder
+        assert hub.requests == []
+    (folder / gone).unlink()
+    use_hub(monkeypatch, "http://127.0.0.1:1")
+    with pytest.raises(ModelNotFoundError, match=r"in the cache, but without .*cannot be reached"):
+        find_checkpoint("org/tiny")
+
+
+BANNED = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = sys.modules["onnx"] = None
+import importlib.util
+importlib.util.find_spec = lambda name, package=None: True
+from florence_onnx.cli.program import main
+for source in sys.argv[2:]:
+    assert main(["export", source, sys.argv[1]]) == 2
+"""
+
+
+def test_before_torch_is_imported(tmp_path: Path) -> None:
+    messages = {
+        tmp_path / "nowhere": "is not an existing folder",
+        holding(tmp_path / "empty", ".gitignore"): "holds no weights",
+        holding(tmp_path / "trained", *STEPS): "checkpoint-1000 OUT",
+        holding(tmp_path / "adapter", *ADAPTER): "holds an adapter only",
+        TINY: "is a model of ONNX graphs",
+    }
+    result = run_python("-c", BANNED, str(tmp_path / "out"), *map(str, messages))
+    assert (result.returncode, result.stdout) == (0, "")
+    lines = result.stderr.splitlines()
+    for line, (source, message) in zip(lines, messages.items(), strict=True):
+        assert line.startswith("florence-onnx: error: ")
+        assert str(source) in line
+        assert message in line
+    assert not (tmp_path / "out").exists()
