@@ -19,8 +19,7 @@ def standard_streams() -> Iterator[None]:
         try:
             yield
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                _settle(stream)
+            _settle(sys.stdout)
 
 
 def _take_free_numbers() -> None:
