@@ -72,7 +72,9 @@ def read_json(path: Path, error: type[FlorenceError] = ModelFileError) -> dict[s
     return parse_json(data, str(path), error)
 
 
-def parse_json(data: bytes, name: str, error: type[FlorenceError]) -> dict[str, Any]:
+def parse_json(
+    data: bytes, name: str, error: type[FlorenceError], largest: int = _LARGEST_JSON
+) -> dict[str, Any]:
     """The object that bytes of JSON describe.
 
     Numbers are finite and have at most 40 digits before the point, strings can be written as
@@ -80,13 +82,14 @@ def parse_json(data: bytes, name: str, error: type[FlorenceError]) -> dict[str, 
     computed with, printed and written. Of a name that occurs twice, the last value counts.
 
     Args:
-        data: UTF-8 without a byte order mark, at most 8 MiB.
+        data: UTF-8 without a byte order mark.
         name: What the message calls the bytes.
         error: What is raised when they are anything else.
+        largest: How many bytes there may be.
     """
     try:
-        if len(data) > _LARGEST_JSON:
-            raise ValueError(f"it is larger than {_LARGEST_JSON >> 20} MiB")
+        if len(data) > largest:
+            raise ValueError(f"it is larger than {largest >> 20} MiB")
         if data.startswith(codecs.BOM_UTF8):
             raise ValueError("it begins with a byte order mark; save it as UTF-8 without one")
         content = json.loads(data.decode("utf-8"), parse_int=_whole_number)

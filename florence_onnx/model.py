@@ -14,7 +14,7 @@ from florence_onnx.engine.decoder import DecoderSteps
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs, open_graphs
-from florence_onnx.errors import GenerationError, InputError, TaskError, TokenizerError
+from florence_onnx.errors import GenerationError, InputError, ModelFileError, TaskError
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.search import Hypothesis, search
 from florence_onnx.images.pixels import ImageInput, to_rgb
@@ -102,11 +102,11 @@ class Florence2:
             )
             assets = Assets.read(folder)
             graphs = opened.result()
-        highest = int(assets.tokenizer.location_token_ids.max())
-        if highest >= graphs.geometry()["vocabulary"]:
-            raise TokenizerError(
-                f"{folder / 'tokenizer.json'} is of another model: its ids go up to {highest}, and "
-                f"the graphs know {graphs.geometry()['vocabulary']} tokens"
+        rows, known = assets.policy.vocab_size, graphs.geometry()["vocabulary"]
+        if rows > known:
+            raise ModelFileError(
+                f"{folder / 'config.json'} is of another model: text_config.vocab_size is {rows}, "
+                f"and the graphs know {known} tokens"
             )
         return cls(assets, graphs)
 
@@ -221,7 +221,7 @@ class Florence2:
             picture = pictures[key]
             task = resolve_task(asked)
             prompt = _prompt(task, given, picture.size)
-            input_ids = self.assets.tokenizer.encode(prompt)
+            input_ids = self.assets.encode_prompt(prompt)
             questions.append(_Question(picture, task, input_ids))
         return questions
 

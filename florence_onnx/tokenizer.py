@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from florence_onnx.errors import TokenizerError
+from florence_onnx.errors import TaskError, TokenizerError
+from florence_onnx.tokenizer_file import library_errors, read_tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
 
 LOCATION_TOKENS = tuple(f"<loc_{i}>" for i in range(1000))
 """One token per coordinate bin, in the order of the bins."""
+
+LONGEST_TOKEN = 1000
+"""The most characters that a token may have; those of the released models have 128."""
+
+_STRUCTURE = ("<s>", "</s>", "<pad>", "<mask>", "<image>")
 
 
 class Tokenizer:
@@ -25,61 +31,84 @@ class Tokenizer:
         eos_token_id: Id of ``</s>``.
         pad_token_id: Id of ``<pad>``.
         location_token_ids: int64 [1000], the id of ``<loc_i>`` at position ``i``.
+        structure: The tokens that stand for no text, but for where it begins and ends, or for a
+            picture, and their ids; None for those that this tokenizer does not have.
+        highest_id: The highest id there is.
     """
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer", name: str) -> None:
         """Wraps ``tokenizer``; ``name`` is what error messages call it.
 
         Raises:
-            TokenizerError: A token that Florence-2 needs is missing.
+            TokenizerError: A token that Florence-2 needs is missing, two of them share an id, or
+                a token is too long.
         """
+        from tokenizers import processors
+
         self._tokenizer = tokenizer
+        self._name = name
         self.bos_token_id, self.eos_token_id, self.pad_token_id = _token_ids(
             tokenizer, ("<s>", "</s>", "<pad>"), name
         )
         self.location_token_ids: NDArray[np.int64] = np.array(
             _token_ids(tokenizer, LOCATION_TOKENS, name), dtype=np.int64
         )
+        ids = [self.bos_token_id, self.eos_token_id, self.pad_token_id, *self.location_token_ids]
+        if len(set(ids)) < len(ids):
+            raise TokenizerError(
+                f"{name} gives one id to several of <s>, </s>, <pad> and the location tokens"
+            )
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        longest = max(map(len, vocabulary))
+        if longest > LONGEST_TOKEN:
+            raise TokenizerError(
+                f"{name} has a token of {longest} characters; {LONGEST_TOKEN} are the most allowed"
+            )
+        self.highest_id = max(vocabulary.values())
+        self.structure = {token: tokenizer.token_to_id(token) for token in _STRUCTURE}
         # A file saved after training may cut or fill every text to one length.
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        frame = [self.bos_token_id, self.eos_token_id]
-        self._frames_by_itself = tokenizer.encode("").ids == frame
+        # A template could repeat the text; <s> and </s> are put around it here.
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> "Tokenizer":
         """Reads a tokenizer.json.
 
         Raises:
-            TokenizerError: The file is missing, is not a tokenizer, or lacks a token that
+            TokenizerError: The file is missing, is no byte-level BPE, or lacks a token that
                 Florence-2 needs.
         """
-        import tokenizers
-
-        name = fspath(path)
-        if not Path(path).is_file():
-            raise TokenizerError(f"{name} does not exist; a model folder needs its tokenizer.json")
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(name)
-        except Exception as error:  # the library raises bare Exception
-            raise TokenizerError(
-                f"{name} is not a tokenizer of the tokenizers library: {error}"
-            ) from error
-        return cls(tokenizer, name)
+        return cls(read_tokenizer(Path(path)), fspath(path))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text`` between ``<s>`` and ``</s>``."""
-        if self._frames_by_itself:
-            return list(self._tokenizer.encode(text).ids)
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        """The ids of ``text`` between ``<s>`` and ``</s>``.
+
+        Raises:
+            TaskError: The text holds half of a surrogate pair.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TaskError(
+                f"character {error.start} of the text {text[:40]!r} is half of a surrogate pair, "
+                "which is no character: the text was read with the wrong encoding"
+            ) from None
+        with library_errors(f"{self._name} cannot encode text"):
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [self.bos_token_id, *ids, self.eos_token_id]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, special tokens included.
+        """The text of ``ids``, special tokens included; ids of no token are left out.
 
         Equal to transformers' ``batch_decode(..., skip_special_tokens=False)``.
+
+        Raises:
+            TokenizerError: A number is below 0 or has more than 32 bits.
         """
-        return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+        with library_errors(f"{self._name} cannot decode ids"):
+            return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
 
 
 def _token_ids(tokenizer: "tokenizers.Tokenizer", tokens: tuple[str, ...], name: str) -> list[int]:

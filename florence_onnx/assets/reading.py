@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from florence_onnx.checkpoints.config import ModelConfig
-from florence_onnx.errors import ModelFileError
+from florence_onnx.errors import ModelFileError, TaskError, TokenizerError
 from florence_onnx.files import read_json
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.images.preprocessor import Preprocessor
-from florence_onnx.tokenizer import Tokenizer
+from florence_onnx.tokenizer import LONGEST_TOKEN, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Assets:
 
         Raises:
             ModelFileError: A file is missing, or is not what the exporter writes.
-            TokenizerError: The tokenizer lacks tokens that Florence-2 needs.
+            TokenizerError: The tokenizer lacks tokens that Florence-2 needs, or has more than
+                the model.
         """
         content = read_json(folder / "config.json")
         text_config = content.get("text_config")
@@ -43,6 +44,12 @@ class Assets:
             )
         config = ModelConfig.from_dict(content, ModelFileError)
         tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+        if tokenizer.highest_id >= config.text.vocab_size:
+            raise TokenizerError(
+                f"{folder / 'tokenizer.json'} is of another model: its ids go up to "
+                f"{tokenizer.highest_id}, but config.json: text_config.vocab_size is "
+                f"{config.text.vocab_size}"
+            )
         policy = GenerationPolicy.from_config(
             read_json(folder / "generation_config.json"),
             content,
@@ -53,6 +60,34 @@ class Assets:
         preprocessor = Preprocessor.from_config(read_json(folder / "preprocessor_config.json"))
         image_tokens = _image_tokens(preprocessor.size, config)
         return cls(preprocessor, tokenizer, policy, policy.max_positions, image_tokens)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """The ids of a prompt, as `Tokenizer.encode` gives them.
+
+        Raises:
+            TaskError: With a picture before it, the prompt is longer than the model's positions;
+                or it holds what is no text.
+        """
+        room = self.max_positions - self.image_tokens
+        if len(prompt) > room * LONGEST_TOKEN:
+            raise TaskError(
+                f"the prompt has {len(prompt)} characters, which are more tokens than the "
+                f"{room} that the model's {self.max_positions} positions leave; shorten the text"
+            )
+        ids = self.tokenizer.encode(prompt)
+        for token, token_id in self.tokenizer.structure.items():
+            # Some tokenizers do not know <image>; transformers puts a picture there all the same.
+            if token in prompt or token_id in ids[1:-1]:
+                raise TaskError(
+                    f"the prompt {prompt[:80]!r} holds {token}, which is no text: the model's "
+                    "input is put together with it; leave it out"
+                )
+        if len(ids) > room:
+            raise TaskError(
+                f"picture and prompt are {self.image_tokens + len(ids)} tokens long; the model "
+                f"has {self.max_positions} positions, so shorten the text"
+            )
+        return ids
 
 
 def _image_tokens(size: tuple[int, int], config: ModelConfig) -> int:

@@ -1,13 +1,15 @@
 """A checkpoint's tokenizer, completed with the tokens that Florence-2 adds to BART's."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from florence_onnx.errors import CheckpointError, TokenizerError
-from florence_onnx.files import read_json
+from florence_onnx.files import open_regular, read_json, refuse_lfs_pointer
 from florence_onnx.tokenizer import LOCATION_TOKENS
 from florence_onnx.tokenizer import Tokenizer as RuntimeTokenizer
+from florence_onnx.tokenizer_file import library_errors, read_tokenizer
 
 FLORENCE_TOKENS = (
     *("<od>", "</od>", "<ocr>", "</ocr>"),
@@ -19,6 +21,9 @@ FLORENCE_TOKENS = (
     *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
 )
 """Tokens that Microsoft's processor adds when it loads BART's tokenizer, in its order."""
+
+_MOST_MERGES = 32 << 20
+"""Bytes of a merges.txt that are read; that of the released models has 0.5 MB."""
 
 
 def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
@@ -38,7 +43,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
     tokenizer = _read(folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if (folder / "added_tokens.json").is_file():
+    if (folder / "added_tokens.json").exists():
         _add_listed(tokenizer, folder / "added_tokens.json")
     # Tokens that are there already keep their ids.
     tokenizer.add_special_tokens([_special(token) for token in FLORENCE_TOKENS])
@@ -59,15 +64,30 @@ def _read(folder: Path) -> Tokenizer:
     whole, vocabulary, merges = (
         folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
     )
-    if not whole.is_file() and not (vocabulary.is_file() and merges.is_file()):
+    if whole.exists():
+        return read_tokenizer(whole, CheckpointError)
+    if not (vocabulary.exists() and merges.exists()):
         raise CheckpointError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
+    ids = read_json(vocabulary, CheckpointError)
+    pairs = list(_pairs(merges))
+    with library_errors(f"{folder}: the tokenizer cannot be read", CheckpointError):
+        return _bart(models.BPE(ids, pairs), folder)
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    """The tokens that a merges.txt merges."""
+    refuse_lfs_pointer(path, CheckpointError)
     try:
-        if whole.is_file():
-            return Tokenizer.from_file(str(whole))
-        model = models.BPE.from_file(str(vocabulary), str(merges))
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read: {error}") from error
-    return _bart(model, folder)
+        with open_regular(path) as file:
+            text = file.read(_MOST_MERGES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line and not line.startswith("#version"):
+            first, *others = line.split(" ")
+            if len(others) != 1:
+                raise CheckpointError(f"{path}:{number}: {line[:80]!r} is not two tokens")
+            yield first, others[0]
 
 
 def _bart(model: models.BPE, folder: Path) -> Tokenizer:
@@ -93,11 +113,12 @@ def _add_listed(tokenizer: Tokenizer, path: Path) -> None:
     listed = read_json(path, CheckpointError)
     if not all(type(token_id) is int for token_id in listed.values()):
         raise CheckpointError(f"{path} is not a list of tokens and their ids")
-    for token in sorted(listed, key=lambda token: int(listed[token])):
-        tokenizer.add_special_tokens([_special(token)])
+    tokens = sorted(listed, key=lambda token: int(listed[token]))
+    tokenizer.add_special_tokens([_special(token) for token in tokens])
+    for token in tokens:
         if tokenizer.token_to_id(token) != listed[token]:
             raise CheckpointError(
-                f"{path} gives {token} the id {listed[token]}, but the tokenizer gives it "
+                f"{path} gives {token!r:.80} the id {listed[token]}, but the tokenizer gives it "
                 f"{tokenizer.token_to_id(token)}"
             )
 

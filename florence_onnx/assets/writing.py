@@ -112,9 +112,11 @@ def _saved_preprocessing(folder: Path) -> dict[str, Any] | None:
     """Newer transformers save it inside processor_config.json."""
     processor = _optional_json(folder / "processor_config.json") or {}
     inside = processor.get("image_processor")
-    if isinstance(inside, dict):
-        return inside
-    return _optional_json(folder / "preprocessor_config.json")
+    if inside is None:
+        return _optional_json(folder / "preprocessor_config.json")
+    if not isinstance(inside, dict):
+        raise CheckpointError(f"{folder / 'processor_config.json'}: image_processor is no object")
+    return inside
 
 
 def _task_tables() -> dict[str, dict[str, str]]:
@@ -138,4 +140,4 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def _optional_json(path: Path) -> dict[str, Any] | None:
-    return read_json(path, CheckpointError) if path.is_file() else None
+    return read_json(path, CheckpointError) if path.exists() else None

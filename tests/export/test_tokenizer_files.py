@@ -94,7 +94,7 @@ def test_listed_tokens_keep_their_ids(bart: Path) -> None:
 
 def test_listed_tokens_at_other_ids(bart: Path) -> None:
     (bart / "added_tokens.json").write_text(json.dumps({"<od>": 50265}))
-    with pytest.raises(CheckpointError, match=r"gives <od> the id 50265, but the tokenizer .* 400"):
+    with pytest.raises(CheckpointError, match=r"gives '<od>' the id 50265, but .* it 400"):
         complete(bart)
 
 
@@ -132,8 +132,60 @@ def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
 def test_files_that_are_no_tokenizer(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("[]")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json holds list|vocab\.json holds list"):
+        complete(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "merges"),
+    [
+        ('{"a": 0}', "a b"),
+        ('{"a": -1}', ""),
+        ('{"a": 1.5}', ""),
+        ('{"a": "b"}', ""),
+        ('{"a": 99999999999}', ""),
+    ],
+)
+def test_a_vocabulary_and_merges_that_do_not_go_together(
+    tmp_path: Path, vocabulary: str, merges: str
+) -> None:
+    (tmp_path / "vocab.json").write_text(vocabulary)
+    (tmp_path / "merges.txt").write_text(merges)
     with pytest.raises(CheckpointError, match="the tokenizer cannot be read"):
         complete(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["a", "a b c", "a  b", "\x1b[31m"])
+def test_merges_are_two_tokens(tmp_path: Path, line: str) -> None:
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n\n{line}\n")
+    with pytest.raises(CheckpointError, match=r"merges\.txt:3: '.*' is not two tokens"):
+        complete(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt"])
+def test_lfs_pointers_are_called_that(bart: Path, name: str) -> None:
+    if name != "tokenizer.json":
+        (bart / "tokenizer.json").unlink()
+        (bart / "vocab.json").write_text("{}")
+    (bart / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (bart / "merges.txt").touch()
+    with pytest.raises(CheckpointError, match=rf"{name} is a Git LFS pointer, not the file"):
+        complete(bart)
+
+
+def test_many_listed_tokens_are_added_at_once(bart: Path) -> None:
+    listed = {f"<new_{i}>": BART_SIZE + i for i in range(20_000)}
+    (bart / "added_tokens.json").write_text(json.dumps(listed))
+    tokenizer = complete(bart, VOCABULARY + 20_000)
+    assert tokenizer.token_to_id("<new_19999>") == BART_SIZE + 19_999
+
+
+@pytest.mark.parametrize("listed", [{"": 400}, {"<a>": -1}, {"<a>": 2**40}, {"a" * 2000: 400}])
+def test_listed_tokens_that_cannot_be(bart: Path, listed: dict[str, int]) -> None:
+    (bart / "added_tokens.json").write_text(json.dumps(listed))
+    with pytest.raises(CheckpointError, match=r"added_tokens|of 2000 characters"):
+        complete(bart, VOCABULARY + 1)
 
 
 def test_a_vocabulary_without_the_ends(tmp_path: Path) -> None:

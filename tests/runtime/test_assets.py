@@ -158,7 +158,7 @@ def test_a_tokenizer_without_location_tokens(folder: Path, prefix: str, message:
 def test_a_tokenizer_of_another_kind_of_model(folder: Path) -> None:
     other = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106
     other.save(str(folder / "tokenizer.json"))
-    with pytest.raises(TokenizerError, match=r"has no token <s>"):
+    with pytest.raises(TokenizerError, match=r"tokenizer.json: pre_tokenizer.type is null, but"):
         Florence2.load(folder)
 
 
@@ -168,7 +168,7 @@ def test_a_tokenizer_file_that_cannot_be_read(folder: Path, content: bytes | Non
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    message = "tokenizer.json (does not exist|is not a tokenizer of the tokenizers library)"
+    message = r"tokenizer.json( does not exist| cannot be read as JSON|: pre_tokenizer.type is)"
     with pytest.raises(TokenizerError, match=message) as error:
         Florence2.load(folder)
     assert isinstance(error.value, FlorenceError)

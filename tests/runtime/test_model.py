@@ -22,6 +22,7 @@ from florence_onnx.errors import (
     GenerationError,
     ImageError,
     InputError,
+    ModelFileError,
     RegionError,
     TaskError,
     TokenizerError,
@@ -33,6 +34,7 @@ from tests.helpers.tiny import (
     REGION,
     TEXT,
     TINY,
+    change_json,
     copy_tiny,
     counted,
     input_of,
@@ -447,7 +449,16 @@ def test_what_is_not_a_request(model: Florence2, request_: Any) -> None:
 def test_everything_is_checked_before_anything_is_run(model: Florence2) -> None:
     model = counted(model)
     fine = (picture(1), "od", None)
-    for bad in [(picture(1)[:0], "od", None), (picture(2), "odd", None), (picture(2), "od", TEXT)]:
+    grounding = "caption_to_phrase_grounding"
+    for bad in [
+        (picture(1)[:0], "od", None),
+        (picture(2), "odd", None),
+        (picture(2), "od", TEXT),
+        (picture(2), grounding, "a \ud83d"),
+        (picture(2), grounding, "a <image>"),
+        (picture(2), grounding, "a " * 200),
+        (picture(2), "Is it <image> or </s>?", None),
+    ]:
         with pytest.raises(InputError):
             model.run([fine] * 20 + [bad], batch_size=4, **SHORT)
     with pytest.raises(GenerationError):
@@ -467,9 +478,14 @@ def test_a_tokenizer_of_a_larger_model(tmp_path: Path) -> None:
     folder = copy_tiny(tmp_path)
     larger = tokenizers.Tokenizer(tokenizers.models.BPE())
     words = [f"<word_{i}>" for i in range(500)]
+    larger.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    larger.decoder = tokenizers.decoders.ByteLevel()
     larger.add_special_tokens(["<s>", "<pad>", "</s>", *words, *LOCATION_TOKENS])
     larger.save(str(folder / "tokenizer.json"))
-    with pytest.raises(
-        TokenizerError, match=r"is of another model: its ids go up to 1502, and the"
-    ):
+    message = r"is of another model: its ids go up to 1502, but config.json: text_config.vocab_size"
+    with pytest.raises(TokenizerError, match=message):
+        Florence2.load(folder)
+    change_json(folder / "config.json", lambda c: c["text_config"].update(vocab_size=1503))
+    message = r"config.json is of another model: .*vocab_size is 1503, and the graphs know 1424"
+    with pytest.raises(ModelFileError, match=message):
         Florence2.load(folder)
