@@ -2,14 +2,15 @@
 
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from florence_onnx.checkpoints.contents import WEIGHT_FILES
+from florence_onnx.checkpoints.finding import shards
 from florence_onnx.errors import CheckpointError
-from florence_onnx.files import read_json
+from florence_onnx.files import refuse_lfs_pointer
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -33,19 +34,14 @@ def _files(folder: Path) -> Iterator[Path]:
     if not found.endswith(".json"):
         yield folder / found
         return
-    shards = read_json(folder / found, CheckpointError).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise CheckpointError(f"{folder / found} has no weight_map of weight names to file names")
-    for name in sorted(set(shards.values())):
-        # Windows rules know every separator and drive there is.
-        if PureWindowsPath(name).name != name or name == "..":
-            raise CheckpointError(f"{folder / found} names {name!r}, which is outside the folder")
+    for name in shards(folder / found):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder / name} does not exist, but {found} names it")
         yield folder / name
 
 
 def _load_file(path: Path) -> dict[str, torch.Tensor]:
+    refuse_lfs_pointer(path, CheckpointError)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

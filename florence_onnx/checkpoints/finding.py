@@ -1,7 +1,7 @@
 """Where a checkpoint is: a folder, or a repository of the hub, looked into before it is read."""
 
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from florence_onnx import hub
 from florence_onnx.checkpoints.contents import WEIGHT_FILES, Contents
@@ -26,6 +26,9 @@ _SHARDS = {
     "model.safetensors.index.json": "model-*-of-*.safetensors",
     "pytorch_model.bin.index.json": "pytorch_model-*-of-*.bin",
 }
+
+_LONGEST_NAME = 255
+"""In bytes; asking for a file of a longer name is an error on most systems."""
 
 
 def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
@@ -79,6 +82,25 @@ def _lacking(folder: Path) -> list[str]:
         return ["weights"]
     if weights not in _SHARDS:
         return []
-    shards = read_json(folder / weights, CheckpointError).get("weight_map")
-    names = shards.values() if isinstance(shards, dict) else ()
-    return sorted({name for name in map(str, names) if not (folder / name).is_file()})
+    return [name for name in shards(folder / weights) if not (folder / name).is_file()]
+
+
+def shards(index: Path) -> list[str]:
+    """The names of the files that an index spreads the weights over, in order.
+
+    Raises:
+        CheckpointError: It is no index, or names what is not a file beside it.
+    """
+    weight_map = read_json(index, CheckpointError).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(name, str) for name in weight_map.values()
+    ):
+        raise CheckpointError(f"{index} has no weight_map of weight names to file names")
+    names = sorted(set(weight_map.values()))
+    for name in names:
+        # Windows rules know every separator and drive there is.
+        if PureWindowsPath(name).name != name or name in ("", ".."):
+            raise CheckpointError(f"{index} names {name!r:.80}, which is outside the folder")
+        if len(name.encode()) > _LONGEST_NAME or not name.isprintable():
+            raise CheckpointError(f"{index} names {name!r:.80}, which no file is called")
+    return names

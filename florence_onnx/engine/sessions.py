@@ -26,6 +26,7 @@ from florence_onnx.errors import (
     ModelFileError,
     PrecisionError,
 )
+from florence_onnx.files import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -174,6 +175,8 @@ def _open(
 
     if not path.is_file():
         raise ModelFileError(f"{path} is missing; export the model again or choose another folder")
+    for part in (path, path.with_name(path.name + contract.DATA_SUFFIX)):
+        refuse_lfs_pointer(part, ModelFileError)
     try:
         # Its fallback to the CPU would print on stdout; check_obtained is stricter anyway.
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)

@@ -61,14 +61,21 @@ def test_truncated_weights(tmp_path: Path, safetensors: bool, kept: int) -> None
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"\x80\x02e", b"\x80"],
-)
+@pytest.mark.parametrize("content", [b"version https://git-lfs", b"\x80\x02e", b"\x80"])
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_something_else_in_place_of_the_file(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{name} is truncated or not"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_an_lfs_pointer_is_called_that(tmp_path: Path, safetensors: bool, shards: int) -> None:
+    save_weights(WEIGHTS, tmp_path, safetensors, shards)
+    path = max(path for path in tmp_path.iterdir() if path.suffix != ".json")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match=f"{path.name} is a Git LFS pointer, not the file"):
         load_weights(tmp_path)
 
 
@@ -98,7 +105,9 @@ def test_more_or_less_than_a_state_dict(tmp_path: Path, content: object) -> None
         load_weights(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a\\..\\x", "C:x", ".."])
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/x.safetensors", "a\\..\\x", "C:x", "..", ""]
+)
 def test_an_index_that_leaves_the_folder(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
@@ -108,6 +117,14 @@ def test_an_index_that_leaves_the_folder(tmp_path: Path, name: str) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"index\.json names .*, which is outside the folder"):
         load_weights(folder)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "\u00e9" * 200, "a\nb", "\x1b[31m"])
+def test_an_index_that_names_what_no_file_is_called(tmp_path: Path, name: str) -> None:
+    index = {"weight_map": {"layer.0": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"index\.json names .*, which no file is called"):
+        load_weights(tmp_path)
 
 
 def test_an_index_of_a_missing_shard(tmp_path: Path) -> None:

@@ -154,9 +154,8 @@ def test_a_missing_graph(folder: Path, name: str) -> None:
         lambda data: data[: len(data) // 2],
         lambda data: data[:-1],
         lambda data: b"This is a text file, whatever its name says.\n" * 30,
-        lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 367000\n",
     ],
-    ids=["empty", "start", "half", "all but the last byte", "text", "git-lfs pointer"],
+    ids=["empty", "start", "half", "all but the last byte", "text"],
 )
 @pytest.mark.parametrize("name", FILES)
 def test_a_truncated_or_foreign_graph(
@@ -174,6 +173,17 @@ def test_a_truncated_or_foreign_graph(
     assert_one_line(e.value)
     assert isinstance(e.value, OSError)
     assert capfd.readouterr().out == "", "stdout is for results"
+
+
+@pytest.mark.parametrize("suffix", ["", "_data"])
+@pytest.mark.parametrize("name", FILES)
+def test_an_lfs_pointer_is_called_that(folder: Path, name: str, suffix: str) -> None:
+    (folder / (name + suffix)).write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 367000\n"
+    )
+    message = f"{Path(name).name}{suffix} is a Git LFS pointer, not the file itself; run `git lfs"
+    with pytest.raises(ModelFileError, match=message):
+        Florence2.load(folder)
 
 
 @pytest.mark.parametrize("name", FILES)
