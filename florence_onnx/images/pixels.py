@@ -172,8 +172,8 @@ def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
             opened = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
             raise ImageError(
-                f"{name} is not a picture in a format that is read: {', '.join(formats)}; "
-                "open others with Pillow and give the image"
+                f"{name} is not a picture in a format that Pillow reads here: "
+                f"{', '.join(formats)}; open others with Pillow and give the image"
             ) from error
         with opened as image:
             pixels = image.width * image.height

@@ -336,7 +336,7 @@ def bad_pictures() -> Iterator[Any]:
         ("bytes", b"\x89PNG\r\n\x1a\n and then nothing", "bytes given"),
         ("no bytes", b"", "the 0 bytes given"),
         ("no file", "nowhere.png", "cannot read the picture 'nowhere.png': No such file"),
-        ("not a picture", __file__, "is not a picture in a format that is read"),
+        ("not a picture", __file__, "is not a picture in a format that Pillow reads"),
         ("None", None, "cannot read a picture from .*NoneType"),
         ("list", fine.tolist(), "cannot read a picture from .*list"),
     ]:

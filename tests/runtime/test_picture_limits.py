@@ -110,7 +110,9 @@ def test_other_formats_are_refused_by_every_way_in(
     data = encoded(blocks(16), file_format)
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
-    words = "is not a picture in a format that is read: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM"
+    words = (
+        "is not a picture in a format that Pillow reads here: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM"
+    )
     for picture in (data, path, str(path)):
         with pytest.raises(ImageError, match=words):
             to_rgb(picture)
