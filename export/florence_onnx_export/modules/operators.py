@@ -5,8 +5,6 @@ they spare the tracer the shape arithmetic of windows, and let a graph use opera
 does not have.
 """
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -75,7 +73,11 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
 
 @torch.library.custom_op("florence::split", mutates_args=())
 def split(x: Tensor) -> list[Tensor]:
-    """`PARTS` parts of the first axis, some of them empty where there are fewer rows."""
+    """`PARTS` parts of the first axis, the last row once more in parts that would have none.
+
+    No operator is given an empty tensor: attention divides by the number of windows in ONNX
+    Runtime 1.22 to 1.28.
+    """
     return [x[start:stop].clone() for start, stop in part_bounds(len(x))]
 
 
@@ -86,13 +88,17 @@ def _(x: Tensor) -> list[Tensor]:
 
 def part_bounds(rows: int) -> list[tuple[int, int]]:
     """Where the parts start and stop."""
-    return list(pairwise(rows * i // PARTS for i in range(PARTS + 1)))
+    # sym_max and sym_min, because the tracer does not know how many rows there are.
+    edges = [torch.sym_max(rows, PARTS) * i // PARTS for i in range(PARTS + 1)]
+    starts = [torch.sym_min(edge, rows - 1) for edge in edges[:-1]]
+    stops = [torch.sym_min(edge, rows) for edge in edges[1:]]
+    return list(zip(starts, stops, strict=True))
 
 
 @torch.library.custom_op("florence::join", mutates_args=())
 def join(parts: list[Tensor], whole: Tensor) -> Tensor:
     """The inverse of `split`; ``whole`` has the shape of the result."""
-    return torch.cat(parts).reshape(whole.shape)
+    return torch.cat(parts)[: len(whole)].clone()
 
 
 @join.register_fake

@@ -66,17 +66,51 @@ def self_attention(x: FLOAT, weight: FLOAT, bias: FLOAT, heads: int) -> FLOAT:
 
 @onnxscript.script(functions)
 def split(x: FLOAT) -> Eight:
-    """By sizes, because a number of outputs alone is refused where there are fewer rows."""
-    eighths = op.Shape(x, start=0, end=1) * op.Constant(value_ints=[0, 1, 2, 3, 4, 5, 6, 7, 8]) / 8
-    stops = op.Slice(eighths, op.Constant(value_ints=[1]), op.Constant(value_ints=[9]))
-    starts = op.Slice(eighths, op.Constant(value_ints=[0]), op.Constant(value_ints=[8]))
-    a, b, c, d, e, f, g, h = op.Split(x, stops - starts, axis=0)
-    return a, b, c, d, e, f, g, h
+    """By slices, because the parts of a Split do not overlap, as those of few rows have to."""
+    rows = op.Shape(x, start=0, end=1)
+    parts = op.Constant(value_ints=[8])
+    ones = op.Constant(value_ints=[1, 1, 1, 1, 1, 1, 1, 1])
+    most = op.Max(rows, parts)
+    starts = op.Min(most * op.Constant(value_ints=[0, 1, 2, 3, 4, 5, 6, 7]) / parts, rows - 1)
+    stops = op.Min(most * op.Constant(value_ints=[1, 2, 3, 4, 5, 6, 7, 8]) / parts, rows)
+    a0, b0, c0, d0, e0, f0, g0, h0 = op.Split(starts, ones)
+    a1, b1, c1, d1, e1, f1, g1, h1 = op.Split(stops, ones)
+    return (
+        op.Slice(x, a0, a1),
+        op.Slice(x, b0, b1),
+        op.Slice(x, c0, c1),
+        op.Slice(x, d0, d1),
+        op.Slice(x, e0, e1),
+        op.Slice(x, f0, f1),
+        op.Slice(x, g0, g1),
+        op.Slice(x, h0, h1),
+    )
 
 
 def join(parts: Sequence[FLOAT], whole: FLOAT) -> FLOAT:
-    """One copy: the shape is that of the joined parts already."""
-    return op.Concat(*parts, axis=0)
+    """Dropping rows that occur again is a branch of its own: otherwise there is one copy."""
+    return _join(*parts, whole)
+
+
+@onnxscript.script(functions)
+def _join(
+    a: FLOAT,
+    b: FLOAT,
+    c: FLOAT,
+    d: FLOAT,
+    e: FLOAT,
+    f: FLOAT,
+    g: FLOAT,
+    h: FLOAT,
+    whole: FLOAT,
+) -> FLOAT:
+    rows = op.Shape(whole, start=0, end=1)
+    if op.Less(rows, op.Constant(value_ints=[8])):
+        again = op.Concat(a, b, c, d, e, f, g, h, axis=0)
+        x = op.Slice(again, op.Constant(value_ints=[0]), rows)
+    else:
+        x = op.Concat(a, b, c, d, e, f, g, h, axis=0)
+    return x
 
 
 @onnxscript.script(functions)
