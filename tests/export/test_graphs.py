@@ -22,6 +22,7 @@ from florence_onnx_export.graphs.specs import GraphSpec, Sizes, build_specs, pic
 from florence_onnx_export.graphs.tracing import OPSET
 from florence_onnx_export.graphs.validation import TOLERANCE, validate
 from tests.helpers.exports import Exported
+from tests.helpers.kernels import empty_tensors, profiled
 
 Array = npt.NDArray[Any]
 
@@ -203,6 +204,25 @@ def test_any_size_equals_pytorch(
         np.testing.assert_allclose(found["topk_log_probs"], best, atol=4e-6)
         np.testing.assert_allclose(np.take_along_axis(log_probs, ids, axis=1), best, atol=4e-6)
         assert all(len(set(row)) == len(row) for row in ids)
+
+
+@pytest.mark.parametrize("kind", ["native", "original"])
+@pytest.mark.parametrize("graph", contract.GRAPHS)
+def test_no_operator_gets_an_empty_tensor(
+    graph: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Windows and tokens of a small picture are fewer than the parts that it is worked on in."""
+    exported: Exported = request.getfixturevalue(kind)
+    checkpoint = read_checkpoint(exported.checkpoint)
+    (spec,) = (s for s in build_specs(checkpoint.config, checkpoint.weights) if s.name == graph)
+    session = profiled(path_of(exported, graph), tmp_path / "profile")
+    one = Sizes(batch=1, beams=1, height=1, width=1, sequence=1, tokens=1, slots=1)
+    two = Sizes(batch=1, beams=3, height=24, width=40, sequence=5, tokens=2, slots=4)
+    for sizes in (one, two, *spec.sizes):
+        example = spec.example(sizes)
+        feeds = {name: tensor.numpy() for name, tensor in zip(spec.inputs, example, strict=True)}
+        session.run(None, feeds)
+    assert empty_tensors(session) == []
 
 
 def test_past_and_present_may_be_one_buffer(native: Exported, specs: dict[str, GraphSpec]) -> None:

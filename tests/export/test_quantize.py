@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -29,6 +30,7 @@ from florence_onnx_export.quantization.methods import FP32, levels
 from florence_onnx_export.quantization.quantize import BOUNDS, Bounds, quantize
 from florence_onnx_export.report import REPORT
 from tests.helpers.exports import Exported
+from tests.helpers.kernels import empty_tensors, profiled
 from tests.helpers.onnx_graphs import tiny_graph, weight_names
 from tests.helpers.tiny import copy_tiny, picture
 
@@ -81,6 +83,18 @@ def test_the_runtime_answers_at_every_precision(
     assert relative_error(scene.image_features, exact.encode(picture(0)).image_features) < 0.03
     result = model(scene, "od", num_beams=3, max_new_tokens=12)
     assert len(result.token_ids) > 1
+
+
+@pytest.mark.parametrize("precision", list(BOUNDS))
+def test_no_operator_gets_an_empty_tensor(
+    quantized: tuple[Path, dict[str, Any], list[str]], precision: str, tmp_path: Path
+) -> None:
+    path = quantized[0] / contract.graph_file(contract.VISION_ENCODER, precision)
+    session = profiled(path, tmp_path / "profile")
+    for size in (1, 16, 32, 64):
+        (features,) = session.run(None, {"pixel_values": np.zeros((1, 3, size, size), np.float32)})
+        assert np.isfinite(features).all()
+    assert empty_tensors(session) == []
 
 
 def test_q8_graphs_are_smaller(quantized: tuple[Path, dict[str, Any], list[str]]) -> None:

@@ -52,16 +52,13 @@ def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[on
     constants = {
         "shape": np.array([-1, channels]),
         "axes": np.array([0]),
-        # There may be no rows, as in a part of the picture that is not there.
-        "least": np.zeros((1, channels), np.float32),
     }
-    at = {key: f"peaks.{number}.{key}" for key in (*constants, "rows", "sizes", "all")}
+    at = {key: f"peaks.{number}.{key}" for key in (*constants, "rows", "sizes")}
     graph.initializer.extend(numpy_helper.from_array(v, at[k]) for k, v in constants.items())
     return [
         helper.make_node("Reshape", [x, at["shape"]], [at["rows"]]),
         helper.make_node("Abs", [at["rows"]], [at["sizes"]]),
-        helper.make_node("Concat", [at["sizes"], at["least"]], [at["all"]], axis=0),
-        helper.make_node("ReduceMax", [at["all"], at["axes"]], [f"peaks.{number}"], keepdims=0),
+        helper.make_node("ReduceMax", [at["sizes"], at["axes"]], [f"peaks.{number}"], keepdims=0),
     ]
 
 
