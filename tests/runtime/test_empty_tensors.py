@@ -22,7 +22,14 @@ def test_in_pictures_of_any_size(folder: Path, tmp_path: Path) -> None:
     """One window or three, sizes that windows fill or not; the demo's positions end at 128."""
     path = folder / contract.graph_file(contract.VISION_ENCODER, "fp32")
     session = profiled(path, tmp_path / "profile")
-    for batch, *size in [(1, 1, 1), (3, 8, 8), (1, 33, 17), (1, 32, 64), (1, 97, 65), (2, 128, 128)]:
+    for batch, *size in [
+        (1, 1, 1),
+        (3, 8, 8),
+        (1, 33, 17),
+        (1, 32, 64),
+        (1, 97, 65),
+        (2, 128, 128),
+    ]:
         pixels = np.zeros((batch, 3, *size), np.float32)
         (features,) = session.run(None, {"pixel_values": pixels})
         assert np.isfinite(features).all()

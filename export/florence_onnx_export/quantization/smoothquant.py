@@ -52,13 +52,16 @@ def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[on
     constants = {
         "shape": np.array([-1, channels]),
         "axes": np.array([0]),
+        # Without any rows their maximum would be minus infinity.
+        "least": np.zeros((1, channels), np.float32),
     }
-    at = {key: f"peaks.{number}.{key}" for key in (*constants, "rows", "sizes")}
+    at = {key: f"peaks.{number}.{key}" for key in (*constants, "rows", "sizes", "all")}
     graph.initializer.extend(numpy_helper.from_array(v, at[k]) for k, v in constants.items())
     return [
         helper.make_node("Reshape", [x, at["shape"]], [at["rows"]]),
         helper.make_node("Abs", [at["rows"]], [at["sizes"]]),
-        helper.make_node("ReduceMax", [at["sizes"], at["axes"]], [f"peaks.{number}"], keepdims=0),
+        helper.make_node("Concat", [at["sizes"], at["least"]], [at["all"]], axis=0),
+        helper.make_node("ReduceMax", [at["all"], at["axes"]], [f"peaks.{number}"], keepdims=0),
     ]
 
 
