@@ -14,7 +14,8 @@ WEIGHT_FILES = (
 )
 """Names that weights are looked up under; the first that exists is read, as in transformers."""
 
-_TRAINED = re.compile(r"(checkpoint-([0-9]+))/.+")
+# Folders that transformers' Trainer names, and any other folder with weights.
+_CHECKPOINT = re.compile(rf"(checkpoint-[0-9]+)/.+|([^/]+)/(?:{'|'.join(WEIGHT_FILES)})")
 _SHOWN = 5
 
 
@@ -32,7 +33,8 @@ class Contents:
     @classmethod
     def of_folder(cls, folder: Path) -> "Contents":
         """The names that `Contents` looks at: those in the folder and one folder below."""
-        paths = [*folder.glob("*"), *folder.glob("onnx/*"), *folder.glob("checkpoint-*/*")]
+        patterns = ("*", "onnx/*", "checkpoint-*/*", *(f"*/{name}" for name in WEIGHT_FILES))
+        paths = [path for pattern in patterns for path in folder.glob(pattern)]
         return cls(str(folder), {path.relative_to(folder).as_posix() for path in paths}, False)
 
     @property
@@ -53,9 +55,9 @@ class Contents:
 
     @property
     def checkpoints(self) -> list[str]:
-        """The folders of checkpoints that transformers' Trainer has written, in their order."""
-        found = {match[1]: int(match[2]) for match in map(_TRAINED.fullmatch, self.names) if match}
-        return sorted(found, key=lambda name: found[name])
+        """The folders in it that hold checkpoints, those with numbers in the numbers' order."""
+        found = {match[1] or match[2] for match in map(_CHECKPOINT.fullmatch, self.names) if match}
+        return sorted(found, key=_in_order)
 
     def why_no_model(self) -> str | None:
         """What this is instead of a model folder, and what to do; None if it may be one."""
@@ -69,7 +71,7 @@ class Contents:
                 f"{self._export()} and open OUT"
             )
         if self.checkpoints:
-            return f"{self.source} is no model folder but {self._training()}"
+            return f"{self.source} is no model folder, but {self._held()}"
         if any(re.fullmatch(r"[^/]+\.onnx", name) for name in self.names):
             return (
                 f"{self.source} holds graphs, but a model folder holds them in its folder onnx; "
@@ -91,13 +93,13 @@ class Contents:
                 f"Run it with florence-onnx run IMAGE --task TASK --model {self._quoted()}"
             )
         if self.checkpoints:
-            return f"{self.source} is no checkpoint but {self._training()}"
+            return f"{self.source} is no checkpoint, but {self._held()}"
         return f"{self.source} holds no weights; looked for {', '.join(WEIGHT_FILES)}"
 
-    def _training(self) -> str:
+    def _held(self) -> str:
         names = self.checkpoints
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        held = f"the output folder of a training, with {', '.join(names[-_SHOWN:])}{more}; "
+        held = f"holds checkpoints: {', '.join(names[-_SHOWN:])}{more}; "
         last = names[-1]
         if self.on_hub:
             return (
@@ -111,6 +113,11 @@ class Contents:
 
     def _quoted(self, folder: str = "") -> str:
         return shlex.quote(self.source + folder)
+
+
+def _in_order(name: str) -> tuple[int, str, str]:
+    digits = re.sub("[^0-9]", "", name).lstrip("0")
+    return len(digits), digits, name
 
 
 _MERGE = "merge it into its base model and save that"

@@ -1,15 +1,12 @@
 """The command line: ``florence-onnx run | export | quantize | info | bench | tune``."""
 
 import argparse
-import io
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from florence_onnx.cli import bench, export, info, quantize, run, tune
-from florence_onnx.cli.streams import standard_streams
-from florence_onnx.errors import FlorenceError
-from florence_onnx.terminal import one_line, printable, say
+from florence_onnx.cli.status import exit_status
+from florence_onnx.terminal import printable
 
 COMMANDS = (run, export, quantize, info, bench, tune)
 
@@ -51,26 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a known error, printed as one line on stderr.
     """
-    with standard_streams():
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # A label or file name that the terminal cannot show is no reason to lose the answer.
-            sys.stdout.reconfigure(errors="backslashreplace")
-        try:
-            arguments = build_parser().parse_args(argv)
-            status: int = arguments.execute(arguments)
-            sys.stdout.flush()
-        except FlorenceError as error:
-            return _fail(one_line(error))
-        except MemoryError:
-            return _fail("the memory does not suffice")
-        except OSError as error:
-            # A closed pipe means that whoever read the output has seen enough.
-            return 0 if isinstance(error, BrokenPipeError) else _fail(one_line(error))
-        except KeyboardInterrupt:
-            return 130
-    return status
 
+    def command() -> int:
+        arguments = build_parser().parse_args(argv)
+        status: int = arguments.execute(arguments)
+        return status
 
-def _fail(reason: str) -> int:
-    say(f"florence-onnx: error: {reason}")
-    return 2
+    return exit_status(command)

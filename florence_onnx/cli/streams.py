@@ -1,5 +1,6 @@
 """Standard streams that a service has closed, or that whoever read them has."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ def standard_streams() -> Iterator[None]:
             if stream is None or stream.closed:
                 sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
                 stack.enter_context(redirect(sink))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A label or file name that the terminal cannot show is no reason to lose the answer.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             yield
         finally:

@@ -30,7 +30,7 @@ from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.config import Optimisation, Recipe, Scratch, Stage, load_recipe
 from florence_onnx_export.training.dense import dense_targets
 from florence_onnx_export.training.evaluation import model_inputs
-from florence_onnx_export.training.loop import decay_progress, learning_rate
+from florence_onnx_export.training.loop import decay_progress, learning_rate, train
 from florence_onnx_export.training.losses import token_loss
 from florence_onnx_export.training.network import smooth_code
 
@@ -144,6 +144,26 @@ def test_a_run_stopped_halfway_goes_on_to_the_same_weights(tmp_path: Path) -> No
     states = [torch.load(tmp_path / run / "state.pt") for run in ("straight", "halves")]
     for name, tensor in states[0]["parts"].items():
         torch.testing.assert_close(tensor, states[1]["parts"][name])
+
+
+@pytest.mark.parametrize("state", ["cut", "foreign", "code", "another network"])
+def test_a_state_that_no_training_can_go_on_from(tmp_path: Path, state: str) -> None:
+    """torch would advise to load the file without its safeguard."""
+    path = tmp_path / "state.pt"
+    parts = torch.nn.ModuleDict({"network": torch.nn.Linear(2, 3)}).state_dict()
+    torch.save({"step": 3, "parts": parts, "optimiser": {}}, path)
+    if state == "cut":
+        path.write_bytes(path.read_bytes()[:-50])
+    elif state == "foreign":
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    elif state == "code":
+        torch.save({"step": 3, "parts": Path("x")}, path)
+    with pytest.raises(InputError) as error:
+        train(torch.nn.Linear(4, 4), None, None, Optimisation(), tmp_path)  # type: ignore[arg-type]
+    assert str(error.value) == (
+        f"{path} is damaged or the state of another training, so that this one cannot go on from "
+        "it; choose another --out, or delete the file to begin again"
+    )
 
 
 def test_fine_tuning_learns_own_examples(trained: tuple[Path, list[float]], tmp_path: Path) -> None:

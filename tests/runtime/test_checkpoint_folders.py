@@ -36,7 +36,7 @@ def holding(folder: Path, *names: str) -> Path:
         (["config.json", *WEIGHTS, *STEPS], "{0} is a checkpoint, not a model folder"),
         (ADAPTER, "{0} is an adapter, not a model folder; merge it into its base model"),
         ([*ADAPTER, "config.json"], "{0} is an adapter"),
-        (STEPS, "with checkpoint-500, checkpoint-1000; export one of them, as in florence-onnx "),
+        (STEPS, "{0} is no model folder, but holds checkpoints: checkpoint-500, checkpoint-1000; "),
         (STEPS, "florence-onnx export {0}/checkpoint-1000 OUT"),
         (["config.json", "vision_encoder.onnx"], "give the folder with config.json"),
     ],
@@ -65,6 +65,8 @@ def test_what_is_opened_instead_of_a_model(
         (ADAPTER, "{0} holds an adapter only; merge it into its base model and save that"),
         ([*ADAPTER, *WEIGHTS], "{0} holds an adapter only"),
         (STEPS, "export one of them, as in florence-onnx export {0}/checkpoint-1000 OUT"),
+        ([f"model/{name}" for name in TORCH], "florence-onnx export {0}/model OUT"),
+        ([f"checkpoint-7/{name}" for name in ADAPTER], "florence-onnx export {0}/checkpoint-7 OUT"),
         (WEIGHTS, "{0} holds weights, but config.json does not exist there"),
         (["config.json"], "{0} holds no weights; looked for model.safetensors"),
         ([], "{0} holds no weights"),
@@ -92,7 +94,7 @@ def test_many_checkpoints_are_counted(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         find_checkpoint(folder)
     listed = "checkpoint-11, checkpoint-12, checkpoint-13, checkpoint-14, checkpoint-15 and 2 more"
-    assert f"with {listed}; export" in str(error.value)
+    assert f"holds checkpoints: {listed}; export" in str(error.value)
 
 
 def test_a_command_to_copy_is_quoted(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from tokenizers import Tokenizer
 
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.cli.options import whole_number
+from florence_onnx.cli.status import exit_status
 from florence_onnx.errors import FlorenceError, InputError
 from florence_onnx.tasks import Task
+from florence_onnx.terminal import one_line, say
 from florence_onnx_export.checkpoint import read_checkpoint
 from florence_onnx_export.graphs.reference import transformers_model
 from florence_onnx_export.scenes.answers import ask
@@ -67,6 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--validation", type=Path, help="examples like --data's, to measure at every checkpoint"
     )
     options = parser.parse_args(arguments)
+    return exit_status(partial(_train, options))
+
+
+def _train(options: argparse.Namespace) -> int:
     try:
         recipe = Recipe(Optimisation(), None)
         if options.config is not None:
@@ -82,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             fine_tune(recipe, options.checkpoint, options.data, options.out, options.validation)
     except FlorenceError as error:
-        print(error, file=sys.stderr)
+        say(one_line(error))
         return 2
     return 0
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
+from florence_onnx.errors import InputError
+from florence_onnx.terminal import show
 from florence_onnx_export.training.batches import Source
 from florence_onnx_export.training.config import Optimisation
 from florence_onnx_export.training.dense import DenseHead
@@ -116,10 +119,18 @@ def _resume(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> i
     """Load a checkpoint if there is one; the steps it has done."""
     if not path.exists():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    parts.load_state_dict(state["parts"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        parts.load_state_dict(state["parts"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["step"])
+    except MemoryError:
+        raise
+    except Exception as error:  # On damaged files torch raises almost anything, and advises on it.
+        raise InputError(
+            f"{path} is damaged or the state of another training, so that this one cannot go on "
+            "from it; choose another --out, or delete the file to begin again"
+        ) from error
 
 
 def _save(path: Path, step: int, parts: nn.Module, optimiser: torch.optim.Optimizer) -> None:
@@ -133,4 +144,5 @@ def _log(out: Path, **values: float) -> None:
     line = json.dumps({**rounded, "step": int(values["step"])})
     with (out / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-    print(line, flush=True)
+    with suppress(OSError):  # A training outlives whoever reads its output; the file has it all.
+        show(line)

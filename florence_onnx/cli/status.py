@@ -1,0 +1,36 @@
+"""How a command ends: its exit status, and one line for a known error."""
+
+import sys
+from collections.abc import Callable
+
+from florence_onnx.cli.streams import standard_streams
+from florence_onnx.errors import FlorenceError
+from florence_onnx.terminal import one_line, say
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Runs a command.
+
+    Returns:
+        What the command returns, or 2 after a known error, printed as one line on stderr, or 130
+        after an interrupt.
+    """
+    with standard_streams():
+        try:
+            status = command()
+            sys.stdout.flush()
+            return status
+        except FlorenceError as error:
+            return _fail(one_line(error))
+        except MemoryError:
+            return _fail("the memory does not suffice")
+        except OSError as error:
+            # A closed pipe means that whoever read the output has seen enough.
+            return 0 if isinstance(error, BrokenPipeError) else _fail(one_line(error))
+        except KeyboardInterrupt:
+            return 130
+
+
+def _fail(reason: str) -> int:
+    say(f"florence-onnx: error: {reason}")
+    return 2
