@@ -7,6 +7,7 @@
     │   ├── ModelNotFoundError        (FileNotFoundError) no such folder or hub id
     │   ├── ModelFileError            (OSError) a file is missing, truncated or foreign
     │   ├── GraphContractError        (ValueError) a graph has other inputs or outputs
+    │   ├── GraphRunError             (RuntimeError) a graph failed, or returned NaN or other shapes
     │   ├── TokenizerError            (ValueError) the tokenizer lacks tokens Florence-2 needs
     │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
     │   ├── SessionOptionsError       (ValueError) not session options, or threads besides
@@ -45,6 +46,10 @@ class ModelFileError(ModelError, OSError):
 
 class GraphContractError(ModelError, ValueError):
     """A graph's inputs or outputs are not those of the graph contract."""
+
+
+class GraphRunError(ModelError, RuntimeError):
+    """A graph failed while it ran, or returned what it had not declared, or NaN."""
 
 
 class TokenizerError(ModelError, ValueError):

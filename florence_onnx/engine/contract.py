@@ -33,6 +33,7 @@ and ``present`` bound to one buffer the step writes in place.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 VISION_ENCODER = "vision_encoder"
 EMBED_TOKENS = "embed_tokens"
@@ -54,6 +55,51 @@ ASSETS = (
 
 DATA_SUFFIX = "_data"
 """What the name of a graph's file is followed by in that of its weights, where they lie apart."""
+
+FLOAT, INT64, BOOL = "tensor(float)", "tensor(int64)", "tensor(bool)"
+"""Element types, by ONNX Runtime's names."""
+
+
+class Tensor(NamedTuple):
+    """What the table above says of a tensor."""
+
+    type: str
+    """Its element type."""
+    axes: tuple[str | int, ...]
+    """Its axes: a letter, or a size that is the same in every model."""
+
+
+INPUTS = {
+    VISION_ENCODER: {"pixel_values": Tensor(FLOAT, ("B", 3, "H", "W"))},
+    EMBED_TOKENS: {"input_ids": Tensor(INT64, ("B", "T"))},
+    ENCODER: {
+        "attention_mask": Tensor(INT64, ("B", "S")),
+        "inputs_embeds": Tensor(FLOAT, ("B", "S", "D")),
+    },
+    DECODER: {
+        "encoder_attention_mask": Tensor(INT64, ("B", "S")),
+        "inputs_embeds": Tensor(FLOAT, ("R", 1, "D")),
+        "position_ids": Tensor(INT64, (1,)),
+        "cache_slots": Tensor(INT64, ("B", "beams")),
+        "cache_mask": Tensor(BOOL, ("B", "beams", "C")),
+    },
+}
+"""Graph -> the inputs it must have, besides the cache."""
+
+OUTPUTS = {
+    VISION_ENCODER: {"image_features": Tensor(FLOAT, ("B", "N", "D"))},
+    EMBED_TOKENS: {"inputs_embeds": Tensor(FLOAT, ("B", "T", "D"))},
+    ENCODER: {"last_hidden_state": Tensor(FLOAT, ("B", "S", "D"))},
+    DECODER: {
+        "logits": Tensor(FLOAT, ("R", 1, "V")),
+        "topk_log_probs": Tensor(FLOAT, ("R", "K")),
+        "topk_ids": Tensor(INT64, ("R", "K")),
+    },
+}
+"""Graph -> the outputs it must have, besides the cache."""
+
+CACHE = Tensor(FLOAT, ("B", "heads", "C or S", "head_dim"))
+"""Every tensor of the cache."""
 
 TOPK = 64
 """Most candidates per row that the decoder graph returns (fewer when the vocabulary is smaller)."""

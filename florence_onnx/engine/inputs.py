@@ -36,7 +36,7 @@ def encoder_inputs(
         row[: len(ids)] = ids
     text = graphs.embed(padded)
     shapes = {scene.image_features.shape for scene in scenes}
-    if len(shapes) > 1 or any(shape[1] != text.shape[2] for shape in shapes):
+    if len(shapes) > 1 or any(len(s) != 2 or s[1] != text.shape[2] for s in shapes):
         raise ImageError(
             f"a scene was encoded by another model: image features {sorted(shapes)} in one batch, "
             f"where this model is {text.shape[2]} wide"

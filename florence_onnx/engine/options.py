@@ -40,7 +40,7 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # What it would log as an error it raises as one too.
     options.intra_op_num_threads = default_threads() if threads is None else threads
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")

@@ -1,6 +1,5 @@
 """The four graphs of a model, opened and checked against the contract."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.engine import contract
+from florence_onnx.engine.checks import (
+    check_caches,
+    check_output,
+    check_tensors,
+    check_widths,
+    declared_sizes,
+    running,
+)
 from florence_onnx.engine.options import check_options, default_options
 from florence_onnx.engine.providers import (
     CPU,
@@ -21,28 +28,13 @@ from florence_onnx.engine.providers import (
     providers_by_graph,
     require_onnxruntime,
 )
-from florence_onnx.errors import (
-    GraphContractError,
-    ModelFileError,
-    PrecisionError,
-)
+from florence_onnx.errors import ModelFileError, PrecisionError
 from florence_onnx.files import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 Array = npt.NDArray[np.generic]
-
-EXPECTED = {
-    contract.VISION_ENCODER: (("pixel_values",), ("image_features",)),
-    contract.EMBED_TOKENS: (("input_ids",), ("inputs_embeds",)),
-    contract.ENCODER: (("attention_mask", "inputs_embeds"), ("last_hidden_state",)),
-    contract.DECODER: (
-        ("encoder_attention_mask", "inputs_embeds", "position_ids", "cache_slots", "cache_mask"),
-        ("logits", "topk_log_probs", "topk_ids"),
-    ),
-}
-"""Inputs and outputs each graph must have, besides the cache tensors."""
 
 
 @dataclass(frozen=True)
@@ -70,28 +62,36 @@ class Graphs:
             for name, session in zip(contract.GRAPHS, sessions, strict=True)
         }
 
+    def file(self, graph: str) -> str:
+        """The path of a graph inside its model folder, for messages."""
+        return contract.graph_file(graph, self.precision)
+
     def geometry(self) -> dict[str, int]:
         """Sizes read from the decoder's tensors."""
-        inputs = {value.name: value.shape for value in self.decoder.get_inputs()}
-        outputs = {value.name: value.shape for value in self.decoder.get_outputs()}
-        _, heads, _, head_dim = inputs["past_key_values.0.decoder.key"]
-        return {
-            "hidden_size": inputs["inputs_embeds"][2],
-            "decoder_layers": self.layers,
-            "decoder_heads": heads,
-            "head_dim": head_dim,
-            "vocabulary": outputs["logits"][2],
-        }
+        sizes = declared_sizes(Path(self.file(contract.DECODER)), self.decoder)
+        return {**sizes, "decoder_layers": self.layers}
 
     def image_features(self, pixel_values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Maps pixel_values [B,3,H,W] to image_features [B,N,D]."""
-        (features,) = self.vision_encoder.run(["image_features"], {"pixel_values": pixel_values})
-        return np.asarray(features)
+        """Maps pixel_values [B,3,H,W] to image_features [B,N,D].
+
+        Raises:
+            GraphRunError: The graph fails, or returns another shape, or NaN.
+        """
+        file, width = self.file(contract.VISION_ENCODER), self.geometry()["hidden_size"]
+        with running(file):
+            (output,) = self.vision_encoder.run(["image_features"], {"pixel_values": pixel_values})
+        return check_output(file, "image_features", output, (len(pixel_values), None, width))
 
     def embed(self, input_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Maps input_ids [B,T] to inputs_embeds [B,T,D]."""
-        (embeds,) = self.embed_tokens.run(["inputs_embeds"], {"input_ids": input_ids})
-        return np.asarray(embeds)
+        """Maps input_ids [B,T] to inputs_embeds [B,T,D].
+
+        Raises:
+            GraphRunError: The graph fails, or returns another shape, or NaN.
+        """
+        file, width = self.file(contract.EMBED_TOKENS), self.geometry()["hidden_size"]
+        with running(file):
+            (output,) = self.embed_tokens.run(["inputs_embeds"], {"input_ids": input_ids})
+        return check_output(file, "inputs_embeds", output, (*input_ids.shape, width))
 
 
 def open_graphs(
@@ -128,21 +128,24 @@ def open_graphs(
         for name in contract.GRAPHS
     }
 
+    paths = {name: folder / contract.graph_file(name, precision) for name in contract.GRAPHS}
+
     def open_graph(name: str) -> "ort.InferenceSession":
-        path = folder / contract.graph_file(name, precision)
-        return _open(path, name, chosen[name], options[name])
+        return _open(paths[name], name, chosen[name], options[name])
 
     with ThreadPoolExecutor(len(contract.GRAPHS)) as pool:
         sessions = dict(zip(contract.GRAPHS, pool.map(open_graph, contract.GRAPHS), strict=True))
     check_widths(sessions)
     encoder, decoder = sessions[contract.ENCODER], sessions[contract.DECODER]
+    layers = check_caches(paths, encoder, decoder)
+    declared_sizes(paths[contract.DECODER], decoder)
     return Graphs(
         precision=precision,
         vision_encoder=sessions[contract.VISION_ENCODER],
         embed_tokens=sessions[contract.EMBED_TOKENS],
         encoder=encoder,
         decoder=decoder,
-        layers=_check_caches(encoder, decoder),
+        layers=layers,
     )
 
 
@@ -187,48 +190,5 @@ def _open(
             f"{path} is not a graph ONNX Runtime can run{place}: {first_line(error)}"
         ) from error
     check_obtained(graph, providers, session.get_providers())
-    inputs, outputs = EXPECTED[graph]
-    _check_names(path, "input", inputs, [value.name for value in session.get_inputs()])
-    _check_names(path, "output", outputs, [value.name for value in session.get_outputs()])
+    check_tensors(path, graph, session)
     return session
-
-
-def _check_names(path: Path, kind: str, expected: Sequence[str], found: Sequence[str]) -> None:
-    missing = [name for name in expected if name not in found]
-    if missing:
-        raise GraphContractError(
-            f"{path} has no {kind} {', '.join(missing)}; it has {', '.join(found)}. "
-            "Export the checkpoint with florence-onnx export"
-        )
-
-
-def _check_caches(encoder: "ort.InferenceSession", decoder: "ort.InferenceSession") -> int:
-    """Checks that both graphs agree on the cache; returns the number of decoder layers."""
-    past = [value.name for value in decoder.get_inputs() if value.name.startswith("past_key")]
-    layers = len(past) // 4
-
-    def check(graph: str, kind: str, prefix: str, side: str, found: list[str]) -> None:
-        # A decoder without any cache lacks at least the first layer's.
-        wanted = list(contract.cache_names(prefix, side, max(layers, 1)))
-        _check_names(Path(graph), kind, wanted, found)
-
-    for side in ("decoder", "encoder"):
-        check(contract.DECODER, "input", "past_key_values", side, past)
-    present = [value.name for value in decoder.get_outputs()]
-    check(contract.DECODER, "output", "present", "decoder", present)
-    present = [value.name for value in encoder.get_outputs()]
-    check(contract.ENCODER, "output", "present", "encoder", present)
-    return layers
-
-
-def check_widths(sessions: "dict[str, ort.InferenceSession]") -> None:
-    """Checks that the graphs are of one model: they hand each other tensors of its hidden size."""
-    widths = {
-        f"{value.name} of {graph}": (value.shape or [None])[-1]
-        for graph, session in sessions.items()
-        for value in (*session.get_inputs(), *session.get_outputs())
-        if value.name in ("image_features", "inputs_embeds", "last_hidden_state")
-    }
-    if len(set(widths.values())) > 1:
-        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise GraphContractError(f"the graphs are of different models; hidden sizes: {listed}")

@@ -11,11 +11,11 @@ import pytest
 
 from florence_onnx import Florence2, FlorenceError
 from florence_onnx.engine import contract
+from florence_onnx.engine.checks import check_widths
 from florence_onnx.engine.gather import gather_graph
 from florence_onnx.engine.options import default_threads
 from florence_onnx.engine.sessions import (
     check_precision,
-    check_widths,
     open_graphs,
     present_precisions,
 )
