@@ -16,16 +16,17 @@ import torch
 import transformers
 
 from florence_onnx.assets.writing import write_assets
+from florence_onnx.checkpoints.checkpoint import check_values, read_checkpoint
 from florence_onnx.engine import contract
 from florence_onnx.errors import ExportError, FlorenceError, OutputExistsError, PrecisionError
 from florence_onnx.staging import staged_folder
-from florence_onnx_export.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx_export.graphs.reference import compare_with_transformers, transformers_model
 from florence_onnx_export.graphs.specs import build_specs
 from florence_onnx_export.graphs.tracing import OPSET, trace
 from florence_onnx_export.graphs.validation import TOLERANCE, validate
 from florence_onnx_export.quantization.quantize import Reference, add_precision
 from florence_onnx_export.report import REPORT
+from florence_onnx_export.weights import torch_weights
 
 Progress = Callable[[str], None]
 
@@ -106,13 +107,15 @@ def _export_into(
 
     with step("read", f"reading {source}"):
         checkpoint = read_checkpoint(source)
+        check_values(checkpoint)
+        weights = torch_weights(checkpoint)
         repairs = write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
     for repair in repairs:
         progress(f"note: {repair}")
     with step("compare", "comparing the export modules with transformers"):
-        specs = build_specs(checkpoint.config, checkpoint.weights)
+        specs = build_specs(checkpoint.config, weights)
         traced = specs[0].sizes[0]
-        reference = transformers_model(checkpoint)
+        reference = transformers_model(checkpoint.config, weights)
         modules = compare_with_transformers(
             specs,
             reference,
@@ -131,7 +134,7 @@ def _export_into(
         "checkpoint": str(source),
         "format": checkpoint.format,
         "repairs": repairs,
-        "parameters": _parameters(checkpoint),
+        "parameters": checkpoint.parameters,
         "opset": OPSET,
         "versions": _versions(),
         "platform": platform.platform(),
@@ -160,11 +163,6 @@ def _add_precisions(
             for path in contract.graph_parts(folder, graph, "fp32"):
                 path.unlink()
     return entries
-
-
-def _parameters(checkpoint: Checkpoint) -> int:
-    """Parameters, tied tensors counted once."""
-    return sum({t.data_ptr(): t.numel() for t in checkpoint.weights.values()}.values())
 
 
 def _versions() -> dict[str, str]:

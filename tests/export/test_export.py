@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from florence_onnx import Florence2
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.errors import (
@@ -25,11 +26,11 @@ from florence_onnx.errors import (
     ValidationError,
 )
 from florence_onnx_export import exporter
-from florence_onnx_export.checkpoint import read_checkpoint
 from florence_onnx_export.exporter import REPORT, export
 from florence_onnx_export.graphs import tracing
 from florence_onnx_export.graphs.reference import compare_with_transformers, transformers_model
 from florence_onnx_export.graphs.specs import GraphSpec, build_specs
+from florence_onnx_export.weights import torch_weights
 from tests.helpers.checkpoints import save_native, save_original
 from tests.helpers.exports import Exported
 from tests.helpers.tiny import picture
@@ -126,8 +127,8 @@ def test_both_formats_of_the_same_weights_are_the_same_graphs(
     assert (ours.format, original.format) == ("native", "original")
     assert ours.config == original.config
     for a, b in zip(
-        build_specs(ours.config, ours.weights),
-        build_specs(original.config, original.weights),
+        build_specs(ours.config, torch_weights(ours)),
+        build_specs(original.config, torch_weights(original)),
         strict=True,
     ):
         assert (a.name, a.inputs, a.outputs) == (b.name, b.inputs, b.outputs)
@@ -181,11 +182,13 @@ def test_a_bias_on_the_logits(native: Exported, tmp_path: Path) -> None:
     bias[0] = torch.linspace(-2, 2, bias.shape[1])
     torch.save(weights, path)
     checkpoint = read_checkpoint(folder)
-    specs = build_specs(checkpoint.config, checkpoint.weights)
-    reference = transformers_model(checkpoint)
+    weights = torch_weights(checkpoint)
+    specs = build_specs(checkpoint.config, weights)
+    reference = transformers_model(checkpoint.config, weights)
     compare_with_transformers(specs, reference, 64, 64)
     assert torch.equal(reference.lm_head.bias, bias[0])
-    without = transformers_model(read_checkpoint(native.checkpoint))
+    ours = read_checkpoint(native.checkpoint)
+    without = transformers_model(ours.config, torch_weights(ours))
     with pytest.raises(ValidationError, match=r"^decoder_with_past_model differs"):
         compare_with_transformers(specs, without, 64, 64)
 

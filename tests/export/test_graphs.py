@@ -15,12 +15,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.engine import contract
 from florence_onnx.errors import ValidationError
-from florence_onnx_export.checkpoint import read_checkpoint
 from florence_onnx_export.graphs.specs import GraphSpec, Sizes, build_specs, picture_size
 from florence_onnx_export.graphs.tracing import OPSET
 from florence_onnx_export.graphs.validation import TOLERANCE, validate
+from florence_onnx_export.weights import torch_weights
 from tests.helpers.exports import Exported
 from tests.helpers.kernels import empty_tensors, profiled
 
@@ -34,7 +35,7 @@ LARGEST_DIFFERENCE = 1e-5
 def specs(native: Exported) -> dict[str, GraphSpec]:
     """What the graphs of the native checkpoint were traced from, built anew."""
     checkpoint = read_checkpoint(native.checkpoint)
-    return {spec.name: spec for spec in build_specs(checkpoint.config, checkpoint.weights)}
+    return {spec.name: spec for spec in build_specs(checkpoint.config, torch_weights(checkpoint))}
 
 
 def path_of(exported: Exported, graph: str) -> Path:

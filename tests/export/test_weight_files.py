@@ -11,14 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from florence_onnx.checkpoints.weights import stored_weights
 from florence_onnx.errors import CheckpointError
 from florence_onnx.files import read_json
-from florence_onnx_export.weight_files import load_weights
 from tests.helpers.checkpoints import save_weights
 
 WEIGHTS = {
     f"layer.{i}": torch.rand((20, 30), generator=torch.Generator().manual_seed(i)) for i in range(7)
 }
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(t.read().copy()) for name, t in stored_weights(folder).items()}
 
 
 def assert_equal(loaded: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

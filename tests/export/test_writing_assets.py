@@ -12,11 +12,11 @@ from transformers import AutoTokenizer, Florence2ForConditionalGeneration
 
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.writing import write_assets
+from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine.contract import ASSETS
 from florence_onnx.errors import CheckpointError
 from florence_onnx.tasks import Task
-from florence_onnx_export.checkpoint import Checkpoint
 from tests.helpers.checkpoints import GEOMETRY, POLICY, save_native, save_original
 from tests.helpers.random_models import make_model
 

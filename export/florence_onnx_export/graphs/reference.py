@@ -1,5 +1,6 @@
 """The export modules against transformers' own model, stage by stage."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
@@ -7,18 +8,19 @@ from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
 from florence_onnx.errors import ValidationError
-from florence_onnx_export.checkpoint import Checkpoint
 from florence_onnx_export.graphs.specs import GraphSpec, head_bias
 
 TOLERANCE = 1e-4
 """Largest difference of a stage, relative to its largest value."""
 
 
-def transformers_model(checkpoint: Checkpoint) -> Florence2ForConditionalGeneration:
-    """Transformers' model of a checkpoint, sharing its tensors."""
-    config = checkpoint.config
+def transformers_model(
+    config: ModelConfig, weights: Mapping[str, Tensor]
+) -> Florence2ForConditionalGeneration:
+    """Transformers' model with a checkpoint's geometry and tensors, which it shares."""
     native = Florence2Config(
         vision_config=asdict(config.vision),
         text_config={"model_type": "bart", **asdict(config.text)},
@@ -27,13 +29,13 @@ def transformers_model(checkpoint: Checkpoint) -> Florence2ForConditionalGenerat
     with torch.device("meta"):
         model = Florence2ForConditionalGeneration(native)
     text = "model.language_model."
-    shared = checkpoint.weights[f"{text}shared.weight"]
+    shared = weights[f"{text}shared.weight"]
     tied = {f"{text}{side}.embed_tokens.weight": shared for side in ("encoder", "decoder")}
-    model.load_state_dict({**checkpoint.weights, **tied}, strict=False, assign=True)
+    model.load_state_dict({**weights, **tied}, strict=False, assign=True)
     left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     if left:
         raise ValidationError(f"transformers' model needs tensors that were not read: {left[:3]}")
-    bias = head_bias(checkpoint.weights)
+    bias = head_bias(weights)
     if bias is not None:
         # Microsoft's model adds it to the logits; transformers' has no place of its own for it.
         model.lm_head.bias = torch.nn.Parameter(bias)

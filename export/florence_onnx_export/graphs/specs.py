@@ -1,7 +1,7 @@
 """What each graph is traced from: module, example inputs, tensor names, named dynamic axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -195,7 +195,7 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
     ]
 
 
-def head_bias(weights: dict[str, Tensor]) -> Tensor | None:
-    """The checkpoint's bias on the logits, or None when it has none that matters."""
+def head_bias(weights: Mapping[str, Tensor]) -> Tensor | None:
+    """The checkpoint's bias on the logits [V], or None when it has none."""
     bias = weights.get("final_logits_bias")
-    return None if bias is None or not bias.any() else bias.flatten()
+    return None if bias is None else bias.flatten()

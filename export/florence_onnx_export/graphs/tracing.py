@@ -18,12 +18,19 @@ OPSET = 18
 """Newest operator set that every ONNX Runtime since 1.14 runs."""
 
 
+_SMALL = 1 << 17
+"""Values up to which the tracer looks at what a weight holds: it merges equal weights, and drops a
+bias of zeros."""
+
+
 def trace(spec: GraphSpec, path: Path) -> None:
-    """Writes the graph of ``spec`` to ``path``."""
+    """Writes the graph of ``spec`` to ``path``; its nodes do not depend on the weights' values."""
     dynamic = [_dynamic(axes) for axes in spec.inputs.values()]
-    with _quiet():
+    module = spec.module.eval()
+    weights = {name: parameter.data for name, parameter in module.named_parameters()}
+    with _quiet(), _placeholders(module):
         program = torch.onnx.export(
-            spec.module.eval(),
+            module,
             spec.arguments(spec.example(spec.sizes[0])),
             dynamic_shapes=spec.arguments(dynamic),
             input_names=list(spec.inputs),
@@ -35,7 +42,9 @@ def trace(spec: GraphSpec, path: Path) -> None:
         )
     if program is None:
         raise RuntimeError(f"torch.onnx.export returned nothing for {spec.name}")
+    program.apply_weights(weights)
     model = program.model_proto
+    model.producer_name, model.producer_version = "florence-onnx", ""
     _strip_traces(model.graph)
     for value, axes in zip(
         [*model.graph.input, *model.graph.output],
@@ -44,6 +53,22 @@ def trace(spec: GraphSpec, path: Path) -> None:
     ):
         _name_axes(value, axes)
     save_graph(model, path)
+
+
+@contextmanager
+def _placeholders(module: torch.nn.Module) -> Iterator[None]:
+    """Gives every weight values that no other weight has, and its own back afterwards."""
+    generator = torch.Generator().manual_seed(0)
+    own = {name: parameter.data for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        shape = parameter.shape
+        small = parameter.numel() <= _SMALL
+        parameter.data = torch.rand(shape, generator=generator) + 1 if small else torch.empty(shape)
+    try:
+        yield
+    finally:
+        for name, parameter in module.named_parameters():
+            parameter.data = own[name]
 
 
 def _dynamic(axes: Axes) -> dict[int, object]:

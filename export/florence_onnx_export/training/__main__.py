@@ -19,12 +19,12 @@ import torch
 from tokenizers import Tokenizer
 
 from florence_onnx.assets.writing import write_assets
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.cli.options import whole_number
 from florence_onnx.cli.status import exit_status
 from florence_onnx.errors import FlorenceError, InputError
 from florence_onnx.tasks import Task
 from florence_onnx.terminal import one_line, say
-from florence_onnx_export.checkpoint import read_checkpoint
 from florence_onnx_export.graphs.reference import transformers_model
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.scene import sample_scene
@@ -37,6 +37,7 @@ from florence_onnx_export.training.folder import save_folder, save_tuned
 from florence_onnx_export.training.loop import train
 from florence_onnx_export.training.network import build_network, tied
 from florence_onnx_export.training.vocabulary import IMAGE_TOKEN, token_id, train_tokenizer
+from florence_onnx_export.weights import torch_weights
 
 _TOKENIZER_SCENES = 1000
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -130,7 +131,7 @@ def fine_tune(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     start = read_checkpoint(checkpoint)
-    network = tied(transformers_model(start), start)
+    network = tied(transformers_model(start.config, torch_weights(start)), start)
     network.to(_DEVICE)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         write_assets(start.folder, start.config, start.raw_config, Path(folder))

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
 from florence_onnx.assets.writing import write_assets
-from florence_onnx_export.checkpoint import Checkpoint
+from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx_export.training.steps import MEAN, STD
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from florence_onnx.checkpoints import key_maps
+from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.locations import BINS
-from florence_onnx_export.checkpoint import Checkpoint
 from florence_onnx_export.training.vocabulary import IMAGE_TOKEN, token_id
 
 _ROW_MULTIPLE = 32
@@ -75,7 +75,7 @@ def tied(
     language.encoder.embed_tokens.weight = language.shared.weight
     language.decoder.embed_tokens.weight = language.shared.weight
     weights = checkpoint.weights
-    if weights[key_maps.HEAD] is weights[key_maps.EMBEDDING]:
+    if weights[key_maps.HEAD] == weights[key_maps.EMBEDDING]:
         network.lm_head.weight = language.shared.weight
         network.config.tie_word_embeddings = True
     return network

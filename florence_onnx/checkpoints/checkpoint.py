@@ -1,26 +1,25 @@
-"""A Florence-2 checkpoint on disk or on the hub -> its configuration and its weights."""
+"""A Florence-2 checkpoint: its configuration, and where its weights lie."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.checkpoints.finding import find_checkpoint
+from florence_onnx.checkpoints.tensors import StoredTensor, equal, is_finite
+from florence_onnx.checkpoints.weights import stored_weights
 from florence_onnx.errors import CheckpointError
 from florence_onnx.files import read_json
-from florence_onnx_export.weight_files import load_weights
 
 Format = Literal["original", "native"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory, in one shape whatever it was stored as."""
+    """A checkpoint in one shape, whatever it is stored as; its weights are not in memory."""
 
     folder: Path
     """Where its files are."""
@@ -28,12 +27,18 @@ class Checkpoint:
     """What the graphs depend on."""
     raw_config: dict[str, Any]
     """The content of config.json."""
-    weights: dict[str, Tensor]
-    """float32 tensors under native names (see key_maps): the token embedding as
-    ``key_maps.EMBEDDING``, the head as ``key_maps.HEAD`` (the same object when they are tied) and
+    weights: dict[str, StoredTensor]
+    """Tensors under native names (see key_maps): the token embedding as
+    ``key_maps.EMBEDDING``, the head as ``key_maps.HEAD`` (an equal entry when they are tied) and
     ``key_maps.LOGITS_BIAS`` [1, V] where the checkpoint holds one that is not zero."""
     format: Format
     """Whether the weights were stored under Microsoft's names or transformers'."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied tensors counted once."""
+        places = {(t.path, t.offset): math.prod(t.shape) for t in self.weights.values()}
+        return sum(places.values())
 
 
 def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
@@ -50,35 +55,39 @@ def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     folder = find_checkpoint(source, revision)
     raw_config = read_json(folder / "config.json", CheckpointError)
     config = ModelConfig.from_dict(raw_config)
-    stored = load_weights(folder)
+    stored = stored_weights(folder)
     native = any(name.startswith("model.") for name in stored)
-    weights = stored if native else _to_native(stored)
-    weights = {name: _to_float32(name, tensor) for name, tensor in weights.items()}
+    weights = dict(stored) if native else _to_native(stored)
     _tie(weights, config)
     _check(weights, config)
     return Checkpoint(folder, config, raw_config, weights, "native" if native else "original")
 
 
-def _to_native(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+def check_values(checkpoint: Checkpoint) -> None:
+    """Reads every weight once.
+
+    Raises:
+        CheckpointError: A weight is NaN or infinite, or its file is truncated.
+    """
+    for name, tensor in sorted(checkpoint.weights.items(), key=lambda pair: pair[1].offset):
+        if not is_finite(tensor):
+            raise CheckpointError(
+                f"{tensor.path}: weight {name} is NaN or infinite in places; the checkpoint is "
+                "damaged, or its training has diverged"
+            )
+
+
+def _to_native(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
     names = {name: key_maps.native_name(name) for name in stored}
     _refuse("unknown weights", [name for name, native in names.items() if native is None])
     weights = {str(names[name]): tensor for name, tensor in stored.items()}
     projection = weights.get(key_maps.IMAGE_PROJECTION)
-    if projection is not None and projection.dim() == 2:
-        weights[key_maps.IMAGE_PROJECTION] = projection.t().contiguous()
+    if projection is not None:
+        weights[key_maps.IMAGE_PROJECTION] = projection.transposed
     return weights
 
 
-def _to_float32(name: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point() or tensor.element_size() < 2:
-        raise CheckpointError(
-            f"weight {name} is stored as {tensor.dtype}; quantised checkpoints cannot be exported, "
-            "only float32, float16 and bfloat16"
-        )
-    return tensor.to(torch.float32)
-
-
-def _tie(weights: dict[str, Tensor], config: ModelConfig) -> None:
+def _tie(weights: dict[str, StoredTensor], config: ModelConfig) -> None:
     """Brings embedding and head under one name each, as loading in transformers does."""
     copies = [weights.pop(name) for name in key_maps.EMBEDDING_COPIES if name in weights]
     embedding, head = weights.get(key_maps.EMBEDDING), weights.get(key_maps.HEAD)
@@ -86,24 +95,20 @@ def _tie(weights: dict[str, Tensor], config: ModelConfig) -> None:
         embedding = copies[0] if copies else head if config.tie_word_embeddings else None
     if embedding is not None:
         weights[key_maps.EMBEDDING] = embedding
-        if any(not torch.equal(copy, embedding) for copy in copies):
+        if not all(equal(copy, embedding) for copy in copies):
             raise CheckpointError(
                 "encoder and decoder have different token embeddings; only one shared embedding "
                 "can be exported"
             )
         # Two different tensors stay two, whatever the configuration says.
-        if (head is None and config.tie_word_embeddings) or _same(head, embedding):
+        if (head is None and config.tie_word_embeddings) or (head and equal(head, embedding)):
             weights[key_maps.HEAD] = embedding
     bias = weights.get(key_maps.LOGITS_BIAS)
-    if bias is not None and not bias.any():
+    if bias is not None and not bias.read().any():
         del weights[key_maps.LOGITS_BIAS]
 
 
-def _same(a: Tensor | None, b: Tensor) -> bool:
-    return a is not None and torch.equal(a, b)
-
-
-def _check(weights: dict[str, Tensor], config: ModelConfig) -> None:
+def _check(weights: Mapping[str, StoredTensor], config: ModelConfig) -> None:
     shapes = key_maps.expected_shapes(config)
     allowed = {**shapes, key_maps.LOGITS_BIAS: (1, config.text.vocab_size)}
     _refuse("unknown weights", [name for name in weights if name not in allowed])
@@ -113,7 +118,7 @@ def _check(weights: dict[str, Tensor], config: ModelConfig) -> None:
         [
             f"{name} is {list(tensor.shape)} instead of {list(allowed[name])}"
             for name, tensor in weights.items()
-            if tuple(tensor.shape) != allowed[name]
+            if tensor.shape != allowed[name]
         ],
     )
 

@@ -1,0 +1,16 @@
+"""The weights of a checkpoint as torch's tensors."""
+
+import torch
+from torch import Tensor
+
+from florence_onnx.checkpoints.checkpoint import Checkpoint
+from florence_onnx.checkpoints.tensors import StoredTensor
+
+
+def torch_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All weights in memory, float32 under native names; tied ones are one tensor."""
+    read: dict[StoredTensor, Tensor] = {}
+    for stored in checkpoint.weights.values():
+        if stored not in read:
+            read[stored] = torch.from_numpy(stored.read().copy())
+    return {name: read[stored] for name, stored in checkpoint.weights.items()}

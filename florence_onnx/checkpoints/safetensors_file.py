@@ -1,0 +1,55 @@
+"""The tensors of a safetensors file: a length, a header in JSON, and the values."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from florence_onnx.checkpoints.tensors import FLOATS, StoredTensor
+from florence_onnx.errors import CheckpointError
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes; the limit of the safetensors library."""
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Where every tensor of the file lies, by name.
+
+    Raises:
+        CheckpointError: The file is truncated or not a safetensors file, or holds a tensor that
+            is not of floating-point numbers.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+                raise ValueError(f"its header would be {length} bytes long")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        return {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is truncated or not a safetensors file: {error}") from error
+
+
+def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> StoredTensor:
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if dtype not in FLOATS:
+        raise CheckpointError(
+            f"{path}: weight {name} is stored as {dtype}; quantised checkpoints cannot be "
+            "exported, only float32, float16 and bfloat16"
+        )
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError(f"{name} has a shape or a place that is not of whole numbers")
+    if end - begin != math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize:
+        raise ValueError(f"{name} of shape {list(shape)} has {end - begin} bytes")
+    if start + end > path.stat().st_size:
+        raise ValueError(f"it ends before weight {name} does")
+    return StoredTensor.dense(path, dtype, shape, start + begin)

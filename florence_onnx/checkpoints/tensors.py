@@ -1,0 +1,109 @@
+"""Tensors of a checkpoint's files, known by name, type and shape, and read only when needed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.errors import CheckpointError
+
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""Types that weights may have, by safetensors' names, and how numpy reads them."""
+
+_BLOCK = 1 << 22
+"""Values that are compared or checked at a time."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies in a file."""
+
+    path: Path
+    """The file."""
+    dtype: str
+    """Its type, by safetensors' names."""
+    shape: tuple[int, ...]
+    """Its shape."""
+    strides: tuple[int, ...]
+    """Values from one index to the next, per axis."""
+    offset: int
+    """Where its first value begins, in bytes from the start of the file."""
+
+    @classmethod
+    def dense(cls, path: Path, dtype: str, shape: tuple[int, ...], offset: int) -> "StoredTensor":
+        """A tensor whose values follow one another in the order of its axes."""
+        strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        return cls(path, dtype, shape, strides, offset)
+
+    @property
+    def transposed(self) -> "StoredTensor":
+        """The tensor with its axes in reverse order."""
+        return replace(self, shape=self.shape[::-1], strides=self.strides[::-1])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its values follow one another in the order of its axes."""
+        return self == self.dense(self.path, self.dtype, self.shape, self.offset)
+
+    @property
+    def _span(self) -> int:
+        """Values from the first to the last, those between that belong to others included."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+
+    def read(self) -> npt.NDArray[np.float32]:
+        """The values as float32.
+
+        Raises:
+            CheckpointError: The file ends before the tensor does, or cannot be read.
+        """
+        values = _to_float32(self._read(0, self._span), self.dtype)
+        if self.is_dense:
+            return values.reshape(self.shape)
+        steps = [4 * stride for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(values, self.shape, steps, writeable=False)
+
+    def blocks(self) -> Iterator[npt.NDArray[np.generic]]:
+        """The values as they are stored, a bounded number at a time, gaps between them included."""
+        count = self._span
+        for start in range(0, count, _BLOCK):
+            yield self._read(start, min(_BLOCK, count - start))
+
+    def _read(self, start: int, count: int) -> npt.NDArray[np.generic]:
+        kind = np.dtype(FLOATS[self.dtype])
+        try:
+            values = np.fromfile(self.path, kind, count, offset=self.offset + start * kind.itemsize)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error}") from error
+        if len(values) < count:
+            raise CheckpointError(f"{self.path} is truncated; fetch or copy the file again")
+        return values
+
+
+def _to_float32(values: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.float32]:
+    if dtype == "BF16":  # The upper half of a float32.
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def equal(a: StoredTensor, b: StoredTensor) -> bool:
+    """Whether two tensors hold the same values; they are not read where they are one."""
+    if a == b:
+        return True
+    if a.shape != b.shape:
+        return False
+    if a.dtype == b.dtype and a.is_dense and b.is_dense:
+        return all(map(np.array_equal, a.blocks(), b.blocks()))
+    return np.array_equal(a.read(), b.read())
+
+
+def is_finite(tensor: StoredTensor) -> bool:
+    """Whether every value is a finite float32."""
+    if tensor.dtype == "F64":
+        limit = float(np.finfo(np.float32).max)
+        return all(bool((np.abs(block) <= limit).all()) for block in tensor.blocks())
+    return all(bool(np.isfinite(_to_float32(b, tensor.dtype)).all()) for b in tensor.blocks())

@@ -1,0 +1,135 @@
+"""The tensors of a pytorch_model.bin: a zip file of a pickle and storages, or its older form."""
+
+import mmap
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from florence_onnx.checkpoints.tensors import FLOATS, StoredTensor
+from florence_onnx.checkpoints.torch_pickle import RefusedPickleError, Storage, View, load_pickle
+from florence_onnx.errors import CheckpointError
+
+_LARGEST_PICKLE = 64 << 20
+_MAGIC = 0x1950A86A20F9469CFC6C
+"""The number that the older form begins with."""
+_PROTOCOL = 1001
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Where every tensor of the file lies, by name. Nothing in the file is run.
+
+    Raises:
+        CheckpointError: The file is truncated, or holds something else than named tensors of
+            floating-point numbers.
+    """
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            if size == 0:
+                raise RefusedPickleError("it is empty")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                read = _read_zip if data[:2] == b"PK" else _read_old
+                content, places = read(path, data)
+    except (RefusedPickleError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a file of PyTorch weights: {error}"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if type(content) is not dict or not all(
+        type(name) is str and type(view) is View for name, view in content.items()
+    ):
+        raise CheckpointError(f"{path} is not a state dict: it holds more than named tensors")
+    return {name: _tensor(path, name, view, places) for name, view in content.items()}
+
+
+def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """The object, and where the bytes of each storage begin and end."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise RefusedPickleError("it is a zip file, but not one of torch.save")
+        root = pickles[0].removesuffix("data.pkl")
+        members = {info.filename: info for info in archive.infolist()}
+        order = members.get(f"{root}byteorder")
+        if order is not None and _member(data, order)[:6] != b"little":
+            raise RefusedPickleError("its values are big-endian")
+        if members[pickles[0]].file_size > _LARGEST_PICKLE:
+            raise RefusedPickleError("its pickle is too large")
+        content, _ = load_pickle(_member(data, members[pickles[0]]))
+        places = {
+            name.removeprefix(f"{root}data/"): _place(data, info)
+            for name, info in members.items()
+            if name.startswith(f"{root}data/")
+        }
+    return content, places
+
+
+def _member(data: mmap.mmap, info: zipfile.ZipInfo) -> bytes:
+    start, end = _place(data, info)
+    return data[start:end]
+
+
+def _place(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """Where a member's bytes are; torch stores members as they are."""
+    header = data[info.header_offset : info.header_offset + 30]
+    if info.compress_type != zipfile.ZIP_STORED or header[:4] != b"PK\3\4":
+        raise RefusedPickleError("it is a zip file, but not one of torch.save")
+    name, extra = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    start = info.header_offset + 30 + name + extra
+    if start + info.file_size > len(data):
+        raise RefusedPickleError("it ends too early")
+    return start, start + info.file_size
+
+
+def _read_old(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """Five pickles one after the other, then the storages in the order of the last pickle."""
+    head, at = data[:_LARGEST_PICKLE], 0
+    magic, at = load_pickle(head, at)
+    protocol, at = load_pickle(head, at)
+    if magic != _MAGIC or protocol != _PROTOCOL:
+        raise RefusedPickleError("it does not begin as such files do")
+    _, at = load_pickle(head, at)  # Sizes of the types on the machine that wrote it.
+    content, at = load_pickle(head, at)
+    keys, at = load_pickle(head, at)
+    if type(content) is not dict or type(keys) is not list:
+        return content, {}
+    storages = {view.storage.key: view.storage for view in content.values() if type(view) is View}
+    places = {}
+    for key in keys:
+        storage = storages.get(key) if type(key) is str else None
+        if storage is None or int.from_bytes(data[at : at + 8], "little") != storage.count:
+            raise RefusedPickleError("its storages do not fit its tensors")
+        start = at + 8
+        at = start + storage.count * _item_size(storage)
+        places[key] = (start, at)
+    if at > len(data):
+        raise RefusedPickleError("it ends too early")
+    return content, places
+
+
+def _item_size(storage: Storage) -> int:
+    if storage.dtype not in FLOATS:
+        raise RefusedPickleError(f"it holds values of type {storage.dtype}, not weights")
+    return np.dtype(FLOATS[storage.dtype]).itemsize
+
+
+def _tensor(
+    path: Path, name: str, view: View, places: Mapping[str, tuple[int, int]]
+) -> StoredTensor:
+    storage = view.storage
+    if storage.dtype not in FLOATS:
+        raise CheckpointError(
+            f"{path}: weight {name} is stored as {storage.dtype}; quantised checkpoints cannot be "
+            "exported, only float32, float16 and bfloat16"
+        )
+    start, end = places.get(storage.key, (0, 0))
+    size = _item_size(storage)
+    if end - start < storage.count * size:
+        raise CheckpointError(f"{path} is truncated: the values of weight {name} are not all there")
+    offset = start + view.offset * size
+    return StoredTensor(path, storage.dtype, view.shape, view.strides, offset)

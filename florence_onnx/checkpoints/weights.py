@@ -1,0 +1,38 @@
+"""The files of a checkpoint's weights: safetensors or pytorch_model.bin, whole or in shards."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from florence_onnx.checkpoints import safetensors_file, torch_file
+from florence_onnx.checkpoints.contents import WEIGHT_FILES
+from florence_onnx.checkpoints.finding import shards
+from florence_onnx.checkpoints.tensors import StoredTensor
+from florence_onnx.errors import CheckpointError
+from florence_onnx.files import refuse_lfs_pointer
+
+
+def stored_weights(folder: Path) -> dict[str, StoredTensor]:
+    """Where all tensors of a checkpoint lie, under the names they are stored with.
+
+    Raises:
+        CheckpointError: There are no weights, or a file is missing, truncated or something else.
+    """
+    weights: dict[str, StoredTensor] = {}
+    for path in _files(folder):
+        refuse_lfs_pointer(path, CheckpointError)
+        reader = safetensors_file if path.suffix == ".safetensors" else torch_file
+        weights |= reader.stored_tensors(path)
+    return weights
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if found is None:
+        raise CheckpointError(f"{folder} holds no weights; looked for {', '.join(WEIGHT_FILES)}")
+    if not found.endswith(".json"):
+        yield folder / found
+        return
+    for name in shards(folder / found):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} does not exist, but {found} names it")
+        yield folder / name

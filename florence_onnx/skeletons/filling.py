@@ -1,0 +1,146 @@
+"""Fills the graphs of a released geometry with a checkpoint's weights, without torch.
+
+A skeleton is the graphs of a geometry as the exporter traces them, whose weights are names only,
+and the recipe of each weight. Vocabulary and number of positions are the checkpoint's own.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx import protobuf
+from florence_onnx.checkpoints import key_maps
+from florence_onnx.checkpoints.checkpoint import Checkpoint
+from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.checkpoints.tensors import StoredTensor
+from florence_onnx.engine import contract
+from florence_onnx.files import read_json
+from florence_onnx.skeletons.recipes import Recipe, carry_out
+
+SKELETONS = Path(__file__).parent
+GEOMETRY, RECIPES = "geometry.json", "recipes.json"
+"""Files of a skeleton beside its graphs: its geometry, as config.json has it, and the recipes."""
+BIASED = f"{contract.DECODER}_with_bias"
+"""The skeleton of the decoder for checkpoints with a bias on the logits."""
+
+Array = npt.NDArray[np.float32]
+
+_BLOCK = 1 << 22
+"""Values written at a time, so that a transposed table is never whole in memory."""
+
+# Fields of onnx.ModelProto, GraphProto, ValueInfoProto and TensorProto.
+_GRAPH = 7
+_INITIALIZER, _OUTPUT = 5, 12
+_VALUE_NAME, _VALUE_SHAPE, _DIM, _DIM_VALUE = 1, (2, 1, 2), 1, 1
+_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9, 13, 14
+_FLOAT, _EXTERNAL = 1, 1
+
+
+def find_skeleton(config: ModelConfig) -> Path | None:
+    """The folder of the skeleton for a geometry, None where there is none."""
+    for path in sorted(SKELETONS.glob(f"*/{GEOMETRY}")):
+        geometry = ModelConfig.from_dict(read_json(path))
+        text = replace(
+            geometry.text,
+            vocab_size=config.text.vocab_size,
+            max_position_embeddings=config.text.max_position_embeddings,
+        )
+        tied = config.tie_word_embeddings
+        if replace(geometry, text=text, tie_word_embeddings=tied) == config:
+            return path.parent
+    return None
+
+
+def fill(skeleton: Path, checkpoint: Checkpoint, out: Path) -> None:
+    """Writes the float32 graphs of a checkpoint, tensor by tensor.
+
+    Args:
+        skeleton: A folder that `find_skeleton` gave for the checkpoint's geometry.
+        checkpoint: The checkpoint.
+        out: An existing folder, which gets a folder ``onnx``.
+
+    Raises:
+        CheckpointError: A file of weights is truncated.
+    """
+    recipes = json.loads((skeleton / RECIPES).read_text(encoding="utf-8"))
+    biased = key_maps.LOGITS_BIAS in checkpoint.weights
+    for graph in contract.GRAPHS:
+        name = BIASED if biased and graph == contract.DECODER else graph
+        content = (skeleton / f"{name}.onnx").read_bytes()
+        path = out / contract.graph_file(graph, "fp32")
+        path.parent.mkdir(exist_ok=True)
+        data = path.with_name(path.name + contract.DATA_SUFFIX)
+        with data.open("wb") as file:
+            filler = _Filler(recipes[graph], checkpoint.weights, file, data.name)
+            path.write_bytes(filler.fill(content))
+            beside = file.tell()
+        if not beside:
+            data.unlink()
+
+
+class _Filler:
+    """Fills one graph."""
+
+    def __init__(
+        self,
+        recipes: Mapping[str, Recipe],
+        weights: Mapping[str, StoredTensor],
+        data: BinaryIO,
+        location: str,
+    ) -> None:
+        self._recipes = recipes
+        self._weights = weights
+        self._data = data
+        self._location = location
+
+    def fill(self, model: bytes) -> bytes:
+        """The model with its weights, those that lie beside it written meanwhile."""
+        model = protobuf.change(model, (_GRAPH, _INITIALIZER), self._initializer)
+        return protobuf.change(model, (_GRAPH, _OUTPUT), self._output)
+
+    def _initializer(self, stub: bytes) -> bytes:
+        """A TensorProto of a weight in place of its name; constants stay as they are."""
+        name, beside = "", False
+        for field in protobuf.fields(stub):
+            if field.number == _NAME and isinstance(field.value, bytes):
+                name = field.value.decode()
+            elif field.number == _DATA_LOCATION:
+                beside = field.value == _EXTERNAL
+        if name not in self._recipes:
+            return stub
+        values = carry_out(self._recipes[name], lambda source: self._weights[source].read())
+        head = b"".join(protobuf.number(_DIMS, size) for size in values.shape)
+        head += protobuf.number(_DATA_TYPE, _FLOAT) + protobuf.text(_NAME, name)
+        if not beside:
+            return head + protobuf.content(_RAW_DATA, np.ascontiguousarray(values).tobytes())
+        offset = self._data.tell()
+        _write(self._data, values)
+        place = {"location": self._location, "offset": offset, "length": values.nbytes}
+        for key, value in place.items():
+            entry = protobuf.text(1, key) + protobuf.text(2, str(value))
+            head += protobuf.content(_EXTERNAL_DATA, entry)
+        return head + protobuf.number(_DATA_LOCATION, _EXTERNAL)
+
+    def _output(self, value: bytes) -> bytes:
+        """A ValueInfoProto; the last axis of ``logits`` is the vocabulary."""
+        name = next(field.value for field in protobuf.fields(value) if field.number == _VALUE_NAME)
+        if name != b"logits":
+            return value
+        rows = self._weights[key_maps.HEAD].shape[0]
+
+        def resize(shape: bytes) -> bytes:
+            *others, _ = [field.raw for field in protobuf.fields(shape)]
+            return b"".join(others) + protobuf.content(_DIM, protobuf.number(_DIM_VALUE, rows))
+
+        return protobuf.change(value, _VALUE_SHAPE, resize)
+
+
+def _write(file: BinaryIO, values: Array) -> None:
+    rows = max(1, _BLOCK * len(values) // values.size)
+    for start in range(0, len(values), rows):
+        file.write(np.ascontiguousarray(values[start : start + rows]).data)
