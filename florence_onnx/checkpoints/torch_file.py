@@ -1,6 +1,7 @@
 """The tensors of a pytorch_model.bin: a zip file of a pickle and storages, or its older form."""
 
 import mmap
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,16 @@ from florence_onnx.checkpoints.torch_pickle import RefusedPickleError, Storage, 
 from florence_onnx.errors import CheckpointError
 
 _LARGEST_PICKLE = 64 << 20
+_DAMAGED = (
+    zipfile.BadZipFile,
+    ValueError,
+    LookupError,
+    NotImplementedError,
+    OverflowError,
+    EOFError,
+    struct.error,
+)
+"""What a damaged file makes this module and zipfile raise."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 """The number that the older form begins with."""
 _PROTOCOL = 1001
@@ -33,7 +44,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 read = _read_zip if data[:2] == b"PK" else _read_old
                 content, places = read(path, data)
-    except (RefusedPickleError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise CheckpointError(
             f"{path} is truncated or not a file of PyTorch weights: {error}"
         ) from error
