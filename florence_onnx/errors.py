@@ -23,8 +23,10 @@
     ├── OutputExistsError             (FileExistsError) the output exists already
     └── MissingDependencyError        (ImportError) an optional package is needed
 
+``ModelWarning`` (UserWarning) is what a model says that does not keep it from being used.
+
 Every message names what is wrong and what to do about it. The command line prints the
-message of any ``FlorenceError`` as one line and exits with status 2.
+message of any ``FlorenceError`` as one line and exits with status 2; a warning is one line too.
 """
 
 
@@ -106,3 +108,7 @@ class OutputExistsError(FlorenceError, FileExistsError):
 
 class MissingDependencyError(FlorenceError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class ModelWarning(UserWarning):
+    """Something about a model that its user should know and that does not keep it from working."""

@@ -1,6 +1,7 @@
 """A Florence-2 model: pictures and tasks in, answers out."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,13 @@ from florence_onnx.engine.decoder import DecoderSteps
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs, open_graphs
-from florence_onnx.errors import GenerationError, InputError, ModelFileError, TaskError
+from florence_onnx.errors import (
+    GenerationError,
+    InputError,
+    ModelFileError,
+    ModelWarning,
+    TaskError,
+)
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.search import Hypothesis, search
 from florence_onnx.images.pixels import ImageInput, to_rgb
@@ -94,6 +101,10 @@ class Florence2:
 
         Raises:
             ModelError: The model, one of its files or a provider cannot be had.
+
+        Warns:
+            ModelWarning: A generation setting of the checkpoint changes answers elsewhere and is
+                not supported here. ``model.assets.notes`` keeps these sentences.
         """
         folder, precision = locate(source, precision, providers)
         with ThreadPoolExecutor(1) as pool:
@@ -108,6 +119,8 @@ class Florence2:
                 f"{folder / 'config.json'} is of another model: text_config.vocab_size is {rows}, "
                 f"and the graphs know {known} tokens"
             )
+        for note in assets.notes:
+            warnings.warn(note, ModelWarning, stacklevel=2)
         return cls(assets, graphs)
 
     @property
@@ -249,7 +262,13 @@ class Florence2:
                 f"picture and prompt are {mask.shape[1]} tokens long; the model has "
                 f"{self.assets.max_positions} positions, so shorten the text"
             )
-        found = search(DecoderSteps(self.graphs, mask, embeds), len(questions), policy)
+        steps = DecoderSteps(self.graphs, mask, embeds)
+        image = self.assets.image_token_id
+        read = [
+            [*([] if image is None else [image] * len(scene.image_features)), *ids]
+            for scene, ids in zip(scenes, input_ids, strict=True)
+        ]
+        found = search(steps, len(questions), policy, read)
         return [
             self._result(question, hypotheses)
             for question, hypotheses in zip(questions, found, strict=True)

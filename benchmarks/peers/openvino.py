@@ -17,6 +17,7 @@ import openvino as ov
 from benchmarks.common import ROOT, BenchmarkError, Picture, Setup
 from benchmarks.peers import Answer
 from florence_onnx.assets.reading import Assets
+from florence_onnx.generation.ranking import best_ids, log_softmax
 from florence_onnx.generation.search import search
 from florence_onnx.parsing import parse_answer
 from florence_onnx.prompts import build_prompt
@@ -101,20 +102,20 @@ class _Steps:
         self._request.set_tensor(name, ov.Tensor(np.ascontiguousarray(values)))
 
 
-@dataclass(frozen=True)
 class _Scores:
-    logits: Floats
-    """[R,V]."""
+    """The scores of one step, as our search wants them."""
+
+    def __init__(self, logits: Floats) -> None:
+        self._logits = logits
 
     def top(self, k: int) -> tuple[Floats, Ids]:
-        """Log-probabilities and ids of the best tokens, as our search wants them."""
-        best = np.argpartition(self.logits, -k, axis=1)[:, -k:]
-        values = np.take_along_axis(self.logits, best, axis=1)
-        order = np.argsort(-values, axis=1)
-        peak = self.logits.max(axis=1, keepdims=True)
-        norm = peak + np.log(np.exp(self.logits - peak).sum(axis=1, keepdims=True))
-        ids = np.take_along_axis(best, order, axis=1)
-        return np.take_along_axis(values, order, axis=1) - norm, ids
+        """Log-probabilities [R,k] and ids [R,k] of the best tokens."""
+        ids = best_ids(self._logits, k)
+        return np.take_along_axis(log_softmax(self._logits), ids, axis=1), ids
+
+    def logits(self) -> Floats:
+        """The logits of every row, [R,V]."""
+        return self._logits
 
 
 def open_peer(variant: str, setup: Setup) -> OpenVino:

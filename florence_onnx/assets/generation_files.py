@@ -1,22 +1,28 @@
 """generation_config.json: how a checkpoint searches its answers, complete and with right ids."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from florence_onnx.checkpoints.config import is_native
+from florence_onnx.generation.checks import is_integer, shown
+from florence_onnx.generation.settings import SETTINGS, UNSAID, is_unsaid, of_model_config
 from florence_onnx.tokenizer import Tokenizer
 
 IDS = {"bos_token_id": "<s>", "eos_token_id": "</s>", "pad_token_id": "<pad>"}
 
-_UNSAID = {
-    "num_beams": 1,
-    "early_stopping": False,
-    "no_repeat_ngram_size": 0,
-    "length_penalty": 1.0,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-}
-"""What transformers takes for a setting that a checkpoint leaves out."""
+_ALWAYS = (
+    "num_beams",
+    "early_stopping",
+    "no_repeat_ngram_size",
+    "length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+)
+"""The settings that are written whatever a checkpoint says."""
+
+_OF_THE_PROMPT = ("encoder_no_repeat_ngram_size", "encoder_repetition_penalty")
+_START = "decoder_start_token_id"
+_BOOKKEEPING = ("_from_model_config", "_commit_hash", "transformers_version")
 
 
 def generation_config(
@@ -24,9 +30,9 @@ def generation_config(
 ) -> tuple[dict[str, Any], list[str]]:
     """The content of a complete generation_config.json.
 
-    The settings are those that the reference generates with. Microsoft's code generates with its
-    language model, so there ``text_config`` counts before generation_config.json; transformers
-    reads ``config`` only where there is no generation_config.json. A checkpoint without a word on
+    The settings are those that the reference generates with. Transformers reads config.json, and
+    ``text_config`` in it, only where there is no generation_config.json. Microsoft's code generates
+    with its language model, which knows ``text_config`` alone. A checkpoint without a word on
     generation gets the released settings.
 
     Args:
@@ -37,35 +43,37 @@ def generation_config(
     Returns:
         The content, and a sentence for everything in it that the checkpoint says otherwise.
     """
-    text = config.get("text_config") or {}
-    if is_native(config):
-        sources = [saved] if saved is not None else [config, text]
+    text = of_model_config(config.get("text_config") or {})
+    if not is_native(config):
+        sources: Sequence[Mapping[str, Any]] = [_implied(tokenizer) | text]
     else:
-        sources = [text, saved or {}]
-    said = {name: _first(sources, name) for name in _UNSAID}
+        sources = [of_model_config(config), text] if saved is None else [saved]
+    said = {name: _first(sources, name) for name in SETTINGS}
     repairs = []
     released = _released(tokenizer)
     if saved is None and all(said[name] is None for name in released):
-        said |= released
+        said |= released | {"bos_token_id": None}
         repairs.append(
             "generation_config.json: the checkpoint does not say how it generates; "
             "the settings of the released models are written"
         )
-    result = dict(saved or {})
-    for name, unsaid in _UNSAID.items():
-        value = unsaid if said[name] is None else said[name]
-        if result.get(name) not in (None, value):
-            repairs.append(
-                f"generation_config.json: {name} was {result[name]}, is {value} as in text_config"
-            )
-        result[name] = value
-    start = _first([text, *sources], "decoder_start_token_id")
-    result["decoder_start_token_id"] = tokenizer.eos_token_id if start is None else start
-    repairs += repair_ids(result, "generation_config.json", tokenizer)
+    result = {name: value for name, value in said.items() if not is_unsaid(name, value)}
+    result |= {name: UNSAID[name] if said[name] is None else said[name] for name in _ALWAYS}
+    if not is_native(config):
+        repairs += _without_prompt(result) + _overruled(saved or {}, result)
+    # Transformers starts from <s> if nothing is said.
+    start = _first([said, {_START: said["bos_token_id"]}, text], _START)
+    result[_START] = tokenizer.eos_token_id if start is None else start
+    for name, value in (saved or {}).items():
+        if name not in (*SETTINGS, *_BOOKKEEPING):
+            result[name] = value
+    stored = {name: (saved or {}).get(name) for name in IDS}
+    repairs += repair_ids(stored, "generation_config.json", tokenizer)
+    ends = said["eos_token_id"]
     for name in IDS:
         result[name] = getattr(tokenizer, name)
-    for name in ("_from_model_config", "transformers_version"):
-        result.pop(name, None)
+    if isinstance(ends, list) and len(ends) > 1 and tokenizer.eos_token_id in ends:
+        result["eos_token_id"] = ends
     return result, repairs
 
 
@@ -82,14 +90,61 @@ def repair_ids(section: dict[str, Any], name: str, tokenizer: Tokenizer) -> list
     """
     repairs = []
     for field, token in IDS.items():
-        right = getattr(tokenizer, field)
-        if section.get(field) not in (None, right):
-            repairs.append(f"{name}: {field} was {section[field]}, is {right} ({token})")
+        stored, right = section.get(field), getattr(tokenizer, field)
+        # Several tokens may end an answer.
+        is_right = right in stored if isinstance(stored, list) else stored in (None, right)
+        if not is_right:
+            repairs.append(f"{name}: {field} was {shown(stored)}, is {right} ({token})")
             section[field] = right
     return repairs
 
 
-def _first(sources: list[Mapping[str, Any]], name: str) -> Any:
+def shorten(settings: dict[str, Any], max_positions: int) -> list[str]:
+    """Corrects limits beyond the decoder's positions, where transformers fails; in place.
+
+    Returns:
+        A sentence for every limit corrected.
+    """
+    repairs = []
+    for name, most in (("max_length", max_positions + 1), ("max_new_tokens", max_positions)):
+        value = settings.get(name)
+        if is_integer(value) and value > most:
+            repairs.append(
+                f"generation_config.json: {name} was {value}, is {most}, "
+                "as far as the positions of the decoder reach"
+            )
+            settings[name] = most
+    return repairs
+
+
+def _implied(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What Microsoft's code takes for settings that a ``text_config`` leaves out."""
+    end = tokenizer.eos_token_id
+    return {_START: end, "forced_eos_token_id": end}
+
+
+def _without_prompt(result: dict[str, Any]) -> list[str]:
+    """Takes out what looks at the prompt's tokens, which Microsoft's code does not pass on."""
+    return [
+        f"generation_config.json: {name} {shown(result.pop(name))} in text_config is left out: "
+        "it has no effect in Microsoft's code"
+        for name in _OF_THE_PROMPT
+        if name in result
+    ]
+
+
+def _overruled(saved: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """What generation_config.json says and ``text_config`` says otherwise."""
+    sentences = []
+    for name in (_START, *UNSAID):
+        was, now = saved.get(name), result.get(name, UNSAID.get(name))
+        if was not in (None, now):
+            told = f"{name} was {shown(was)}, is {shown(now)} as in text_config"
+            sentences.append(f"generation_config.json: {told}")
+    return sentences
+
+
+def _first(sources: Sequence[Mapping[str, Any]], name: str) -> Any:
     return next((source[name] for source in sources if source.get(name) is not None), None)
 
 

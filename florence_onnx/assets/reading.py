@@ -1,14 +1,20 @@
 """The files beside the graphs: preprocessing, tokenizer, generation policy."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.checkpoints.config import ModelConfig, is_native
 from florence_onnx.errors import ModelFileError, TaskError, TokenizerError
+from florence_onnx.fields import Fields
 from florence_onnx.files import read_json
 from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.settings import notes, of_model_config
 from florence_onnx.images.preprocessor import Preprocessor
 from florence_onnx.tokenizer import LONGEST_TOKEN, Tokenizer
+
+_RELEASED_IMAGE_TOKEN = 51289
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,11 @@ class Assets:
     """Rows of the position tables: the longest encoder input and the longest answer, in tokens."""
     image_tokens: int
     """What a picture takes of them: rows of the image features."""
+    image_token_id: int | None = None
+    """What stands for each of them in the prompt as transformers reads it; None in Microsoft's
+    format, where nothing does."""
+    notes: tuple[str, ...] = ()
+    """What the checkpoint says about generation and the search does not follow; a sentence each."""
 
     @classmethod
     def read(cls, folder: Path) -> "Assets":
@@ -50,8 +61,9 @@ class Assets:
                 f"{tokenizer.highest_id}, but config.json: text_config.vocab_size is "
                 f"{config.text.vocab_size}"
             )
+        generation = read_json(folder / "generation_config.json")
         policy = GenerationPolicy.from_config(
-            read_json(folder / "generation_config.json"),
+            generation,
             content,
             tokenizer,
             config.text.max_position_embeddings,
@@ -59,7 +71,15 @@ class Assets:
         )
         preprocessor = Preprocessor.from_config(read_json(folder / "preprocessor_config.json"))
         image_tokens = _image_tokens(preprocessor.size, config)
-        return cls(preprocessor, tokenizer, policy, policy.max_positions, image_tokens)
+        return cls(
+            preprocessor,
+            tokenizer,
+            policy,
+            policy.max_positions,
+            image_tokens,
+            _image_token(content),
+            tuple(notes({**of_model_config(text_config), **generation})),
+        )
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The ids of a prompt, as `Tokenizer.encode` gives them.
@@ -88,6 +108,13 @@ class Assets:
                 f"has {self.max_positions} positions, so shorten the text"
             )
         return ids
+
+
+def _image_token(content: Mapping[str, Any]) -> int | None:
+    if not is_native(content):
+        return None
+    fields = Fields(content, "config.json", ModelFileError)
+    return fields.integer("image_token_id", 0, 1 << 31, _RELEASED_IMAGE_TOKEN)
 
 
 def _image_tokens(size: tuple[int, int], config: ModelConfig) -> int:

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from florence_onnx.assets.generation_files import generation_config, repair_ids
+from florence_onnx.assets.generation_files import generation_config, repair_ids, shorten
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.tokenizer_files import write_tokenizer
 from florence_onnx.checkpoints.config import ModelConfig, TextConfig
 from florence_onnx.errors import CheckpointError, ModelError
 from florence_onnx.files import read_json
+from florence_onnx.generation.settings import OPTIONS, notes
 from florence_onnx.tasks import InputKind, Task
 from florence_onnx.tokenizer import Tokenizer
 
@@ -60,7 +61,7 @@ def write_assets(
     written, repairs = _config(raw_config, config.text, tokenizer)
     saved = _optional_json(folder / "generation_config.json")
     generation, more = generation_config(raw_config, saved, tokenizer)
-    repairs += more
+    repairs += more + shorten(generation, config.text.max_position_embeddings) + notes(generation)
     preprocessing, more = _preprocessor_config(folder)
     repairs += more
     contents = {
@@ -82,9 +83,15 @@ def write_assets(
 def _config(
     raw_config: Mapping[str, Any], geometry: TextConfig, tokenizer: Tokenizer
 ) -> tuple[dict[str, Any], list[str]]:
-    """config.json with right ids, the text model's geometry spelled out, and no remote code."""
-    config = {name: value for name, value in raw_config.items() if name != "auto_map"}
+    """config.json with right ids, the text model's geometry spelled out, and no remote code.
+
+    Nor does it say how to generate: generation_config.json does, and readers would take what is
+    said in both from either.
+    """
+    left_out = ("auto_map", *OPTIONS)
+    config = {name: value for name, value in raw_config.items() if name not in left_out}
     text = {**(config.get("text_config") or {}), **asdict(geometry)}
+    text = {name: value for name, value in text.items() if name not in left_out}
     repairs = repair_ids(config, "config.json", tokenizer)
     repairs += repair_ids(text, "config.json: text_config", tokenizer)
     config["text_config"] = text

@@ -46,6 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "max_positions": assets.max_positions,
         },
         "generation": asdict(assets.policy),
+        "notes": list(assets.notes),
         "providers": opened.providers(),
     }
     if arguments.json:
@@ -65,3 +66,5 @@ def _print(content: dict[str, Any]) -> None:
         show(f"{section}:")
         for name, value in content[section].items():
             show(f"  {name:24} {value}")
+    for note in content["notes"]:
+        show(f"note: {note}")

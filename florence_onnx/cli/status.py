@@ -1,10 +1,13 @@
-"""How a command ends: its exit status, and one line for a known error."""
+"""How a command ends: its exit status, and one line for a known error or a warning."""
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from florence_onnx.cli.streams import standard_streams
-from florence_onnx.errors import FlorenceError
+from florence_onnx.errors import FlorenceError, ModelWarning
 from florence_onnx.terminal import one_line, say
 
 
@@ -15,7 +18,7 @@ def exit_status(command: Callable[[], int]) -> int:
         What the command returns, or 2 after a known error, printed as one line on stderr, or 130
         after an interrupt.
     """
-    with standard_streams():
+    with standard_streams(), _warnings_as_notes():
         try:
             status = command()
             sys.stdout.flush()
@@ -29,6 +32,23 @@ def exit_status(command: Callable[[], int]) -> int:
             return 0 if isinstance(error, BrokenPipeError) else _fail(one_line(error))
         except KeyboardInterrupt:
             return 130
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Says what a model warns of in one line, every time."""
+    usual = warnings.showwarning
+
+    def tell(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, ModelWarning):
+            say(f"note: {one_line(message)}")
+        else:
+            usual(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ModelWarning)
+        warnings.showwarning = tell
+        yield
 
 
 def _fail(reason: str) -> int:

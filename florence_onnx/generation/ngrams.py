@@ -1,5 +1,7 @@
 """Which tokens would repeat an n-gram."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,3 +32,11 @@ def repeating_tokens(history: Ids, size: int) -> tuple[Ids, Ids]:
         same = history[rows, followers - back] == history[rows, length - back]
         rows, followers = rows[same], followers[same]
     return rows, history[rows, followers]
+
+
+def successors(ids: Sequence[int], size: int) -> dict[tuple[int, ...], list[int]]:
+    """What follows each run of ``size - 1`` tokens in ``ids``."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for end in range(size - 1, len(ids)):
+        found.setdefault(tuple(ids[end - size + 1 : end]), []).append(ids[end])
+    return found

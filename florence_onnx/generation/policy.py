@@ -1,18 +1,21 @@
 """How answers are searched: the checkpoint's generation settings and the caller's overrides."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any, Literal
 
 from florence_onnx.errors import GenerationError, ModelFileError
+from florence_onnx.generation import checks
+from florence_onnx.generation.checks import require
+from florence_onnx.generation.settings import in_new_tokens, of_model_config
 from florence_onnx.tokenizer import Tokenizer
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 _FORCED = ("forced_bos_token_id", "forced_eos_token_id")
-_TOKENS = (*_SPECIAL, *_FORCED, "decoder_start_token_id")
 _LEAST = {
+    "bos_token_id": 0,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
     "max_positions": 1,
     "vocab_size": 1,
     "max_new_tokens": 1,
@@ -20,9 +23,17 @@ _LEAST = {
     "num_beams": 1,
     "num_return_sequences": 1,
     "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
 }
-_COUNTS = (*_LEAST, *_SPECIAL, "decoder_start_token_id")
+_LISTS = {
+    "bad_words_ids": checks.token_sequences,
+    "suppress_tokens": checks.token_ids,
+    "begin_suppress_tokens": checks.token_ids,
+    "sequence_bias": checks.biases,
+    "exponential_decay_length_penalty": checks.decay,
+}
 _PENALTY_LIMIT = 8.0
+_MOST_PENALTY = 1000.0
 _MOST_BEAMS = 256
 """Every step needs a slot of the cache and a row of logits for each beam: 9 MB that stay and 52 MB
 that do not, with 256 beams of the base model."""
@@ -33,6 +44,8 @@ _OF_THE_MODEL = ("max_positions", "vocab_size")
 class GenerationPolicy:
     """The options of a search, under the names and with the meaning they have in transformers.
 
+    Where an option is a list, any sequence may be given, and None for an empty one.
+
     Raises:
         GenerationError: An option is out of range or of the wrong type.
     """
@@ -41,8 +54,8 @@ class GenerationPolicy:
     """The token every sequence starts from; it is part of the returned ids."""
     bos_token_id: int
     """The tokenizer's ``<s>``."""
-    eos_token_id: int
-    """The token that ends a sequence, the tokenizer's ``</s>``."""
+    eos_token_id: int | tuple[int, ...]
+    """The token that ends a sequence, the tokenizer's ``</s>``; or several, that among them."""
     pad_token_id: int
     """The tokenizer's ``<pad>``."""
     max_positions: int
@@ -66,69 +79,132 @@ class GenerationPolicy:
     longer sequences."""
     no_repeat_ngram_size: int = 0
     """No run of so many tokens occurs twice in a sequence; 0 allows any repetition."""
-    forced_bos_token_id: int | None = None
-    """The first token to generate, whatever its score; None leaves it to the model."""
-    forced_eos_token_id: int | None = None
-    """The token to put at ``max_new_tokens``, whatever its score; None leaves it to the model."""
+    encoder_no_repeat_ngram_size: int = 0
+    """No run of so many tokens that the encoder reads occurs in a sequence; 0 allows any."""
+    repetition_penalty: float = 1.0
+    """Above 1 tokens that a sequence holds already, its start included, become less likely."""
+    encoder_repetition_penalty: float = 1.0
+    """Above 1 tokens that the encoder reads become likelier."""
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    """After so many tokens an end becomes likelier by this factor with every token."""
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    """Runs of tokens that do not occur in a sequence."""
+    suppress_tokens: tuple[int, ...] = ()
+    """Tokens that are never chosen."""
+    begin_suppress_tokens: tuple[int, ...] = ()
+    """Tokens that are not chosen first, a forced first token aside."""
+    sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
+    """Runs of tokens, each with what is added to the score of its last token after the others."""
+    renormalize_logits: bool = False
+    """Whether what the options above leave of the probabilities is made to sum to 1 again."""
+    forced_bos_token_id: int | tuple[int, ...] | None = None
+    """The first token to generate, whatever its score; None leaves it to the model. Of several, the
+    search chooses as if they were equally likely."""
+    forced_eos_token_id: int | tuple[int, ...] | None = None
+    """The token to put at ``max_new_tokens``, whatever its score, or one of several; None leaves it
+    to the model."""
 
     def __post_init__(self) -> None:
-        """Checks every option."""
-        for name in _COUNTS:
-            _require(_is_integer(getattr(self, name)), name, getattr(self, name), "a whole number")
-        for name in _FORCED:
+        """Checks every option, and turns lists into tuples."""
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            _require(value is None or _is_integer(value), name, value, "a token id or None")
-        for name, least in (*_LEAST.items(), *((name, 0) for name in _TOKENS)):
+            require(checks.is_integer(value), name, value, "a whole number")
+            require(value >= least, name, value, f"at least {least}")
+        for name in ("eos_token_id", *_FORCED):
             value = getattr(self, name)
-            _require(value is None or value >= least, name, value, f"at least {least}")
-        for name in _TOKENS:
-            value, tokens = getattr(self, name), self.vocab_size
-            _require(value is None or value < tokens, name, value, f"below {tokens}, the tokens")
+            if value is not None or name == "eos_token_id":
+                object.__setattr__(self, name, checks.one_or_more(name, value))
+        for name, read in _LISTS.items():
+            object.__setattr__(self, name, read(name, getattr(self, name)))
+        self._check_choices()
         self._check_limits()
+        self._check_tokens()
+
+    def _check_choices(self) -> None:
+        stopping = self.early_stopping
+        holds = isinstance(stopping, bool) or stopping == "never"
+        require(holds, "early_stopping", stopping, 'True, False or "never"')
+        value = self.renormalize_logits
+        require(isinstance(value, bool), "renormalize_logits", value, "True or False")
+        for name in ("repetition_penalty", "encoder_repetition_penalty"):
+            penalty = getattr(self, name)
+            holds = checks.is_number(penalty) and 1 / _MOST_PENALTY <= penalty <= _MOST_PENALTY
+            allowed = f"a number from {1 / _MOST_PENALTY} to {_MOST_PENALTY}"
+            require(holds, name, penalty, allowed)
+        penalty = self.length_penalty
+        require(
+            checks.is_number(penalty) and abs(penalty) <= _PENALTY_LIMIT,
+            "length_penalty",
+            penalty,
+            f"a number from {-_PENALTY_LIMIT} to {_PENALTY_LIMIT}",
+        )
 
     def _check_limits(self) -> None:
         beams = self.num_beams
-        _require(beams <= _MOST_BEAMS, "num_beams", beams, f"at most {_MOST_BEAMS}")
+        require(beams <= _MOST_BEAMS, "num_beams", beams, f"at most {_MOST_BEAMS}")
         for name, other, why in (
             ("max_new_tokens", "max_positions", "the positions of this model's decoder"),
             ("min_new_tokens", "max_new_tokens", "max_new_tokens"),
             ("num_return_sequences", "num_beams", "num_beams"),
         ):
             value, limit = getattr(self, name), getattr(self, other)
-            _require(value <= limit, name, value, f"at most {limit}, {why}")
-        stopping = self.early_stopping
-        _require(
-            isinstance(stopping, bool) or stopping == "never",
-            "early_stopping",
-            stopping,
-            'True, False or "never"',
-        )
-        penalty = self.length_penalty
-        _require(
-            isinstance(penalty, Real)
-            and not isinstance(penalty, bool)
-            and math.isfinite(penalty)
-            and abs(penalty) <= _PENALTY_LIMIT,
-            "length_penalty",
-            penalty,
-            f"a number from {-_PENALTY_LIMIT} to {_PENALTY_LIMIT}",
-        )
+            require(value <= limit, name, value, f"at most {limit}, {why}")
+
+    def _check_tokens(self) -> None:
+        size = self.vocab_size
+        for name in (*_SPECIAL, *_FORCED, "decoder_start_token_id"):
+            for token in self._tokens(name):
+                require(token < size, name, token, f"below {size}, the size of the vocabulary")
+        for name in _FORCED:
+            if self._tokens(name) and not self._forced(name):
+                raise GenerationError(
+                    f"{name} is {getattr(self, name)}, which suppress_tokens forbids; "
+                    "take it out of one of them"
+                )
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a sequence, ascending."""
+        return self._tokens("eos_token_id")
+
+    @property
+    def first_tokens(self) -> tuple[int, ...]:
+        """The tokens to choose the first from, ascending; none where it is not forced."""
+        return self._forced("forced_bos_token_id")
+
+    @property
+    def last_tokens(self) -> tuple[int, ...]:
+        """The tokens to choose the last from, ascending; none where it is not forced."""
+        return self._forced("forced_eos_token_id")
+
+    def _forced(self, name: str) -> tuple[int, ...]:
+        return tuple(token for token in self._tokens(name) if token not in self.suppress_tokens)
+
+    def _tokens(self, name: str) -> tuple[int, ...]:
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else () if value is None else (value,)
 
     def replace(self, **overrides: Any) -> "GenerationPolicy":
         """This policy with some options changed.
 
         Args:
-            **overrides: Any field but ``max_positions`` and ``vocab_size``.
+            **overrides: Any field but ``max_positions`` and ``vocab_size``; or ``max_length`` and
+                ``min_length``, which count the start token.
 
         Raises:
             GenerationError: An option does not exist, or its value is out of range.
         """
+        overrides = in_new_tokens(overrides, self.max_positions)
         options = [f.name for f in dataclasses.fields(self) if f.name not in _OF_THE_MODEL]
         for name in overrides:
             if name not in options:
-                raise GenerationError(
-                    f"unknown generation option {name!r}; valid are {', '.join(sorted(options))}"
-                )
+                options = sorted([*options, "max_length", "min_length"])
+                names = ", ".join(sorted(options, key=lambda option: option in _LISTS))
+                raise GenerationError(f"unknown generation option {name!r}; valid are {names}")
+        most = overrides.get("max_new_tokens")
+        if checks.is_integer(most) and "min_new_tokens" not in overrides:
+            # The checkpoint's least length is not what the caller spoke of; the most goes first.
+            overrides["min_new_tokens"] = max(min(self.min_new_tokens, most), 0)
         return dataclasses.replace(self, **overrides)
 
     @classmethod
@@ -138,14 +214,15 @@ class GenerationPolicy:
         config: Mapping[str, Any],
         tokenizer: Tokenizer,
         max_positions: int,
-        vocab_size: int,
+        vocab_size: int = 1 << 31,
     ) -> "GenerationPolicy":
         """The policy of a model folder.
 
         What generation_config.json does not say is looked up in ``text_config``, where the
         released checkpoints keep it, and else is as transformers has it; without a limit there,
-        answers may be as long as the decoder's positions allow. The ids at the top level of
-        config.json are never read: many fine-tunes carry wrong ones.
+        answers may be as long as the decoder's positions allow, where transformers stops after 20
+        tokens unless the caller names a limit. The ids at the top level of config.json are never
+        read: many fine-tunes carry wrong ones.
 
         Args:
             generation_config: The content of generation_config.json.
@@ -158,32 +235,29 @@ class GenerationPolicy:
             ModelFileError: The ids in generation_config.json are not the tokenizer's, or a
                 setting is out of range.
         """
-        for name in _SPECIAL:
-            stored, right = generation_config.get(name), getattr(tokenizer, name)
-            if stored not in (None, right):
-                raise ModelFileError(
-                    f"generation_config.json: {name} is {stored!r:.80}, but {right} in "
-                    "tokenizer.json; export the checkpoint again, which repairs it, or correct "
-                    "the file"
-                )
         found: dict[str, Any] = {
             "decoder_start_token_id": tokenizer.eos_token_id,
             "max_new_tokens": max_positions,
         }
         sources = {
             "generation_config.json: ": generation_config,
-            "config.json: text_config.": config.get("text_config") or {},
+            "config.json: text_config.": of_model_config(config.get("text_config") or {}),
         }
         origins = dict.fromkeys(_OF_THE_MODEL, "config.json: ")
-        for field in dataclasses.fields(cls):
-            for origin, source in sources.items():
-                value = source.get(field.name)
+        for origin, source in sources.items():
+            try:
+                said = in_new_tokens(source, max_positions)
+            except GenerationError as error:
+                raise ModelFileError(f"{origin}{error}") from error
+            for name in {field.name for field in dataclasses.fields(cls)} - origins.keys():
                 # A null means "not said", except that it switches off a forced token.
-                if value is not None or (field.name in _FORCED and field.name in source):
-                    found[field.name] = value
-                    origins[field.name] = origin
-                    break
-        found |= {name: getattr(tokenizer, name) for name in _SPECIAL}
+                if said.get(name) is not None or (name in _FORCED and name in said):
+                    found[name] = said[name]
+                    origins[name] = origin
+        found |= {name: _special(generation_config, name, tokenizer) for name in _SPECIAL}
+        least, most = found.get("min_new_tokens"), found["max_new_tokens"]
+        if checks.is_integer(least) and checks.is_integer(most) and most < least <= max_positions:
+            found["min_new_tokens"] = most  # Transformers stops there too.
         try:
             return cls(**(found | {"max_positions": max_positions, "vocab_size": vocab_size}))
         except GenerationError as error:
@@ -191,12 +265,15 @@ class GenerationPolicy:
             raise ModelFileError(f"{origins.get(name, 'tokenizer.json: ')}{error}") from error
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise GenerationError(f"{name} is {shown}; it must be {allowed}")
+def _special(said: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> Any:
+    """An id as the tokenizer has it; for the end, all ends that the file names."""
+    stored, right = said.get(name), getattr(tokenizer, name)
+    if stored is None:
+        return right
+    several = name == "eos_token_id" and isinstance(stored, list) and right in stored
+    if stored != right and not several:
+        raise ModelFileError(
+            f"generation_config.json: {name} is {checks.shown(stored)}, but {right} in "
+            "tokenizer.json; export the checkpoint again, which repairs it, or correct the file"
+        )
+    return stored

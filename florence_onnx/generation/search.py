@@ -1,35 +1,20 @@
 """Greedy and beam search over a step() callable: the decoder's side of generation, in numpy."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.generation.ngrams import repeating_tokens
 from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.processors import Processors, Scores
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 # What transformers gives to a beam without a sequence of its own: less than any sequence has.
 _NOTHING = np.float32(-1e9)
-
-
-class Scores(Protocol):
-    """What one step of the decoder says about the next token of every row."""
-
-    def top(self, k: int) -> tuple[Floats, Ids]:
-        """The best tokens of every row.
-
-        Args:
-            k: How many; all of them where the vocabulary is smaller.
-
-        Returns:
-            Log-probabilities over the whole vocabulary, float32 [R,k] descending, and their
-            token ids, int64 [R,k].
-        """
 
 
 Step = Callable[[Ids, Ids, Ids], Scores]
@@ -52,37 +37,46 @@ class Hypothesis:
     score: float
     """Sum of the tokens' log-probabilities divided by their number to the power of
     ``length_penalty``; forced tokens count 0, the start token is not counted. What transformers
-    calls ``sequences_scores``, here for greedy search too."""
+    calls ``sequences_scores``: penalties and biases are part of it. Greedy search has it too, there
+    without them."""
 
 
-def search(step: Step, batch_size: int, policy: GenerationPolicy) -> list[list[Hypothesis]]:
+def search(
+    step: Step,
+    batch_size: int,
+    policy: GenerationPolicy,
+    encoder_ids: Sequence[Sequence[int]] = (),
+) -> list[list[Hypothesis]]:
     """Finds the best sequences of a batch of requests.
 
     Chooses as transformers' ``generate`` does without sampling, for each request as if it were
     alone. Where scores are equal to the last bit, the first beam and, within it, the order of
-    ``top`` decide.
+    ``top``, or else the lower id, decide.
 
     Args:
         step: Runs the decoder. It is called at most ``max_new_tokens`` times; a request whose
-            search is over is not in later calls. ``top`` is called at most once per step, and not
-            at all where the token is forced.
+            search is over is not in later calls. ``top`` or, for options that need it, ``logits``
+            is called at most once per step, and neither where the token is forced.
         batch_size: Number of requests.
         policy: The options of the search.
+        encoder_ids: The tokens that the encoder read for each request, image tokens included; left
+            out, ``encoder_no_repeat_ngram_size`` and ``encoder_repetition_penalty`` do nothing.
 
     Returns:
         For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
         can be had, as with forced tokens alone, others of no value fill up: copies, or the start
         token by itself, as transformers has them, with scores far below any real one.
     """
-    beams = _Beams(batch_size, policy)
+    beams = _Beams(batch_size, policy, encoder_ids)
+    first, last = policy.first_tokens, policy.last_tokens
     while beams.requests.size:
         generated = beams.generated
-        if generated + 1 == policy.max_new_tokens and policy.forced_eos_token_id is not None:
-            beams.force(policy.forced_eos_token_id)
+        if last and generated + 1 == policy.max_new_tokens:
+            beams.force(last)
             continue
         scores = step(beams.last_tokens(), beams.rows, beams.requests)
-        if generated == 0 and policy.forced_bos_token_id is not None:
-            beams.force(policy.forced_bos_token_id)
+        if first and generated == 0:
+            beams.force(first)
         else:
             beams.extend(scores)
     return [best[: policy.num_return_sequences] for best in beams.ended.best]
@@ -112,12 +106,15 @@ class _Ended:
 class _Beams:
     """The running beams of the requests still searched, and the sequences that have ended."""
 
-    def __init__(self, batch_size: int, policy: GenerationPolicy) -> None:
+    def __init__(
+        self, batch_size: int, policy: GenerationPolicy, encoder_ids: Sequence[Sequence[int]]
+    ) -> None:
         beams = policy.num_beams
         self.ended = _Ended(batch_size, policy)
         self.requests: Ids = np.arange(batch_size, dtype=np.int64)
         self.rows = self.requests
         self._policy = policy
+        self._processors = Processors(policy, encoder_ids)
         # Rows per request in the next step: the beams are one and the same up to the first choice.
         self._width = 1
         self._history: Ids = np.full(
@@ -125,9 +122,9 @@ class _Beams:
         )
         self._scores: Floats = np.full((batch_size, beams), _NOTHING)
         self._scores[:, 0] = 0
-        # Every beam may end once, so twice as many candidates leave enough to run on. Greedy
-        # search follows the best token alone, and is over where that ends.
-        self._candidates = 1 if beams == 1 else 2 * beams
+        # Every beam may end once per end token, so as many candidates and one more for each leave
+        # enough to run on. Greedy search follows the best token alone, and is over where that ends.
+        self._candidates = 1 if beams == 1 else (1 + len(policy.ends)) * beams
         self._stops_when_full = beams == 1 or policy.early_stopping is True
 
     @property
@@ -139,55 +136,42 @@ class _Beams:
         """The token that each row appends, int64 [R]."""
         return self._history[:, : self._width, -1].ravel()
 
-    def force(self, token_id: int) -> None:
-        """Continues every beam with one token, at no cost."""
-        shape = (*self._scores.shape, 1)
-        tokens = np.full(shape, token_id, dtype=np.int64)
-        self._advance(np.zeros(shape, dtype=np.float32), tokens, self._width)
+    def force(self, token_ids: tuple[int, ...]) -> None:
+        """Continues every beam with one of these tokens, at no cost."""
+        policy, shape = self._policy, (*self._scores.shape, len(token_ids))
+        are_normal = policy.renormalize_logits and policy.num_beams > 1
+        gain = -math.log(len(token_ids)) if are_normal else 0.0
+        tokens = np.broadcast_to(np.array(token_ids, dtype=np.int64), shape)
+        width = self._width if len(token_ids) == 1 else policy.num_beams
+        self._advance(np.full(shape, gain, dtype=np.float32), tokens, width)
 
     def extend(self, scores: Scores) -> None:
         """Continues the beams with the best tokens that the policy allows."""
-        rows, tokens = self._banned()
-        # Should all banned tokens of a row be among its best, enough others are left.
-        spare = int(np.bincount(rows).max()) if rows.size else 0
-        log_probs, ids = scores.top(self._candidates + spare)
-        if rows.size:
-            banned = _occurs(ids, rows, tokens)
-            log_probs = np.where(banned, -np.float32(np.inf), log_probs)
+        history = self._history[:, : self._width].reshape(-1, self._history.shape[2])
+        requests = self.requests.repeat(self._width)
+        gains, ids = self._processors.best(scores, self._candidates, history, requests)
         split = (len(self.requests), self._width, -1)
         shape = (*self._scores.shape, ids.shape[1])
-        log_probs = np.broadcast_to(log_probs.reshape(split), shape)
+        gains = np.broadcast_to(gains.reshape(split), shape)
         ids = np.broadcast_to(ids.reshape(split), shape)
-        self._advance(log_probs, ids, self._policy.num_beams)
+        self._advance(gains, ids, self._policy.num_beams)
 
-    def _banned(self) -> tuple[Ids, Ids]:
-        """Rows and the tokens that must not continue them, int64 [N] each."""
-        history = self._history[:, : self._width].reshape(-1, self._history.shape[2])
-        rows = tokens = np.zeros(0, dtype=np.int64)
-        if self._policy.no_repeat_ngram_size:
-            rows, tokens = repeating_tokens(history, self._policy.no_repeat_ngram_size)
-        if self.generated < self._policy.min_new_tokens:
-            ends = np.full(len(history), self._policy.eos_token_id, dtype=np.int64)
-            rows = np.concatenate((rows, np.arange(len(history))))
-            tokens = np.concatenate((tokens, ends))
-        return rows, tokens
-
-    def _advance(self, log_probs: Floats, ids: Ids, width: int) -> None:
+    def _advance(self, gains: Floats, ids: Ids, width: int) -> None:
         """Chooses the next beams among the continuations of the present ones.
 
         Args:
-            log_probs: Of the continuations of each beam, float32 [A,num_beams,k].
+            gains: What the continuations add to each beam's score, float32 [A,num_beams,k].
             ids: Their tokens, int64 [A,num_beams,k].
             width: Rows per request in the next step.
         """
         count, beams, k = ids.shape
         every = np.arange(count)[:, None]
-        totals = (self._scores[:, :, None] + log_probs).reshape(count, -1)
+        totals = (self._scores[:, :, None] + gains).reshape(count, -1)
         chosen = np.argsort(-totals, axis=1, kind="stable")[:, : self._candidates]
         scores, parents = totals[every, chosen], chosen // k
         tokens = ids.reshape(count, -1)[every, chosen]
         generated = self.generated + 1
-        ends = (tokens == self._policy.eos_token_id) | (generated == self._policy.max_new_tokens)
+        ends = np.isin(tokens, self._policy.ends) | (generated == self._policy.max_new_tokens)
         if ends.any():
             self._collect(ends[:, :beams], scores, parents, tokens)
             scores = np.where(ends, scores + _NOTHING, scores)
@@ -228,9 +212,3 @@ class _Beams:
             self.rows = self.rows.reshape(len(stays), -1)[stays].ravel()
             self.requests = self.requests[stays]
             self._scores, self._history = self._scores[stays], self._history[stays]
-
-
-def _occurs(ids: Ids, rows: Ids, tokens: Ids) -> npt.NDArray[np.bool_]:
-    """Where ``ids`` [R,k] holds, in row ``rows[i]``, the token ``tokens[i]``."""
-    stride = 1 << 32
-    return np.isin(ids + stride * np.arange(len(ids))[:, None], tokens + stride * rows)

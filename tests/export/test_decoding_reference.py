@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from florence_onnx.generation.search import search
-from tests.helpers.parity import Case, Found, cases, compare, reference
+from tests.helpers.parity import (
+    SETTINGS,
+    Case,
+    Found,
+    cases,
+    compare,
+    reference,
+    with_settings,
+)
 from tests.helpers.random_models import BOS, EOS, SMALL
 from tests.helpers.torch_steps import TorchSteps
 
@@ -22,7 +30,7 @@ def _one_thread() -> Iterator[None]:
 @torch.no_grad()
 def run(case: Case) -> list[Found]:
     steps = TorchSteps(case.model(), case.inputs())
-    found = search(steps, len(case.prompt_lengths), case.policy())
+    found = search(steps, len(case.prompt_lengths), case.policy(), case.encoder_ids())
     return [[(h.token_ids, h.score) for h in hypotheses] for hypotheses in found]
 
 
@@ -36,6 +44,24 @@ def test_equals_generate() -> None:
     assert report.beams_differ_from_greedy >= 40
     assert report.end_early >= 20
     assert report.ngram_rule >= 20
+
+
+def test_seldom_settings_equal_generate() -> None:
+    report = compare(with_settings(cases(40, seed=3, longest=40), seed=3), run)
+    print("\n".join(report.lines()))
+    assert not report.failures
+    assert len(report.excused) <= 2
+    assert report.settings.keys() == SETTINGS.keys()
+    assert sum(report.settings.values()) >= 30
+    assert all(report.settings.values())
+
+
+@pytest.mark.parametrize("beams", [64, 65, 110, 129, 200])
+def test_many_beams_equal_generate(beams: int) -> None:
+    many = case(num_beams=beams, num_return_sequences=beams, max_new_tokens=9)
+    report = compare([many], run)
+    assert not report.failures
+    assert len(report.excused) <= 1
 
 
 def case(**options: Any) -> Case:

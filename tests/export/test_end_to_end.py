@@ -28,6 +28,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "early_stopping": "never",
         "no_repeat_ngram_size": 4,
     },
+    "penalties and banned words": {
+        "repetition_penalty": 1.4,
+        "encoder_no_repeat_ngram_size": 2,
+        "suppress_tokens": list(range(300, 330)),
+        "bad_words_ids": [[token] for token in range(400, 440)] + [[700 + i, 2] for i in range(99)],
+        "exponential_decay_length_penalty": (20, 1.05),
+    },
     "several sequences": {"num_return_sequences": 3, "early_stopping": False},
 }
 """Beside max_new_tokens."""

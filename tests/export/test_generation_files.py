@@ -1,5 +1,6 @@
 """generation_config.json: the settings that the reference generates with, and right ids."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 from transformers import GenerationConfig
 
 from florence_onnx.assets.generation_files import generation_config, repair_ids
+from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.settings import OPTIONS, UNSAID, is_unsaid, notes
 from florence_onnx.tokenizer import Tokenizer
 from tests.helpers.checkpoints import IDS, POLICY
 from tests.helpers.tokenizers import make_tokenizer
@@ -86,6 +89,66 @@ def test_a_checkpoint_without_a_word_gets_the_released_settings(tokenizer: Token
     ours, repairs = generation_config(NATIVE, None, tokenizer)
     assert ours == {**POLICY, **IDS, "decoder_start_token_id": 2, "length_penalty": 1.0}
     assert len(repairs) == 1 and "does not say how it generates" in repairs[0]
+
+
+OF_4_56 = (
+    *("constraints", "diversity_penalty", "dola_layers", "force_words_ids", "forced_decoder_ids"),
+    *("low_memory", "num_beam_groups", "penalty_alpha", "prefill_chunk_size"),
+    *("return_legacy_cache",),
+)
+"""What transformers 4.56 had and later ones need not have."""
+
+
+def test_every_setting_of_transformers_is_honoured_reported_or_without_effect() -> None:
+    names = {name for name in GenerationConfig().to_dict() if not name.startswith("_")}
+    names.update(OF_4_56)
+    unknown = [note for note in notes(dict.fromkeys(names, "?")) if "no setting that is" in note]
+    assert unknown == []
+    honoured = {field.name for field in dataclasses.fields(GenerationPolicy)}
+    honoured |= {"max_length", "min_length"}
+    for name in UNSAID:
+        told = notes({name: "?"})
+        assert len(told) == (name not in honoured), name
+        assert all(note.startswith(f"generation_config.json: {name} is '?', ") for note in told)
+
+
+def test_defaults_are_those_of_transformers() -> None:
+    """Save the length: nobody wants 20 tokens who has not said so."""
+    theirs = GenerationConfig._get_default_generation_params()
+    for name in OPTIONS:
+        if name != "max_length" and theirs.get(name) is not None:
+            assert is_unsaid(name, theirs[name]), name
+    assert theirs["max_length"] == 20
+
+
+@pytest.mark.parametrize("config", [NATIVE, ORIGINAL])
+def test_settings_without_effect_are_kept_without_a_word(
+    tokenizer: Tokenizer, config: dict[str, Any]
+) -> None:
+    without = {"use_cache": False, "cache_implementation": "static", "output_scores": True}
+    saved = {**POLICY, **without, "temperature": 0.5, "remove_invalid_values": True}
+    ours, repairs = generation_config(config, saved, tokenizer)
+    assert ours.items() >= without.items()
+    assert repairs == notes(ours) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "kept", "told"),
+    [
+        ([2], 2, None),
+        ([2, 7], [2, 7], None),
+        ([7], 2, "generation_config.json: eos_token_id was [7], is 2 (</s>)"),
+    ],
+)
+def test_several_ends(
+    tokenizer: Tokenizer, stored: list[int], kept: int | list[int], told: str | None
+) -> None:
+    ours, repairs = generation_config(NATIVE, {**POLICY, "eos_token_id": stored}, tokenizer)
+    assert ours["eos_token_id"] == kept
+    assert repairs == ([] if told is None else [told])
+    text = {**ORIGINAL["text_config"], "eos_token_id": stored}
+    ours, _ = generation_config({**ORIGINAL, "text_config": text}, None, tokenizer)
+    assert ours["eos_token_id"] == kept
 
 
 def test_wrong_ids_are_repaired(tokenizer: Tokenizer) -> None:

@@ -16,6 +16,7 @@ from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine.contract import ASSETS
 from florence_onnx.errors import CheckpointError
+from florence_onnx.generation.settings import OPTIONS
 from florence_onnx.tasks import Task
 from tests.helpers.checkpoints import GEOMETRY, POLICY, save_native, save_original
 from tests.helpers.random_models import make_model
@@ -194,6 +195,26 @@ def test_the_text_geometry_is_spelled_out(original: Path) -> None:
     (original / "config.json").write_text(json.dumps(raw))
     out, _ = write(original)
     assert read(out / "config.json")["text_config"]["max_position_embeddings"] == 1024
+
+
+@pytest.mark.parametrize("save", [save_native, save_original])
+def test_only_generation_config_says_how_to_generate(
+    model: Florence2ForConditionalGeneration, tmp_path: Path, save: Callable[..., Path]
+) -> None:
+    """A reader that looks into both files must not find another answer in the other."""
+    folder = save(model, tmp_path / "checkpoint")
+    raw = read(folder / "config.json")
+    raw |= {"num_beams": 9, "repetition_penalty": 1.7}
+    raw["text_config"] |= {"repetition_penalty": 1.6, "min_length": 9, "top_k": 3}
+    (folder / "config.json").write_text(json.dumps(raw))
+    out, _ = write(folder)
+    generation, config = read(out / "generation_config.json"), read(out / "config.json")
+    for section in (config, config["text_config"]):
+        assert not section.keys() & set(OPTIONS)
+    penalty, least = (1.0, 0) if save is save_native else (1.6, 8)
+    assert generation.get("repetition_penalty", 1.0) == penalty
+    policy = Assets.read(out).policy
+    assert (policy.repetition_penalty, policy.min_new_tokens) == (penalty, least)
 
 
 def test_nothing_points_to_remote_code(original: Path) -> None:

@@ -28,7 +28,8 @@ class OnnxRunner:
         scenes = [EncodedImage(tokens, (width, height)) for tokens in features]
         policy = case.policy()
         mask, embeds = encoder_inputs(model, scenes, case.prompts(), policy.pad_token_id)
-        found = search(DecoderSteps(model, mask, embeds), len(scenes), policy)
+        steps = DecoderSteps(model, mask, embeds)
+        found = search(steps, len(scenes), policy, case.encoder_ids())
         return [[(one.token_ids, one.score) for one in request] for request in found]
 
     def _graphs(self, case: Case) -> Graphs:

@@ -48,10 +48,9 @@ class Case:
         return GenerationPolicy(
             decoder_start_token_id=EOS,
             bos_token_id=BOS,
-            eos_token_id=EOS,
             pad_token_id=PAD,
             max_positions=self.geometry.max_positions,
-            **self.options,
+            **({"eos_token_id": EOS} | self.options),
         )
 
     def with_options(self, **options: Any) -> "Case":
@@ -71,12 +70,17 @@ class Case:
         most = min(self.geometry.vocab_size, self.geometry.image_token_id)
         return [draw.integers(4, most, size=length).tolist() for length in self.prompt_lengths]
 
+    def encoder_ids(self) -> list[list[int]]:
+        """What the encoder reads of each request: image tokens, then text tokens."""
+        image = [self.geometry.image_token_id] * self.geometry.image_tokens
+        return [image + text for text in self.prompts()]
+
     def inputs(self) -> dict[str, torch.Tensor]:
         """What transformers' forward and generate take, padded on the right."""
-        image = [self.geometry.image_token_id] * self.geometry.image_tokens
-        longest = max(self.prompt_lengths)
-        ids = [image + text + [PAD] * (longest - len(text)) for text in self.prompts()]
-        mask = [[1] * (len(image) + n) + [0] * (longest - n) for n in self.prompt_lengths]
+        read = self.encoder_ids()
+        longest = max(map(len, read))
+        ids = [ids + [PAD] * (longest - len(ids)) for ids in read]
+        mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in read]
         return {
             "input_ids": torch.tensor(ids),
             "attention_mask": torch.tensor(mask),
@@ -113,6 +117,56 @@ def cases(count: int, seed: int, longest: int = 260) -> Iterator[Case]:
         yield Case(number, geometry, draw.randrange(3), lengths, options)
 
 
+def with_settings(cases: Iterable[Case], seed: int) -> Iterator[Case]:
+    """The cases, each with one to three of the settings that checkpoints seldom have.
+
+    Tokens are banned and favoured that the answers hold without these settings, so that most
+    settings have an effect. Where the encoder's tokens matter, all prompts are equally long:
+    transformers takes padding for text that was read.
+    """
+    draw = random.Random(seed)
+    for case in cases:
+        usual = [token for found in reference(case) for ids, _ in found for token in ids[1:]]
+        options: dict[str, Any] = {}
+        for name in draw.sample(sorted(SETTINGS), draw.randint(1, 3)):
+            options |= {name: SETTINGS[name](draw, usual, case)}
+        if options.keys() & {"encoder_no_repeat_ngram_size", "encoder_repetition_penalty"}:
+            longest = max(case.prompt_lengths)
+            case = replace(case, prompt_lengths=(longest,) * len(case.prompt_lengths))
+        yield case.with_options(**options)
+
+
+def _pieces(draw: random.Random, usual: list[int], count: int) -> list[list[int]]:
+    """Runs of one to three tokens of the usual answers."""
+    starts = [draw.randrange(len(usual)) for _ in range(count)]
+    return [usual[start : start + draw.randint(1, 3)] for start in starts]
+
+
+def _other_tokens(draw: random.Random, usual: list[int]) -> list[int]:
+    """Tokens of the usual answers, none of them an id with a meaning."""
+    return sorted({draw.choice(usual) for _ in range(4)} - {BOS, PAD, EOS})
+
+
+SETTINGS: dict[str, Callable[[random.Random, list[int], Case], Any]] = {
+    "repetition_penalty": lambda draw, usual, case: draw.choice([0.7, 1.1, 1.3, 2.0]),
+    "encoder_repetition_penalty": lambda draw, usual, case: draw.choice([0.5, 1.2, 3.0]),
+    "encoder_no_repeat_ngram_size": lambda draw, usual, case: draw.choice([1, 1, 2]),
+    "bad_words_ids": lambda draw, usual, case: [*_pieces(draw, usual, 6), [EOS]],
+    "suppress_tokens": lambda draw, usual, case: _other_tokens(draw, usual),
+    "begin_suppress_tokens": lambda draw, usual, case: _other_tokens(draw, usual[:2]),
+    "sequence_bias": lambda draw, usual, case: [
+        [piece, draw.choice([-4.0, -1.5, 2.0, 5.0])] for piece in _pieces(draw, usual, 6)
+    ],
+    "exponential_decay_length_penalty": lambda draw, usual, case: [
+        draw.randint(0, 12),
+        draw.choice([0.9, 1.01, 1.2]),
+    ],
+    "renormalize_logits": lambda draw, usual, case: True,
+    "eos_token_id": lambda draw, usual, case: [EOS, *_other_tokens(draw, usual)[:2]],
+}
+"""A value for each of the seldom settings, from the tokens of the usual answers."""
+
+
 @torch.no_grad()
 def reference(case: Case) -> list[Found]:
     """What transformers' generate returns for the case."""
@@ -123,17 +177,17 @@ def reference(case: Case) -> list[Found]:
     inputs = case.inputs()
     output = case.model().generate(
         **inputs,
-        **options,
+        **({"eos_token_id": EOS} | options),
         do_sample=False,
         decoder_start_token_id=EOS,
         bos_token_id=BOS,
-        eos_token_id=EOS,
         pad_token_id=PAD,
         return_dict_in_generate=True,
         output_scores=True,
         output_logits=True,
     )
-    sequences = [_without_padding(row) for row in output.sequences.tolist()]
+    ends = case.policy().ends
+    sequences = [_without_padding(row, ends) for row in output.sequences.tolist()]
     if case.options["num_beams"] > 1:
         scores = output.sequences_scores.tolist()
     else:
@@ -143,10 +197,11 @@ def reference(case: Case) -> list[Found]:
     return [found[i : i + size] for i in range(0, len(found), size)]
 
 
-def _without_padding(row: list[int]) -> tuple[int, ...]:
-    end = row.index(EOS, 1) + 1 if EOS in row[1:] else len(row)
+def _without_padding(row: list[int], ends: tuple[int, ...]) -> tuple[int, ...]:
+    end = next((i for i, token in enumerate(row[1:], 1) if token in ends), len(row) - 1)
     # A row that holds no sequence at all is padding from the start token on.
-    return tuple(row[:end]) if row[1:2] != [PAD] or EOS in row[1:] else tuple(row[:1])
+    is_empty = row[1:2] == [PAD] and not set(row[1:]) & set(ends)
+    return tuple(row[:1]) if is_empty else tuple(row[: end + 1])
 
 
 def _greedy_scores(case: Case, sequences: list[tuple[int, ...]], output: Any) -> list[float]:
@@ -185,19 +240,20 @@ def margin(case: Case, request: int, ours: Found, theirs: Found) -> float:
     ).encoder_last_hidden_state
 
     @functools.cache
-    def log_probs(sequence: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    def logits(sequence: tuple[int, ...]) -> npt.NDArray[np.float64]:
         output = model(
             encoder_outputs=BaseModelOutput(encoded),
             decoder_input_ids=torch.tensor([sequence]),
             use_cache=False,
         )
-        return torch.log_softmax(output.logits[0, -1], dim=-1).numpy()
+        return np.asarray(output.logits[0, -1].numpy())
 
-    found, steps = plain_search(log_probs, case.policy())
+    read = tuple(case.encoder_ids()[request])
+    found, steps = plain_search(logits, case.policy(), read)
     for rank, pair in enumerate(zip(ours, theirs, strict=True)):
         if pair[0][0] != pair[1][0]:
             lost = [ids for ids, _ in pair if ids != found[rank][0]]
-            return max(lost_by(log_probs, case.policy(), steps, ids) for ids in lost)
+            return max(lost_by(logits, case.policy(), steps, ids, read) for ids in lost)
     return math.inf
 
 
@@ -213,6 +269,8 @@ class Report:
     """Cases of which a request ends before max_new_tokens."""
     ngram_rule: int = 0
     """Cases that end otherwise without their n-gram rule."""
+    settings: dict[str, int] = field(default_factory=dict)
+    """For each seldom setting the cases that end otherwise without it."""
     past_200_tokens: int = 0
     excused: list[str] = field(default_factory=list)
     """Requests that differ where the reference's margin is below LEAST_MARGIN."""
@@ -225,6 +283,7 @@ class Report:
             f"{self.end_early} cases: a request ends early",
             f"{self.ngram_rule} cases: the n-gram rule changes the answer",
             f"{self.past_200_tokens} cases: more than 200 tokens",
+            *(f"{n} cases: {name} changes the answer" for name, n in self.settings.items()),
             f"{len(self.excused)} requests differ below a margin of {LEAST_MARGIN}",
             *self.excused,
             f"{len(self.failures)} requests differ",
@@ -259,6 +318,11 @@ def _count(report: Report, case: Case, expected: list[Found]) -> None:
     if case.options["no_repeat_ngram_size"]:
         free = reference(case.with_options(no_repeat_ngram_size=0))
         report.ngram_rule += best != [found[0][0] for found in free]
+    for name in case.options.keys() & SETTINGS.keys():
+        options = {key: value for key, value in case.options.items() if key != name}
+        without = reference(replace(case, options=options))
+        changed = [found[0][0] for found in without] != best
+        report.settings[name] = report.settings.get(name, 0) + changed
 
 
 def _equal(ours: Found, theirs: Found) -> bool:

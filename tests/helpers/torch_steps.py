@@ -22,6 +22,10 @@ class TorchScores:
         best, ids = log_probs.topk(min(k, log_probs.shape[1]))
         return best.numpy(), ids.numpy()
 
+    def logits(self) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._logits.numpy()
+        return logits
+
 
 class TorchSteps:
     """Encodes a batch once, then runs the decoder with a cache gathered by row."""

@@ -9,7 +9,7 @@ import tokenizers
 
 from florence_onnx import Florence2
 from florence_onnx.assets.reading import Assets
-from florence_onnx.errors import FlorenceError, ModelFileError, TokenizerError
+from florence_onnx.errors import FlorenceError, ModelFileError, ModelWarning, TokenizerError
 from tests.helpers.tiny import TINY, change_json, copy_tiny
 
 JSON = ("config.json", "generation_config.json", "preprocessor_config.json")
@@ -44,6 +44,66 @@ def test_another_policy(folder: Path) -> None:
     )
     policy = Florence2.load(folder).policy
     assert (policy.num_beams, policy.max_new_tokens, policy.forced_bos_token_id) == (5, 40, None)
+
+
+def test_settings_in_lists(folder: Path) -> None:
+    change_json(
+        folder / "generation_config.json",
+        lambda content: content.update(
+            eos_token_id=[2, 7],
+            forced_eos_token_id=[2],
+            bad_words_ids=[[5, 6], [8]],
+            sequence_bias=[[[9], 1.5]],
+            exponential_decay_length_penalty=[3, 1.1],
+        ),
+    )
+    policy = Florence2.load(folder).policy
+    assert (policy.ends, policy.forced_eos_token_id) == ((2, 7), 2)
+    assert policy.bad_words_ids == ((5, 6), (8,))
+    assert policy.sequence_bias == (((9,), 1.5),)
+    assert policy.exponential_decay_length_penalty == (3, 1.1)
+
+
+def test_what_is_not_supported_is_warned_of(folder: Path) -> None:
+    change_json(
+        folder / "generation_config.json",
+        lambda content: content.update(do_sample=True, top_p=0.9, use_cache=False, new_thing=3),
+    )
+    with pytest.warns(ModelWarning) as record:
+        model = Florence2.load(folder)
+    assert [str(warning.message) for warning in record] == list(model.assets.notes)
+    assert {warning.filename for warning in record} == {__file__}
+    assert model.assets.notes == (
+        "generation_config.json: do_sample is True, which is not supported: "
+        "answers are searched, not sampled (top_p 0.9)",
+        "generation_config.json: 'new_thing' is no setting that is known here, and has no effect",
+    )
+
+
+def test_settings_in_text_config_are_warned_of(folder: Path) -> None:
+    """Microsoft's raw folders have them there."""
+    change_json(
+        folder / "config.json",
+        lambda content: content["text_config"].update(guidance_scale=2.0, do_sample=None),
+    )
+    assert Assets.read(folder).notes == (
+        "generation_config.json: guidance_scale is 2.0, which is not supported: "
+        "answers are not guided",
+    )
+
+
+def test_the_image_token(folder: Path) -> None:
+    assert Assets.read(folder).image_token_id is None
+
+    def become_native(content: dict[str, Any]) -> None:
+        content["text_config"]["model_type"] = "bart"
+        vision = content["vision_config"]
+        vision["embed_dim"] = vision.pop("dim_embed")
+
+    change_json(folder / "config.json", become_native)
+    assert Assets.read(folder).image_token_id == 51289
+    change_json(folder / "config.json", lambda content: content.update(image_token_id=77))
+    assert Assets.read(folder).image_token_id == 77
 
 
 @pytest.mark.parametrize("name", JSON)

@@ -275,6 +275,29 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"\n  {name} " in out
 
 
+def test_settings_that_are_not_supported_are_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_tiny(tmp_path)
+    change_json(folder / "generation_config.json", lambda content: content.update(max_time=2.5))
+    sentence = (
+        "generation_config.json: max_time is 2.5, which is not supported: "
+        "answers take the time that they take"
+    )
+    for _ in range(2):
+        main(["bench", str(folder), "--tokens", "3", "--repeats", "1"])
+        assert capsys.readouterr().err.splitlines() == [
+            f"note: {sentence}",
+            "timing 1 + 1 runs",
+        ]
+    assert main(["info", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith(f"\nnote: {sentence}\n")
+    assert err == ""
+    assert main(["info", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [sentence]
+
+
 # bench
 
 

@@ -119,12 +119,37 @@ def generation_fields() -> Iterator[tuple[str, object]]:
     for name in ("min_new_tokens", "decoder_start_token_id"):
         for value in NO_COUNT:
             yield name, value
-    for name in ("forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id"):
-        for value in (*NO_COUNT, CONFIG["text_config"]["vocab_size"]):
+    vocabulary = CONFIG["text_config"]["vocab_size"]
+    yield "decoder_start_token_id", vocabulary
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        for value in (*(one for one in NO_COUNT if one != [1]), vocabulary):
             yield name, value
+            yield name, [0, value]
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        for value in (*(one for one in NO_COUNT if not isinstance(one, bool)), 9, [2]):
+        for value in (*(one for one in NO_COUNT if not isinstance(one, bool)), 9, [9]):
             yield name, value
+    for value in (*(one for one in NO_COUNT if one != [1]), vocabulary):
+        yield "eos_token_id", [2, value]
+    for value in (*NO_COUNT, 0, 1):
+        yield "max_length", value
+    for value in NO_COUNT:
+        yield "min_length", value
+    for value in (True, -1, 1.5, "3", [], {}):
+        yield "encoder_no_repeat_ngram_size", value
+    for name in ("repetition_penalty", "encoder_repetition_penalty"):
+        for value in NO_NUMBER:
+            yield name, value
+    for value in (True, 3, "3", {}, [3], [3, 1.1, 1], [-1, 1.1], [3, "1"], [3, 1e300], [1.5, 1]):
+        yield "exponential_decay_length_penalty", value
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        for value in (True, 3, "3", [-1], [[3]], [True], [1.5], ["3"], [None]):
+            yield name, value
+    for value in (True, 3, "3", [3], [[]], [[3], [-1]], [["3"]], [[[3]]], ["33"], {}):
+        yield "bad_words_ids", value
+    for value in (True, 3, "3", [3], [[3]], [[3], 1.0], [[[3], "1"]], [[[], 1.0]], [[[3], 1e300]]):
+        yield "sequence_bias", value
+    for value in NO_BOOLEAN:
+        yield "renormalize_logits", value
     for value in (True, -1, 1.5, "3", [], {}):
         yield "no_repeat_ngram_size", value
     for value in (0, 1, "true", "always", [], {}, 1.0):

@@ -27,6 +27,7 @@ from florence_onnx.errors import (
     TaskError,
     TokenizerError,
 )
+from florence_onnx.generation.search import search
 from florence_onnx.locations import to_bins, to_text
 from florence_onnx.tasks import InputKind
 from florence_onnx.tokenizer import LOCATION_TOKENS
@@ -196,6 +197,41 @@ def test_the_policy_is_the_checkpoints_unless_overridden(model: Florence2) -> No
 
 
 # What is run, and how often
+
+
+def test_the_search_knows_what_the_encoder_reads(
+    model: Florence2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def noted(*arguments: Any) -> Any:
+        seen.append(arguments[3])
+        return search(*arguments)
+
+    monkeypatch.setattr("florence_onnx.model.search", noted)
+    requests = [(picture(0), "<A>car", None), (picture(1), "<A>a green car", None)]
+    read = [model.assets.tokenizer.encode(prompt) for _, prompt, _ in requests]
+    model.run(requests, **SHORT)
+    Florence2(replace(model.assets, image_token_id=7), model.graphs).run(requests, **SHORT)
+    assert seen == [read, [[7] * 5 + ids for ids in read]]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_the_prompt_holds_is_not_said_again(model: Florence2, beams: int) -> None:
+    options: dict[str, Any] = {
+        "num_beams": beams,
+        "max_new_tokens": 30,
+        "forced_bos_token_id": None,
+    }
+    usual = model(picture(0), "<A>car", **options)
+    prompt = "<A>" + "".join(usual.text.split("</s>"))
+    free = model(picture(0), prompt, **options, forced_eos_token_id=None)
+    bound = model(
+        picture(0), prompt, **options, forced_eos_token_id=None, encoder_no_repeat_ngram_size=1
+    )
+    read = set(model.assets.tokenizer.encode(prompt))
+    assert read & set(free.token_ids[1:])
+    assert not read & set(bound.token_ids[1:])
 
 
 @pytest.mark.parametrize("beams", [1, 3])

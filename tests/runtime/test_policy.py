@@ -100,6 +100,65 @@ def test_a_fine_tune_with_wrong_ids(shared: Path) -> None:
     ) == from_config({}, TEXT_CONFIG)
 
 
+def test_lengths_count_the_start_token() -> None:
+    policy = from_config({"max_length": 20, "min_length": 5}, TEXT_CONFIG)
+    assert (policy.max_new_tokens, policy.min_new_tokens) == (19, 4)
+    policy = from_config({"max_length": 20, "max_new_tokens": 30, "min_length": 0}, TEXT_CONFIG)
+    assert (policy.max_new_tokens, policy.min_new_tokens) == (30, 0)
+    policy = from_config({"max_length": 20}, TEXT_CONFIG | {"max_new_tokens": 30})
+    assert policy.max_new_tokens == 19
+    policy = from_config({}, TEXT_CONFIG | {"max_length": 1025, "max_new_tokens": None})
+    assert policy.max_new_tokens == 1024
+
+
+def test_a_length_that_transformers_wrote_unasked_is_none() -> None:
+    """Its defaults are in the nested sections of what transformers 4 saved."""
+    dumped = TEXT_CONFIG | {"max_length": 20, "typical_p": 1.0, "num_beam_groups": 1}
+    assert from_config({}, dumped).max_new_tokens == 1024
+    assert from_config({}, dumped | {"max_length": 21}).max_new_tokens == 20
+    assert from_config({}, TEXT_CONFIG | {"max_length": 20}).max_new_tokens == 19
+    assert from_config({"max_length": 20}, dumped).max_new_tokens == 19
+
+
+def test_a_least_length_beyond_the_most_is_the_most() -> None:
+    policy = from_config({"max_length": 20, "min_length": 56}, TEXT_CONFIG)
+    assert (policy.max_new_tokens, policy.min_new_tokens) == (19, 19)
+    assert policy.replace(max_new_tokens=5).min_new_tokens == 5
+    with pytest.raises(GenerationError, match="min_new_tokens is 6; it must be at most 5"):
+        policy.replace(max_new_tokens=5, min_new_tokens=6)
+
+
+def test_lists_of_ids() -> None:
+    policy = from_config(
+        {"eos_token_id": [50, 2, 50], "forced_eos_token_id": [2], "forced_bos_token_id": [9, 4]},
+        TEXT_CONFIG,
+    )
+    assert (policy.eos_token_id, policy.ends) == ((2, 50), (2, 50))
+    assert (policy.forced_eos_token_id, policy.last_tokens) == (2, (2,))
+    assert policy.first_tokens == (4, 9)
+    assert from_config({"eos_token_id": [2]}, TEXT_CONFIG).eos_token_id == 2
+    assert policy.replace(suppress_tokens=[9]).first_tokens == (4,)
+    with pytest.raises(ModelFileError, match=r"eos_token_id is \[50\], but 2 in tokenizer.json"):
+        from_config({"eos_token_id": [50]}, TEXT_CONFIG)
+
+
+def test_lists_become_tuples_and_a_bias_may_be_a_mapping(policy: GenerationPolicy) -> None:
+    changed = policy.replace(
+        bad_words_ids=[[1, 2], (np.int64(3),)],
+        suppress_tokens=None,
+        begin_suppress_tokens=range(3),
+        sequence_bias={(5, 6): 1, (7,): -2.5},
+        exponential_decay_length_penalty=[4, 1],
+    )
+    assert changed.bad_words_ids == ((1, 2), (3,))
+    assert (changed.suppress_tokens, changed.begin_suppress_tokens) == ((), (0, 1, 2))
+    assert changed.sequence_bias == (((5, 6), 1.0), ((7,), -2.5))
+    assert changed.exponential_decay_length_penalty == (4, 1.0)
+    assert len({changed, policy}) == 2
+    pairs = changed.replace(sequence_bias=[[[5, 6], 9.0], [[7], -2.5], [[5, 6], 1.0]])
+    assert pairs == changed
+
+
 def test_replace_changes_what_it_is_told(policy: GenerationPolicy) -> None:
     changed = policy.replace(
         num_beams=np.int64(4), early_stopping="never", length_penalty=0, forced_bos_token_id=None
@@ -136,6 +195,44 @@ def test_replace_changes_what_it_is_told(policy: GenerationPolicy) -> None:
         ({"length_penalty": True}, "length_penalty is True; it must be a number"),
         ({"forced_bos_token_id": "<s>"}, "forced_bos_token_id is '<s>'; it must be a token id or"),
         ({"forced_eos_token_id": -1}, "forced_eos_token_id is -1; it must be at least 0"),
+        (
+            {"max_length": 1},
+            "max_length is 1; it must be a whole number from 2 to 1025, as the start",
+        ),
+        ({"max_length": "9"}, "max_length is '9'; it must be a whole number from 2"),
+        ({"min_length": -1}, "min_length is -1; it must be a whole number from 0 to 1025"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; it must be a number from 0.001 to"),
+        ({"encoder_repetition_penalty": 10**400}, "encoder_repetition_penalty is 1000"),
+        ({"encoder_no_repeat_ngram_size": -1}, "encoder_no_repeat_ngram_size is -1; it must be at"),
+        (
+            {"bad_words_ids": [[]]},
+            r"bad_words_ids is \[\[\]\]; it must be a list of lists of token",
+        ),
+        (
+            {"bad_words_ids": [3]},
+            r"bad_words_ids is \[3\]; it must be a list of lists of token ids",
+        ),
+        ({"suppress_tokens": 3}, "suppress_tokens is 3; it must be a list of token ids"),
+        ({"suppress_tokens": "33"}, "suppress_tokens is '33'; it must be a list of token ids"),
+        ({"begin_suppress_tokens": [-1]}, r"begin_suppress_tokens is \[-1\]; it must be a list of"),
+        (
+            {"sequence_bias": {(3,): "x"}},
+            "sequence_bias is .*; it must be pairs of a list of token",
+        ),
+        ({"sequence_bias": [[[3], 1e9]]}, "sequence_bias is .*; it must be pairs of a list of tok"),
+        (
+            {"exponential_decay_length_penalty": 3},
+            "penalty is 3; it must be a number of tokens",
+        ),
+        ({"renormalize_logits": 1}, "renormalize_logits is 1; it must be True or False"),
+        ({"eos_token_id": None}, "eos_token_id is None; it must be a token id or a list of them"),
+        ({"eos_token_id": []}, r"eos_token_id is \[\]; it must be a token id or a list of them"),
+        (
+            {"forced_bos_token_id": [0, 60000]},
+            "forced_bos_token_id is 60000; it must be below",
+        ),
+        ({"suppress_tokens": [0, 1]}, "forced_bos_token_id is 0, which suppress_tokens forbids"),
+        ({"do_sample": True}, "unknown generation option 'do_sample'; valid are"),
         ({"beams": 3}, "unknown generation option 'beams'; valid are bos_token_id, .*num_beams"),
         ({"max_positions": 9}, "unknown generation option 'max_positions'"),
     ],

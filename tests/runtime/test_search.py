@@ -39,6 +39,11 @@ class ToyScores:
         ids.setflags(write=False)
         return log_probs, ids
 
+    def logits(self) -> npt.NDArray[np.float32]:
+        logits = self._log_probs.copy()
+        logits.setflags(write=False)
+        return logits
+
 
 class ToySteps:
     """A decoder whose cache is the sequence itself, gathered by row as a real one is."""
@@ -114,25 +119,78 @@ def random_policy(draw: random.Random) -> GenerationPolicy:
     )
 
 
+def random_tokens(draw: random.Random, most: int, least: int = 1) -> list[int]:
+    return draw.sample(range(3, 30), draw.randint(least, most))
+
+
+SELDOM: dict[str, Callable[[random.Random], Any]] = {
+    "repetition_penalty": lambda draw: draw.choice([0.6, 1.2, 2]),
+    "encoder_repetition_penalty": lambda draw: draw.choice([0.5, 1.7]),
+    "encoder_no_repeat_ngram_size": lambda draw: draw.randint(1, 3),
+    "exponential_decay_length_penalty": lambda draw: (draw.randint(0, 6), draw.choice([0.9, 1.3])),
+    "bad_words_ids": lambda draw: [random_tokens(draw, 2) for _ in range(25)] + [[EOS]],
+    "suppress_tokens": lambda draw: random_tokens(draw, 12),
+    "begin_suppress_tokens": lambda draw: random_tokens(draw, 12),
+    "sequence_bias": lambda draw: [
+        (random_tokens(draw, 2), draw.uniform(-4, 4)) for _ in range(25)
+    ],
+    "renormalize_logits": lambda draw: True,
+    "eos_token_id": lambda draw: [EOS, *random_tokens(draw, 2)],
+    "forced_eos_token_id": lambda draw: [EOS, *random_tokens(draw, 2)],
+    "forced_bos_token_id": lambda draw: random_tokens(draw, 3),
+}
+"""Settings that checkpoints seldom have."""
+
+
 @pytest.mark.parametrize("seed", range(300))
 def test_equals_the_plain_search(seed: int) -> None:
     draw = random.Random(seed)
     chosen = random_policy(draw)
     model = random_model(seed, vocabulary=40, end=draw.choice([0.0, 2.0, 4.0]))
+    assert_equals_plain_search(model, chosen, batch=draw.randint(1, 4))
+
+
+@pytest.mark.parametrize("name", SELDOM)
+@pytest.mark.parametrize("seed", range(8))
+def test_seldom_settings_equal_the_plain_search(seed: int, name: str) -> None:
+    """Each of them together with up to two others."""
+    draw = random.Random(f"{seed} {name}")
+    chosen = random_policy(draw)
+    if chosen.max_new_tokens < 3:
+        chosen = chosen.replace(max_new_tokens=draw.randint(3, 24))
+    names = {name, *draw.sample(sorted(SELDOM), 2)}
+    options = {name: SELDOM[name](draw) for name in sorted(names)}
+    if "suppress_tokens" in options:
+        options |= {"forced_bos_token_id": None, "forced_eos_token_id": None}
+    model = random_model(seed, vocabulary=40, end=draw.choice([0.0, 2.0, 4.0]))
     batch = draw.randint(1, 4)
+    read = [draw.choices(range(45), k=draw.randint(0, 60)) for _ in range(batch)]
+    # Where a bias or a penalty nearly cancels a log-probability, the roundings of both are left.
+    assert_equals_plain_search(model, chosen.replace(**options), batch, read, tolerance=1e-6)
+
+
+def assert_equals_plain_search(
+    model: Model,
+    chosen: GenerationPolicy,
+    batch: int,
+    read: list[list[int]] | None = None,
+    tolerance: float | None = None,
+) -> None:
     steps = ToySteps(model)
-    found = search(steps, batch, chosen)
+    found = search(steps, batch, chosen, read or ())
     assert len(found) == batch
     for request, hypotheses in enumerate(found):
         expected, plain_steps = plain_search(
-            lambda ids, request=request: model(request, ids), chosen
+            lambda ids, request=request: model(request, ids),
+            chosen,
+            tuple(read[request]) if read else (),
         )
         is_longest = len(plain_steps) == chosen.max_new_tokens
         needed = len(plain_steps) - (is_longest and chosen.forced_eos_token_id is not None)
         assert sum(request in active for active in steps.requests) == needed
         assert [h.token_ids for h in hypotheses] == [ids for ids, _ in expected]
         assert [h.score for h in hypotheses] == pytest.approx(
-            [score for _, score in expected], rel=1e-5
+            [score for _, score in expected], rel=1e-5, abs=tolerance
         )
 
 

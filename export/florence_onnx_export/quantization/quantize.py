@@ -107,7 +107,7 @@ class Reference:
         """How far the graphs of ``precision`` in ``folder`` are from float32."""
         model = _open(folder, precision)
         answers = answer(model, self.assets, self.requests, feed=self.answers.fed)
-        return compare(answers, self.answers, self.assets.policy.eos_token_id)
+        return compare(answers, self.answers, self.assets.tokenizer.eos_token_id)
 
 
 def _open(folder: Path, precision: str) -> Graphs:

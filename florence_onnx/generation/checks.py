@@ -1,0 +1,106 @@
+"""What the options of a search may be: one function per kind of value."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, TypeGuard
+
+from florence_onnx.errors import GenerationError
+
+Tokens = tuple[int, ...]
+
+_LONGEST = 80
+_MOST_BIAS = 1e6
+_MOST_FACTOR = 1e3
+
+
+def require(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Refuses an option unless ``holds``.
+
+    Raises:
+        GenerationError: It does not.
+    """
+    if not holds:
+        raise GenerationError(f"{name} is {shown(value)}; it must be {allowed}")
+
+
+def shown(value: object) -> str:
+    """A value for a message: its beginning where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # A whole number beyond the largest float.
+        return False
+
+
+def token_ids(name: str, value: Any) -> Tokens:
+    """A list of token ids, None for an empty one."""
+    found = () if value is None else value
+    require(_are_tokens(found), name, value, "a list of token ids")
+    return tuple(int(token) for token in found)
+
+
+def one_or_more(name: str, value: Any) -> int | Tokens:
+    """A token id, or a list of them; a list of one is that one."""
+    if is_integer(value):
+        require(value >= 0, name, value, "at least 0")
+        return int(value)
+    require(_are_tokens(value) and len(value) > 0, name, value, "a token id or a list of them")
+    found = tuple(sorted({int(token) for token in value}))
+    return found[0] if len(found) == 1 else found
+
+
+def token_sequences(name: str, value: Any) -> tuple[Tokens, ...]:
+    """Lists of token ids, none of them empty; None for no list."""
+    found = () if value is None else value
+    holds = _is_list(found) and all(_are_tokens(part) and len(part) > 0 for part in found)
+    require(holds, name, value, "a list of lists of token ids")
+    return tuple(tuple(int(token) for token in part) for part in found)
+
+
+def biases(name: str, value: Any) -> tuple[tuple[Tokens, float], ...]:
+    """What is added for sequences of tokens: a mapping, or a list of pairs; None for nothing."""
+    allowed = "pairs of a list of token ids and a number from -1e6 to 1e6"
+    pairs = [] if value is None else list(value.items()) if isinstance(value, Mapping) else value
+    holds = _is_list(pairs) and all(_is_list(pair) and len(pair) == 2 for pair in pairs)
+    require(holds, name, value, allowed)
+    for tokens, bias in pairs:
+        holds = _are_tokens(tokens) and len(tokens) > 0
+        require(holds and is_number(bias) and abs(bias) <= _MOST_BIAS, name, value, allowed)
+    # As in a dictionary, the last bias of a sequence is the one that counts.
+    found = {tuple(int(token) for token in tokens): float(bias) for tokens, bias in pairs}
+    return tuple(found.items())
+
+
+def decay(name: str, value: Any) -> tuple[int, float] | None:
+    """A number of tokens and a factor, or None."""
+    if value is None:
+        return None
+    holds = _is_list(value) and len(value) == 2 and is_integer(value[0]) and is_number(value[1])
+    holds = holds and value[0] >= 0 and 0 < value[1] <= _MOST_FACTOR
+    require(holds, name, value, "a number of tokens and a factor up to 1000, or None")
+    return int(value[0]), float(value[1])
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _are_tokens(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and _is_list(value)
+        and all(is_integer(token) and token >= 0 for token in value)
+    )

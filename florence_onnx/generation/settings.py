@@ -1,0 +1,191 @@
+"""What the files of a checkpoint may say about generation, under transformers' names.
+
+Every setting of transformers' ``GenerationConfig`` is one of these: an option of
+`GenerationPolicy`, which the search follows to the token; one that changes how transformers
+computes an answer and not the answer; or one that is not supported, of which `notes` tells.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from florence_onnx.generation.checks import is_integer, require, shown
+
+UNSAID: dict[str, Any] = {
+    "max_length": None,
+    "max_new_tokens": None,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "early_stopping": False,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "renormalize_logits": False,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "do_sample": False,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "penalty_alpha": 0.0,
+    "dola_layers": None,
+    "constraints": None,
+    "force_words_ids": None,
+    "forced_decoder_ids": None,
+    "guidance_scale": 1.0,
+    "token_healing": False,
+    "watermarking_config": None,
+    "stop_strings": None,
+    "max_time": None,
+}
+"""The settings that change answers, and what transformers takes for one that is left out. It stops
+after 20 tokens if no limit is given; here an answer may then fill the decoder's positions."""
+
+_UNSUPPORTED = {
+    "do_sample": "answers are searched, not sampled",
+    "num_beam_groups": "all beams are searched as one group",
+    "diversity_penalty": "beams are not kept apart",
+    "penalty_alpha": "the search is not contrastive",
+    "dola_layers": "layers are not contrasted",
+    "constraints": "answers are not constrained",
+    "force_words_ids": "words are not forced",
+    "forced_decoder_ids": "only the first and the last token can be forced",
+    "guidance_scale": "answers are not guided",
+    "token_healing": "prompts are read as they are",
+    "watermarking_config": "answers carry no watermark",
+    "stop_strings": "answers do not end there",
+    "max_time": "answers take the time that they take",
+}
+"""What it means that a setting is not supported."""
+
+_SAMPLING = {
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "min_p": None,
+    "top_h": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+}
+"""Settings that only matter to sampling."""
+
+_WITHOUT_EFFECT = (
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_ensemble_weight",
+    "assistant_lookbehind",
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "continuous_batching_config",
+    "disable_compile",
+    "is_assistant",
+    "low_memory",
+    "max_cache_len",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+    "remove_invalid_values",
+    "return_dict_in_generate",
+    "return_legacy_cache",
+    "speculation_type",
+    "target_lookbehind",
+    "transformers_version",
+    "use_cache",
+    "use_mtp",
+)
+"""How fast, with which cache, and what else is returned; and what to do with logits that are no
+numbers, which a graph never returns."""
+
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+"""Ids, which have no default."""
+
+OPTIONS = (*UNSAID, *_SAMPLING)
+"""All settings that matter to answers, here or where they are supported, except ids."""
+
+SETTINGS = (*OPTIONS, *_TOKENS)
+"""These, and the ids."""
+
+
+def is_unsaid(name: str, value: Any) -> bool:
+    """Whether a setting says no more than one that is left out."""
+    return value is None or value == (UNSAID | _SAMPLING).get(name)
+
+
+def in_new_tokens(said: Mapping[str, Any], max_positions: int) -> dict[str, Any]:
+    """Settings with ``max_length`` and ``min_length``, which count the start token, translated.
+
+    As in transformers, ``max_new_tokens`` and ``min_new_tokens`` go first where they are given too.
+
+    Args:
+        said: Settings under transformers' names.
+        max_positions: Positions of the decoder.
+
+    Raises:
+        GenerationError: A length is out of range or no whole number.
+    """
+    result = dict(said)
+    for end, least in (("max", 2), ("min", 0)):
+        length = result.pop(f"{end}_length", None)
+        if length is not None and result.get(f"{end}_new_tokens") is None:
+            most = max_positions + 1
+            holds = is_integer(length) and least <= length <= most
+            allowed = f"a whole number from {least} to {most}, as the start token counts"
+            require(holds, f"{end}_length", length, allowed)
+            result[f"{end}_new_tokens"] = max(length - 1, 0)
+    return result
+
+
+def of_model_config(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The generation settings in config.json or a section of it."""
+    found = {name: section[name] for name in SETTINGS if name in section}
+    # Transformers 4 wrote all its defaults into a nested section, and took the length among them
+    # for not said.
+    if "typical_p" in section and found.get("max_length") == 20:
+        del found["max_length"]
+    return found
+
+
+def notes(said: Mapping[str, Any]) -> list[str]:
+    """What of the settings is not followed.
+
+    Args:
+        said: The content of generation_config.json.
+
+    Returns:
+        A sentence for every setting that changes answers elsewhere and not here.
+    """
+    sentences = []
+    for name, meaning in _UNSUPPORTED.items():
+        value = said.get(name)
+        if not is_unsaid(name, value):
+            given = _sampling(said) if name == "do_sample" else ""
+            sentences.append(f"{name} is {shown(value)}, which is not supported: {meaning}{given}")
+    known = {*SETTINGS, *_WITHOUT_EFFECT}
+    sentences += [
+        f"{shown(name)} is no setting that is known here, and has no effect"
+        for name in said
+        if name not in known and not name.startswith("_")
+    ]
+    return [f"generation_config.json: {sentence}" for sentence in sentences]
+
+
+def _sampling(said: Mapping[str, Any]) -> str:
+    given = [
+        f"{name} {shown(said[name])}" for name in _SAMPLING if not is_unsaid(name, said.get(name))
+    ]
+    return f" ({', '.join(given)})" if given else ""
