@@ -44,6 +44,7 @@ def resolve(
     folder = local_folder(source)
     if folder is not None:
         refuse(Contents.of_folder(folder).why_no_model())
+        _check_encoding(folder)
         return folder
     if precision not in contract.PRECISIONS:
         raise PrecisionError(
@@ -123,6 +124,15 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
     raise ModelNotFoundError(
         f"{os.fspath(source)!r} is {what}; give a folder or a hub id such as 'org/name'"
     )
+
+
+def _check_encoding(folder: Path) -> None:
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ModelNotFoundError(
+            f"the name of {folder} is not UTF-8, as ONNX Runtime needs it; rename the folder"
+        ) from None
 
 
 def _hub_model(repository: str, precision: str, revision: str | None) -> Path:

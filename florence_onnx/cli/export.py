@@ -14,6 +14,7 @@ from florence_onnx.cli.exporting import (
     timed_progress,
 )
 from florence_onnx.engine import contract
+from florence_onnx.errors import OutputExistsError, PrecisionError
 from florence_onnx.terminal import show
 
 NAME = "export"
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     check_packages(_NEEDED, "exporting")
-    find_checkpoint(arguments.checkpoint)  # Its errors need not wait for torch.
+    _check(arguments)
     with exit_on_termination():
         exporter = importlib.import_module("florence_onnx_export.exporter")
         report = exporter.export(
@@ -65,3 +66,15 @@ def execute(arguments: argparse.Namespace) -> int:
     show(f"{arguments.out}: {size:.0f} MB, at most {worst:.1e} from PyTorch (relative)")
     print_precisions(report["precisions"])
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises what the exporter would raise after a download or the import of torch."""
+    unknown = [name for name in arguments.precision if name not in contract.PRECISIONS]
+    if unknown:
+        raise PrecisionError(
+            f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
+        )
+    if arguments.out.exists() and not arguments.force:
+        raise OutputExistsError(f"{arguments.out} exists; choose another folder or pass --force")
+    find_checkpoint(arguments.checkpoint)

@@ -109,6 +109,14 @@ def test_a_name_that_the_system_refuses() -> None:
         resolve("/" + "x" * 5000)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs names of any bytes")
+def test_a_name_that_onnx_runtime_does_not_take(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    with pytest.raises(ModelNotFoundError, match="is not UTF-8, as ONNX Runtime needs it; rename"):
+        resolve(folder)
+
+
 @pytest.mark.usefixtures("no_network")
 def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell leaves it to programs in --model=~/models/base."""
