@@ -99,7 +99,9 @@ def _reason(error: Exception, repository: str, revision: str | None, lacking: Se
         if lacking
         else f"{either} is not in the cache"
     )
-    if kinds & {"Timeout", "TimeoutException", "TimeoutError"}:
+    # By type: urllib3's error for a refused connection is a TimeoutError of its own.
+    late = any(isinstance(cause, TimeoutError) for cause in causes)
+    if late or kinds & {"Timeout", "TimeoutException"}:
         return (
             f"{state}; the hub did not answer in time (HF_HUB_ETAG_TIMEOUT and "
             "HF_HUB_DOWNLOAD_TIMEOUT set how many seconds to wait)"
