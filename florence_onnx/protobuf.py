@@ -11,6 +11,10 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types; the two others, of groups, are not in ONNX."""
 
 
+Bytes = bytes | memoryview
+"""Of a view, nothing is copied."""
+
+
 class ProtobufError(ValueError):
     """The bytes are not a message."""
 
@@ -20,13 +24,13 @@ class Field(NamedTuple):
 
     number: int
     """Which field."""
-    value: int | bytes
+    value: int | Bytes
     """A whole number for wire type `VARINT`, else the bytes."""
-    raw: bytes
+    raw: Bytes
     """The whole field as it lies in the message."""
 
 
-def fields(message: bytes) -> Iterator[Field]:
+def fields(message: Bytes) -> Iterator[Field]:
     """The fields of a message, in order.
 
     Raises:
@@ -36,8 +40,10 @@ def fields(message: bytes) -> Iterator[Field]:
     while at < len(message):
         start = at
         tag, at = _read_varint(message, at)
+        if tag >> 32:  # Other readers drop these bits, and find another field than we would.
+            raise ProtobufError(f"a field number of more than 29 bits at byte {start}")
         wire = tag & 7
-        value: int | bytes
+        value: int | Bytes
         if wire == VARINT:
             value, at = _read_varint(message, at)
         else:
@@ -75,8 +81,9 @@ def change(message: bytes, path: tuple[int, ...], edit: Callable[[bytes], bytes]
 
     def changed(field: Field) -> bytes:
         if field.number != first or isinstance(field.value, int):
-            return field.raw
-        inner = change(field.value, tuple(rest), edit) if rest else edit(field.value)
+            return bytes(field.raw)
+        value = bytes(field.value)
+        inner = change(value, tuple(rest), edit) if rest else edit(value)
         return content(first, inner)
 
     return b"".join(map(changed, fields(message)))
@@ -91,7 +98,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+def _read_varint(message: Bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):

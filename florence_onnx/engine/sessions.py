@@ -17,6 +17,7 @@ from florence_onnx.engine.checks import (
     declared_sizes,
     running,
 )
+from florence_onnx.engine.external_data import check_external_data
 from florence_onnx.engine.options import check_options, default_options
 from florence_onnx.engine.providers import (
     CPU,
@@ -180,6 +181,7 @@ def _open(
         raise ModelFileError(f"{path} is missing; export the model again or choose another folder")
     for part in (path, path.with_name(path.name + contract.DATA_SUFFIX)):
         refuse_lfs_pointer(part, ModelFileError)
+    check_external_data(path)
     try:
         # Its fallback to the CPU would print on stdout; check_obtained is stricter anyway.
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)

@@ -1,0 +1,162 @@
+"""Weights beside a graph's file: where they lie is checked before ONNX Runtime reads them.
+
+A graph may name any file for its weights. ONNX Runtime before 1.24 reads it wherever it is: a
+model from a stranger would read what is secret on the machine.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from florence_onnx.errors import ModelFileError
+from florence_onnx.files import open_regular
+from florence_onnx.protobuf import Bytes, ProtobufError, fields
+
+MESSAGES: Mapping[str, Mapping[int, str]] = {
+    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        **{5: "TensorProto", 10: "TensorProto", 6: "GraphProto", 11: "GraphProto"},
+        **{22: "SparseTensorProto", 23: "SparseTensorProto"},
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+}
+"""Message of ONNX -> its fields that a tensor can be in, and the messages that these hold."""
+
+_EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2
+_LOCATION = "location"
+_SMALL = 1 << 16
+"""Bytes up to which a message is searched for the word before it is taken apart, which takes ten
+times as long: most of a graph's messages are nodes without any weights."""
+_DEEPEST = 100  # protobuf's own limit
+_MOST_FIELDS = 1 << 21  # The released models' largest graph has 60,000.
+
+
+def check_external_data(graph: Path) -> None:
+    """Checks that the weights of a graph are in its file, or whole in files beside it.
+
+    The graph names these files without a folder. Links are followed, of the graph's file too, as
+    the hub's cache is made of links: weights lie beside the graph if they do so before or after
+    that.
+
+    Args:
+        graph: The graph's file.
+
+    Raises:
+        ModelFileError: A file of weights is elsewhere, missing or too short, or the graph's file
+            is damaged.
+    """
+    sizes: dict[str, int] = {}
+    try:
+        for entries in external_data(_content(graph)):
+            location = entries.get(_LOCATION, "")
+            if location not in sizes:
+                sizes[location] = _size(graph, location)
+            end = _whole(entries, "offset") + _whole(entries, "length")
+            if end > sizes[location]:
+                raise ProtobufError(
+                    f"its weights go up to byte {end} of {graph.with_name(location)}, which is "
+                    f"{sizes[location]} bytes long; fetch that file again"
+                )
+    except (OSError, ProtobufError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{graph} is not a graph ONNX Runtime can run: {error}") from error
+
+
+def _content(path: Path) -> Bytes:
+    """The bytes of a file, of which only those that are looked at are read."""
+    with open_regular(path) as file:
+        if not os.fstat(file.fileno()).st_size:
+            return b""  # which cannot be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def external_data(model: Bytes) -> Iterator[dict[str, str]]:
+    """What a model says of its tensors that lie in other files, wherever in it they are.
+
+    Args:
+        model: A ModelProto.
+
+    Returns:
+        For each such tensor its location and, if they are given, offset and length.
+
+    Raises:
+        ProtobufError: The bytes are not a model, or have more fields or levels than any has.
+    """
+    yield from _Walk().through(model, "ModelProto")
+
+
+class _Walk:
+    """A walk through the messages of a model that takes a bounded number of steps."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_FIELDS
+
+    def through(self, message: Bytes, kind: str, depth: int = 0) -> Iterator[dict[str, str]]:
+        """The external data of a message of this kind."""
+        if depth > _DEEPEST:
+            raise ProtobufError(f"it is nested deeper than {_DEEPEST} levels")
+        if len(message) < _SMALL and _LOCATION.encode() not in bytes(message):
+            return
+        entries: list[tuple[str, str]] = []
+        for number, value in self._fields(message):
+            if kind != "TensorProto":
+                if number in MESSAGES[kind]:
+                    yield from self.through(value, MESSAGES[kind][number], depth + 1)
+            elif number == _EXTERNAL_DATA:
+                entries.append(self._entry(value))
+        if len(dict(entries)) < len(entries):
+            raise ProtobufError("it says twice where a tensor lies")
+        if entries:
+            yield dict(entries)
+
+    def _entry(self, message: Bytes) -> tuple[str, str]:
+        found = dict(self._fields(message))
+        try:
+            key, value = (bytes(found.get(number, b"")).decode() for number in (_KEY, _VALUE))
+        except UnicodeDecodeError:
+            raise ProtobufError("it says where a tensor lies in what is no text") from None
+        return key, value
+
+    def _fields(self, message: Bytes) -> Iterator[tuple[int, Bytes]]:
+        for field in fields(message):
+            self._left -= 1
+            if self._left < 0:
+                raise ProtobufError(f"it has more than {_MOST_FIELDS} fields")
+            if not isinstance(field.value, int):
+                yield field.number, field.value
+
+
+def _size(graph: Path, location: str) -> int:
+    """Bytes of the file that ``graph`` calls ``location``, which has to lie beside it."""
+    pure = {PurePosixPath(location).name, PureWindowsPath(location).name}
+    if pure != {location} or location in ("", ".", "..") or "\0" in location:
+        raise ModelFileError(
+            f"{graph} is not opened, because it reads weights from {location!r:.200}, which is not "
+            "the name of a file in the graph's own folder"
+        )
+    path = graph.with_name(location)
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise OSError(f"its weights cannot be read: {error}") from error
+    real = path.resolve()
+    if real.parent not in (graph.parent.resolve(), graph.resolve().parent):
+        raise ModelFileError(
+            f"{graph} is not opened, because it reads weights from {location!r}, a link to {real}, "
+            "which is in another folder than the graph; put the file itself there"
+        )
+    return size
+
+
+def _whole(entries: Mapping[str, str], key: str) -> int:
+    digits = entries.get(key, "0")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
+        raise ProtobufError(f"the {key} of weights is {digits!r:.80}, which is no number of bytes")
+    return int(digits)
