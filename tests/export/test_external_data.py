@@ -21,7 +21,7 @@ def test_every_field_that_leads_to_a_tensor_is_known() -> None:
     leading = {"TensorProto"}
     while more := {kind for kind in held if leading & set(held[kind].values())} - leading:
         leading |= more
-    assert MESSAGES == {
+    assert {
         kind: {number: inner for number, inner in held[kind].items() if inner in leading}
         for kind in leading - {"TensorProto"}
-    }
+    } == MESSAGES
