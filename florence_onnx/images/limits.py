@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from florence_onnx.errors import ImageError
 
@@ -39,11 +38,6 @@ _UNKNOWN_BYTES = 14
 # per pixel: this is 4 s. A progressive file has about ten scans.
 _MOST_SCANNED = 3_000_000_000
 
-# A marker of a JPEG; neither a byte 0xff of its data, which 0x00 follows, nor a restart.
-_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-_WITHOUT_LENGTH = (0x01, 0xD8)
-_END, _SCAN = 0xD9, 0xDA
-
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 277, 322, 323
 """Tags of TIFF."""
 
@@ -53,23 +47,26 @@ def readable_formats() -> tuple[str, ...]:
     return _FORMATS if find_spec("PIL.AvifImagePlugin") else _FORMATS[:-1]
 
 
-def check_promise(image: PIL.Image.Image, name: str, file_size: int = 0) -> None:
+def check_promise(image: PIL.Image.Image, name: str, file_size: int = 0, scans: int = 0) -> None:
     """Checks a picture that is opened and not yet decoded.
 
     Args:
         image: The picture; a decoded one is counted as if it were not.
         name: What the error calls it.
         file_size: Bytes of its file, which some decoders read as a whole.
+        scans: How often a JPEG goes over its picture.
 
     Raises:
         ImageError: Decoding would take more memory than is allowed, or the picture has a side
-            above `LONGEST_SIDE`, or its file names the same pixels again and again.
+            above `LONGEST_SIDE`, or its file draws the same pixels again and again.
     """
     width, height = image.size
     if max(width, height) > LONGEST_SIDE:
         raise ImageError(f"{name} is {width}x{height} pixels; sides up to {LONGEST_SIDE} are read")
     pixels = _tiff_pixels(image, name) if image.format == "TIFF" else width * height
     per_pixel = _PIXEL_BYTES.get(image.mode, 4) + max(_ARRAY_BYTES, _decoder_bytes(image))
+    if scans * pixels > _MOST_SCANNED:
+        raise ImageError(f"{name} goes over its {pixels} pixels {scans} times; save it anew")
     needed, limit = int(pixels * per_pixel) + file_size, _memory_limit()
     if needed > limit:
         raise ImageError(
@@ -91,32 +88,6 @@ def check_file_size(size: int, name: str) -> None:
             f"{name} is a file of {-(-size >> 20)} MiB, above the limit of {limit >> 20}; give a "
             f"smaller picture, or raise the environment variable {MEMORY_VARIABLE}"
         )
-
-
-def check_scans(file: IO[bytes], pixels: int, name: str) -> None:
-    """Checks how often a JPEG file goes over its picture.
-
-    Args:
-        file: The file; its position is kept.
-        pixels: How many the picture has.
-        name: What the error calls it.
-
-    Raises:
-        ImageError: Decoding would take longer than the size of the picture lets expect.
-    """
-    position = file.tell()
-    file.seek(0)
-    data = file.read()
-    file.seek(position)
-    scans = place = 0
-    while (found := _MARKER.search(data, place)) and found[1][0] != _END:
-        place = found.end()
-        marker = found[1][0]
-        if marker not in _WITHOUT_LENGTH:
-            place += int.from_bytes(data[place : place + 2], "big")
-        scans += marker == _SCAN
-    if scans * pixels > _MOST_SCANNED:
-        raise ImageError(f"{name} goes over its {pixels} pixels {scans} times; save it anew")
 
 
 def _memory_limit() -> int:

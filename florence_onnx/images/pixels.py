@@ -18,9 +18,9 @@ from florence_onnx.images.limits import (
     LONGEST_SIDE,
     check_file_size,
     check_promise,
-    check_scans,
     readable_formats,
 )
+from florence_onnx.images.metadata import MOST_EXIF, check_metadata
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -168,6 +168,7 @@ def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
     file_size = file.seek(0, io.SEEK_END)
     check_file_size(file_size, name)
     with _decoding(name):
+        scans = check_metadata(file, name)
         try:
             opened = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
@@ -176,16 +177,13 @@ def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
                 f"{', '.join(formats)}; open others with Pillow and give the image"
             ) from error
         with opened as image:
-            pixels = image.width * image.height
             limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and pixels > limit:
+            if limit is not None and image.width * image.height > limit:
                 raise ImageError(
                     f"{name} claims {image.width}x{image.height} pixels, above the safe limit of "
                     f"{limit}; to read it nevertheless, raise PIL.Image.MAX_IMAGE_PIXELS"
                 )
-            check_promise(image, name, file_size)
-            if image.format in ("JPEG", "MPO"):
-                check_scans(file, pixels, name)
+            check_promise(image, name, file_size, scans)
             array = _pixels(image)
             # Only now: Pillow turns TIFF files itself while it loads them.
             return _upright(array, _orientation(image))
@@ -242,6 +240,9 @@ def _colours(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _orientation(image: PIL.Image.Image) -> object:
+    exif, hexadecimal = (image.info.get(key, "") for key in ("exif", "Raw profile type exif"))
+    if len(exif) > MOST_EXIF or len(hexadecimal) > 2 * MOST_EXIF:
+        return None
     try:
         return image.getexif().get(_ORIENTATION)
     except SyntaxError:  # a damaged EXIF block; the pixels have been decoded
