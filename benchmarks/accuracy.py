@@ -21,7 +21,7 @@ from benchmarks.checkpoint import prepare
 from benchmarks.common import ROOT, BenchmarkError, Picture, Setup, make_parser, progress, publish
 from benchmarks.measuring import describe
 from benchmarks.ties import Judge
-from florence_onnx import EncodedImage, Florence2, Task
+from florence_onnx import EncodedImage, Florence2, Request, Task
 from florence_onnx_export.scenes.answers import Question, fixed_question
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import COCO, MEASURES, score
@@ -204,10 +204,11 @@ def _ours(setup: Setup, precision: str) -> Side:
         for picture, question in zip(pictures, questions, strict=True):
             if id(picture) not in encoded:
                 encoded[id(picture)] = model.encode(picture)
-            given = question.text or question.region
-            requests.append((encoded[id(picture)], question.task, given))
+            requests.append(
+                Request(encoded[id(picture)], question.task, question.text, question.region)
+            )
         results = model.run(requests, batch_size=CHUNK, num_beams=beams, max_new_tokens=LONGEST)
-        return [Generated(result.text, result.token_ids) for result in results]
+        return [Generated(result.generated, result.token_ids) for result in results]
 
     return answer
 

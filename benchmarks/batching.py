@@ -14,7 +14,7 @@ from benchmarks.checkpoint import prepare
 from benchmarks.common import BEAMS, make_parser, make_picture, publish
 from benchmarks.measuring import Samples, alternate, ratio, seconds, summarise
 from benchmarks.peers.ours import open_peer
-from florence_onnx import Florence2, Task
+from florence_onnx import Florence2, Request, Task
 
 PICTURES, TOKENS = 8, 200
 TASKS = (
@@ -58,7 +58,7 @@ def _cases(model: Florence2) -> dict[str, dict[str, Callable[[], float]]]:
         return {"num_beams": BEAMS, "min_new_tokens": tokens, "max_new_tokens": tokens}
 
     def one_batch() -> None:
-        requests = [(picture, Task.OD, None) for picture in pictures]
+        requests = [Request(picture, Task.OD) for picture in pictures]
         model.run(requests, batch_size=PICTURES, **generate(TOKENS))
 
     def one_at_a_time() -> None:
@@ -67,7 +67,7 @@ def _cases(model: Florence2) -> dict[str, dict[str, Callable[[], float]]]:
 
     def encoded_once() -> None:
         scene = model.encode(pictures[0])
-        requests = [(scene, task, None) for task in TASKS]
+        requests = [Request(scene, task) for task in TASKS]
         model.run(requests, batch_size=len(TASKS), **generate(TASK_TOKENS))
 
     def separate_calls() -> None:

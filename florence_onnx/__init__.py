@@ -1,31 +1,66 @@
 """Florence-2 on ONNX Runtime: captions, boxes, grounding, polygons and OCR without torch."""
 
-from florence_onnx.errors import FlorenceError
+from florence_onnx.errors import (
+    CheckpointError,
+    ExportError,
+    FlorenceError,
+    GenerationError,
+    GraphContractError,
+    ImageError,
+    InputError,
+    MissingDependencyError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+    ModelWarning,
+    OutputExistsError,
+    PrecisionError,
+    ProviderError,
+    RegionError,
+    SessionOptionsError,
+    TaskError,
+    TokenizerError,
+    ValidationError,
+)
+from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.model import Florence2
 from florence_onnx.parsing import parse_answer
-from florence_onnx.requests import EncodedImage
-from florence_onnx.results import (
-    BoxesOrPolygonsResult,
-    BoxesResult,
-    PolygonsResult,
-    QuadBoxesResult,
-    Result,
-    TextResult,
-)
-from florence_onnx.tasks import Task
+from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
+from florence_onnx.results import Detection, Result
+from florence_onnx.tasks import AnswerKind, Task
 
 __all__ = [
-    "BoxesOrPolygonsResult",
-    "BoxesResult",
+    "AnswerKind",
+    "CheckpointError",
+    "Detection",
     "EncodedImage",
+    "ExportError",
+    "Failure",
     "Florence2",
     "FlorenceError",
+    "GenerationError",
+    "GenerationOptions",
     "GenerationPolicy",
-    "PolygonsResult",
-    "QuadBoxesResult",
+    "GraphContractError",
+    "ImageError",
+    "InputError",
+    "MissingDependencyError",
+    "ModelError",
+    "ModelFileError",
+    "ModelNotFoundError",
+    "ModelWarning",
+    "OutputExistsError",
+    "PrecisionError",
+    "Prepared",
+    "ProviderError",
+    "RegionError",
+    "Request",
     "Result",
+    "SessionOptionsError",
     "Task",
-    "TextResult",
+    "TaskError",
+    "TokenizerError",
+    "ValidationError",
     "parse_answer",
 ]

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 from florence_onnx.errors import InputError, MissingDependencyError
 from florence_onnx.images.pixels import ImageInput, to_rgb
-from florence_onnx.results import (
-    Box,
-    BoxesOrPolygonsResult,
-    BoxesResult,
-    PolygonsResult,
-    QuadBoxesResult,
-    Result,
-    TextResult,
-)
+from florence_onnx.results import Result
+from florence_onnx.tasks import AnswerKind
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -60,7 +53,7 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
     """
     with needs_pillow():
         from PIL import Image, ImageDraw
-    if isinstance(result, TextResult):
+    if result.answer_kind is AnswerKind.TEXT:
         raise InputError(f"the answer to {result.task} is text: there is nothing to draw")
     picture = Image.fromarray(to_rgb(image))
     if picture.size != tuple(result.image_size):
@@ -69,13 +62,12 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
             f"the answer is about a picture of {width}x{height} pixels, this one has "
             f"{picture.width}x{picture.height}"
         )
-    areas = _polygons(result)
-    places = [*_boxes(result), *areas]
+    places = list(_places(result))
     names = dict.fromkeys(label for label, _ in places)
     colours = dict(zip(names, cycle(_COLOURS), strict=False))
-    if areas:
+    if any(found.polygons is not None for found in result.detections):
         filled = picture.copy()
-        for label, points in areas:
+        for label, points in places:
             ImageDraw.Draw(filled).polygon(points, fill=colours[label])
         picture = Image.blend(picture, filled, _FILL_OPACITY)
     brush = ImageDraw.Draw(picture)
@@ -103,40 +95,12 @@ def needs_pillow() -> Iterator[None]:
         ) from error
 
 
-def _boxes(result: Result) -> list[Place]:
-    """Boxes and quadrilaterals."""
-    if isinstance(result, BoxesResult):
-        return list(zip(result.labels, map(_corners, result.boxes), strict=True))
-    if isinstance(result, BoxesOrPolygonsResult):
-        return list(zip(result.box_labels, map(_corners, result.boxes), strict=True))
-    if isinstance(result, QuadBoxesResult):
-        return list(zip(result.labels, map(_pairs, result.quad_boxes), strict=True))
-    return []
-
-
-def _polygons(result: Result) -> list[Place]:
-    """Every outline of polygons that encloses something."""
-    if isinstance(result, PolygonsResult):
-        labels = result.labels
-    elif isinstance(result, BoxesOrPolygonsResult):
-        labels = result.polygon_labels
-    else:
-        return []
-    return [
-        (label, _pairs(outline))
-        for label, outlines in zip(labels, result.polygons, strict=True)
-        for outline in outlines
-        if len(outline) >= _TRIANGLE
-    ]
-
-
-def _corners(box: Box) -> list[Point]:
-    x1, y1, x2, y2 = box
-    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
-
-
-def _pairs(flat: Sequence[float]) -> list[Point]:
-    return list(zip(flat[0::2], flat[1::2], strict=True))
+def _places(result: Result) -> Iterator[Place]:
+    """Every outline that encloses something."""
+    for found in result.detections:
+        for outline in found.outlines:
+            if len(outline) >= _TRIANGLE:
+                yield found.label, list(zip(outline[0::2], outline[1::2], strict=True))
 
 
 def _write(brush: PIL.ImageDraw.ImageDraw, label: str, points: list[Point], colour: Colour) -> None:

@@ -2,60 +2,30 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, cast, overload
 
-import numpy as np
-import numpy.typing as npt
-
+from florence_onnx.answering import answer_batch, encode
 from florence_onnx.assets.reading import Assets
-from florence_onnx.engine.decoder import DecoderSteps
-from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs, open_graphs
-from florence_onnx.errors import (
-    GenerationError,
-    InputError,
-    ModelFileError,
-    ModelWarning,
-    TaskError,
-)
+from florence_onnx.errors import InputError, ModelFileError, ModelWarning
 from florence_onnx.generation.policy import GenerationPolicy
-from florence_onnx.generation.search import Hypothesis, search
-from florence_onnx.images.pixels import ImageInput, to_rgb
-from florence_onnx.parsing import parse_answer
-from florence_onnx.prompts import build_prompt
-from florence_onnx.requests import EncodedImage
+from florence_onnx.images.pixels import ImageInput
+from florence_onnx.preparing import check_request, prepare, read_picture
+from florence_onnx.prompts import Region
+from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
 from florence_onnx.resolver import locate
 from florence_onnx.results import Result
-from florence_onnx.tasks import Task, resolve_task
+from florence_onnx.streaming import Stream, iterator
+from florence_onnx.tasks import AnswerKind, Task
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+    from typing_extensions import Unpack
 
-Region = str | Sequence[float]
-"""x1, y1, x2, y2 in pixels of the picture, or four location tokens."""
-Request = tuple[ImageInput | EncodedImage, Task | str, str | Region | None]
-"""A picture or scene, a task, and the text or region that the task takes (else None)."""
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture ready for the vision encoder."""
-
-    pixel_values: npt.NDArray[np.float32]
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class _Question:
-    """A request that has been checked."""
-
-    picture: _Picture | EncodedImage
-    task: Task | str
-    input_ids: list[int]
+    from florence_onnx.generation.options import GenerationOptions
 
 
 class Florence2:
@@ -65,7 +35,10 @@ class Florence2:
 
         model = Florence2.load("folder-or-hub-id")
         result = model("photo.jpg", Task.OD)
-        result.boxes, result.labels
+        result.detections
+
+    Any number of threads may use one model at the same time; each call is answered as if it were
+    alone.
     """
 
     def __init__(self, assets: Assets, graphs: Graphs) -> None:
@@ -148,147 +121,178 @@ class Florence2:
         Raises:
             ImageError: The image is not a picture the model can read.
         """
-        return self._encode(self._prepare(image))
+        return encode(self.graphs, read_picture(self.assets, image))
 
+    @overload
     def __call__(
         self,
         image: ImageInput | EncodedImage,
-        task: Task | str,
+        task: Task | str | None = None,
         text: str | None = None,
         *,
         region: Region | None = None,
-        **generation: Any,
-    ) -> Result:
-        """Answers one task on one picture.
+        prompt: str | None = None,
+        answer: AnswerKind | str | None = None,
+        **options: "Unpack[GenerationOptions]",
+    ) -> Result: ...
+
+    @overload
+    def __call__(
+        self,
+        image: "list[ImageInput | EncodedImage] | tuple[ImageInput | EncodedImage, ...]",
+        task: Task | str | None = None,
+        text: str | None = None,
+        *,
+        region: Region | None = None,
+        prompt: str | None = None,
+        answer: AnswerKind | str | None = None,
+        **options: "Unpack[GenerationOptions]",
+    ) -> list[Result]: ...
+
+    def __call__(
+        self,
+        image: object,
+        task: Task | str | None = None,
+        text: str | None = None,
+        *,
+        region: Region | None = None,
+        prompt: str | None = None,
+        answer: AnswerKind | str | None = None,
+        **options: "Unpack[GenerationOptions]",
+    ) -> Result | list[Result]:
+        """Answers one task on a picture, or on every picture of a list or tuple.
 
         Args:
-            image: As `encode` takes it, or a scene that `encode` returned.
-            task: A task or its name; any other text is a fine-tune's prompt, passed through.
+            image: As `encode` takes it, or what `encode` returned; or a list or tuple of these.
+            task: A task or its name; see `Request`, which has the same fields.
             text: For the tasks that take text.
             region: For the tasks that take a region: x1, y1, x2, y2 in pixels, or its four
                 location tokens.
-            **generation: Overrides of the checkpoint's `policy`, under transformers' names.
+            prompt: A fine-tune's own prompt, instead of a task.
+            answer: How the answer to a prompt is read, such as ``"boxes"``.
+            **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
-            The task's result; with num_return_sequences, the best one, the others in its
-            ``alternatives``.
+            The result, or a list of them in the order of the pictures; with num_return_sequences
+            the best one, the others in its ``alternatives``.
 
         Raises:
-            InputError: The picture, the task, its input or a generation option is wrong.
+            InputError: The picture, the task, its input or an option is wrong.
         """
-        if text is not None and region is not None:
-            raise TaskError("give text or region, not both")
-        given = text if region is None else region
-        return self.run([(image, task, given)], **generation)[0]
+        if isinstance(image, list | tuple):
+            requests = [Request(one, task, text, region, prompt, answer) for one in image]
+            return self.run(requests, **options)
+        request = Request(cast(ImageInput, image), task, text, region, prompt, answer)
+        return self.answer(self.prepare(request), **options)
 
-    def run(
-        self, requests: Iterable[Request], *, batch_size: int = 8, **generation: Any
-    ) -> list[Result]:
-        """Answers a batch of requests: mixed tasks, pictures of mixed sizes.
+    def prepare(self, request: Request) -> Prepared:
+        """Checks a request, decodes and resizes its picture and tokenizes its prompt.
 
-        Pictures that occur more than once are encoded once. Everything that can be checked
-        without running the model is checked before the first picture is encoded, for which all
-        are decoded and resized: 7 MB each at 768x768, so pass a long list in parts.
+        The engine is not used, so other threads may prepare requests while it works.
+
+        Raises:
+            InputError: The picture, the task or its input is wrong.
+        """
+        check_request(request)
+        return prepare(self.assets, request, read_picture(self.assets, request.image))
+
+    @overload
+    def answer(self, prepared: Prepared, **options: "Unpack[GenerationOptions]") -> Result: ...
+
+    @overload
+    def answer(
+        self, prepared: Sequence[Prepared], **options: "Unpack[GenerationOptions]"
+    ) -> list[Result]: ...
+
+    def answer(
+        self, prepared: Prepared | Sequence[Prepared], **options: "Unpack[GenerationOptions]"
+    ) -> Result | list[Result]:
+        """Answers prepared requests as one batch: mixed tasks, pictures of mixed sizes.
 
         Args:
-            requests: (image or scene, task, text or region or None) each.
-            batch_size: Requests that are decoded together.
-            **generation: Overrides of the checkpoint's `policy`, under transformers' names.
+            prepared: What `prepare` returned: a sequence, or one.
+            **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
-            One result per request, in order.
+            One result per request, in order; for one that is not in a sequence, its result.
 
         Raises:
-            InputError: A picture, a task, its input or a generation option is wrong.
+            InputError: An option is wrong, or an encoded picture is of another model.
         """
-        if batch_size < 1:
-            raise GenerationError(f"batch_size is {batch_size}; it must be at least 1")
-        policy = self.policy.replace(**generation)
-        questions = self._check(list(requests))
-        scenes: dict[int, EncodedImage] = {}
-        results: list[Result] = []
-        for start in range(0, len(questions), batch_size):
-            batch = questions[start : start + batch_size]
-            for question in batch:
-                key = id(question.picture)
-                if key not in scenes:
-                    scenes[key] = self._encode(question.picture)
-            results += self._answer(batch, [scenes[id(q.picture)] for q in batch], policy)
-        return results
+        policy = self.policy.replace(**options)
+        batch = [prepared] if isinstance(prepared, Prepared) else prepared
+        if not isinstance(batch, Sequence) or not all(isinstance(one, Prepared) for one in batch):
+            raise InputError(
+                f"answer() takes what prepare() returned, or a list of that, "
+                f"not {type(prepared).__name__}: {prepared!r:.80}"
+            )
+        results = answer_batch(self.assets, self.graphs, batch, policy) if batch else []
+        return results[0] if isinstance(prepared, Prepared) else results
 
-    def _check(self, requests: list[Request]) -> list[_Question]:
-        """Prepares each picture once and builds every prompt."""
-        pictures: dict[object, _Picture | EncodedImage] = {}
-        questions = []
-        for request in requests:
-            if not isinstance(request, Sequence) or len(request) != 3:
-                raise InputError(
-                    "a request is (image or scene, task, text or region or None), "
-                    f"not {type(request).__name__}: {request!r:.80}"
-                )
-            image, asked, given = request
-            # A path is the same picture whenever it is given; pixels are when they are one object.
-            key = image if isinstance(image, str | os.PathLike) else id(image)
-            if key not in pictures:
-                pictures[key] = self._prepare(image)
-            picture = pictures[key]
-            task = resolve_task(asked)
-            prompt = _prompt(task, given, picture.size)
-            input_ids = self.assets.encode_prompt(prompt)
-            questions.append(_Question(picture, task, input_ids))
-        return questions
+    @overload
+    def stream(
+        self,
+        requests: Iterable[Request],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["raise"] = "raise",
+        **options: "Unpack[GenerationOptions]",
+    ) -> Generator[Result, None, None]: ...
 
-    def _prepare(self, image: ImageInput | EncodedImage) -> _Picture | EncodedImage:
-        if isinstance(image, EncodedImage):
-            return image
-        rgb = to_rgb(image)
-        size = (rgb.shape[1], rgb.shape[0])
-        return _Picture(self.assets.preprocessor(rgb), size)
+    @overload
+    def stream(
+        self,
+        requests: Iterable[Request],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["return"],
+        **options: "Unpack[GenerationOptions]",
+    ) -> Generator[Result | Failure, None, None]: ...
 
-    def _encode(self, picture: _Picture | EncodedImage) -> EncodedImage:
-        if isinstance(picture, EncodedImage):
-            return picture
-        features = self.graphs.image_features(picture.pixel_values[None])
-        return EncodedImage(features[0], picture.size)
+    def stream(
+        self,
+        requests: Iterable[Request],
+        *,
+        batch_size: int = 8,
+        on_error: Literal["raise", "return"] = "raise",
+        **options: "Unpack[GenerationOptions]",
+    ) -> Generator[Result | Failure, None, None]:
+        """Answers any number of requests, in order and in bounded memory.
 
-    def _answer(
-        self, questions: list[_Question], scenes: list[EncodedImage], policy: GenerationPolicy
+        While a batch is answered, the pictures of the next are decoded and resized in threads; so
+        up to ``2 * batch_size`` requests are taken from the iterable before the first answer, each
+        with 7 MB of pixels at 768x768. Among these, a picture that occurs more than once (the
+        same path or the same object) is decoded and encoded once. An exception of the iterable is
+        raised after the answers to what came before it.
+
+        Args:
+            requests: Any iterable, with or without an end.
+            batch_size: Requests that are decoded together; tasks and sizes may be mixed.
+            on_error: ``"raise"`` to end at the first request that cannot be answered;
+                ``"return"`` to yield a `Failure` in its place and go on.
+            **options: Overrides of the checkpoint's `policy`, under transformers' names.
+
+        Returns:
+            A generator. Closing it ends the threads.
+
+        Raises:
+            InputError: At once where an argument or option is wrong; from the generator where a
+                request is.
+        """
+        policy = self.policy.replace(**options)
+        stream = Stream(self.assets, self.graphs, policy, batch_size, on_error)
+        return stream.answers(iterator(requests))
+
+    def run(
+        self,
+        requests: Iterable[Request],
+        *,
+        batch_size: int = 8,
+        **options: "Unpack[GenerationOptions]",
     ) -> list[Result]:
-        """Encodes the prompts behind their pictures, searches, and reads the answers."""
-        input_ids = [question.input_ids for question in questions]
-        mask, embeds = encoder_inputs(self.graphs, scenes, input_ids, policy.pad_token_id)
-        if mask.shape[1] > self.assets.max_positions:
-            raise TaskError(
-                f"picture and prompt are {mask.shape[1]} tokens long; the model has "
-                f"{self.assets.max_positions} positions, so shorten the text"
-            )
-        steps = DecoderSteps(self.graphs, mask, embeds)
-        image = self.assets.image_token_id
-        read = [
-            [*([] if image is None else [image] * len(scene.image_features)), *ids]
-            for scene, ids in zip(scenes, input_ids, strict=True)
-        ]
-        found = search(steps, len(questions), policy, read)
-        return [
-            self._result(question, hypotheses)
-            for question, hypotheses in zip(questions, found, strict=True)
-        ]
+        """Answers requests: ``list(model.stream(requests, ...))``.
 
-    def _result(self, question: _Question, hypotheses: Sequence[Hypothesis]) -> Result:
-        best, *others = [
-            parse_answer(
-                self.assets.tokenizer.decode(hypothesis.token_ids),
-                question.task,
-                question.picture.size,
-                token_ids=hypothesis.token_ids,
-                score=hypothesis.score,
-            )
-            for hypothesis in hypotheses
-        ]
-        return replace(best, alternatives=tuple(others)) if others else best
-
-
-def _prompt(task: Task | str, given: str | Region | None, size: tuple[int, int]) -> str:
-    if given is None or isinstance(given, str):
-        return build_prompt(task, text=given)
-    return build_prompt(task, region=given, image_size=size)
+        Raises:
+            InputError: A request, an argument or an option is wrong.
+        """
+        return list(self.stream(requests, batch_size=batch_size, **options))

@@ -3,31 +3,32 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from florence_onnx.answering import answer_batch
 from florence_onnx.engine import contract
-from florence_onnx.engine.decoder import DecoderSteps, Scores
-from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.providers import CPU, OTHERS, first_line
 from florence_onnx.errors import ProviderError
-from florence_onnx.generation.search import Hypothesis, search
+from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.model import Florence2
-from florence_onnx.parsing import parse_answer
-from florence_onnx.prompts import build_prompt
-from florence_onnx.requests import EncodedImage
+from florence_onnx.requests import Request
 from florence_onnx.tasks import Task
 
-STAGES = ("preprocess", "vision", "embed_encoder", "first_token", "per_token", "parse")
-"""What is timed, in order; ``per_token`` is one step of the search after the first."""
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-Ids = npt.NDArray[np.int64]
+    from florence_onnx.generation.options import GenerationOptions
+
+STAGES = ("preprocess", "vision", "embed_encoder", "first_token", "per_token", "parse")
+"""What is timed, in order: ``preprocess`` is `Florence2.prepare`, the others are stages of
+`Florence2.answer`; ``per_token`` is one step of the search after the first."""
 
 
 def random_picture() -> npt.NDArray[np.uint8]:
@@ -42,7 +43,7 @@ def time_stages(
     tokens: int,
     repeats: int,
     warmup: int = 1,
-    **generation: Any,
+    **options: "Unpack[GenerationOptions]",
 ) -> dict[str, float]:
     """Median seconds of each stage of one `Task.OD` request.
 
@@ -52,70 +53,36 @@ def time_stages(
         tokens: Tokens to generate; the answer is kept from ending earlier.
         repeats: Counted runs.
         warmup: Runs before them that are not counted.
-        **generation: Overrides of the generation policy.
+        **options: Overrides of the generation policy.
 
     Returns:
         Seconds per stage, and ``total`` for the whole request.
     """
-    runs = [_run(model, image, tokens, generation) for _ in range(warmup + repeats)][warmup:]
+    policy = model.policy.replace(**options, max_new_tokens=tokens, min_new_tokens=tokens)
+    request = Request(image, Task.OD)
+    runs = [_run(model, request, policy) for _ in range(warmup + repeats)][warmup:]
     return {name: statistics.median(run[name] for run in runs) for name in (*STAGES, "total")}
 
 
-def _run(
-    model: Florence2, image: npt.NDArray[np.uint8], tokens: int, generation: dict[str, Any]
-) -> dict[str, float]:
-    assets, graphs = model.assets, model.graphs
-    policy = model.policy.replace(max_new_tokens=tokens, min_new_tokens=tokens, **generation)
-    clock = _Clock()
-    pixel_values = assets.preprocessor(image)
-    clock.mark("preprocess")
-    features = graphs.image_features(pixel_values[None])[0]
-    encoded = EncodedImage(features, (image.shape[1], image.shape[0]))
-    clock.mark("vision")
-    input_ids = assets.tokenizer.encode(build_prompt(Task.OD))
-    mask, embeds = encoder_inputs(graphs, [encoded], [input_ids], policy.pad_token_id)
-    steps = _TimedSteps(DecoderSteps(graphs, mask, embeds))
-    clock.mark("embed_encoder")
-    best: Hypothesis = search(steps, 1, policy)[0][0]
-    clock.mark("search")
-    parse_answer(assets.tokenizer.decode(best.token_ids), Task.OD, encoded.size)
-    clock.mark("parse")
-    starts = [*steps.starts, clock.seconds["search"] + steps.starts[0]]
+def _run(model: Florence2, request: Request, policy: GenerationPolicy) -> dict[str, float]:
+    marks = [("start", time.perf_counter())]
+
+    def mark(stage: str) -> None:
+        marks.append((stage, time.perf_counter()))
+
+    prepared = model.prepare(request)
+    mark("preprocess")
+    answer_batch(model.assets, model.graphs, [prepared], policy, watch=mark)
+    ends = dict(marks)
+    starts = [at for stage, at in marks if stage == "step"] + [ends["search"]]
     between = [after - before for before, after in pairwise(starts)]
+    lasted = {stage: at - before for (_, before), (stage, at) in pairwise(marks) if stage in STAGES}
     return {
-        **{name: clock.seconds[name] for name in STAGES if name in clock.seconds},
+        **lasted,
         "first_token": between[0],
         "per_token": statistics.median(between[1:]),
-        "total": clock.total(),
+        "total": ends["parse"] - ends["start"],
     }
-
-
-class _Clock:
-    """Seconds between marks."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._start = self._last = time.perf_counter()
-
-    def mark(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
-        self._last = now
-
-    def total(self) -> float:
-        return self._last - self._start
-
-
-class _TimedSteps:
-    """Notes when each step of the search starts."""
-
-    def __init__(self, steps: Callable[[Ids, Ids, Ids], Scores]) -> None:
-        self._steps = steps
-        self.starts: list[float] = []
-
-    def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> Scores:
-        self.starts.append(time.perf_counter())
-        return self._steps(token_ids, rows, requests)
 
 
 TOKENS = 20

@@ -2,25 +2,60 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence, Set
+from typing import SupportsFloat
 
 from florence_onnx.errors import RegionError, TaskError
 from florence_onnx.locations import BINS, check_image_size, to_bins, to_text
-from florence_onnx.tasks import InputKind, Task, refuse_tags, resolve_task
+from florence_onnx.tasks import AnswerKind, InputKind, Task, refuse_tags, resolve_task
+
+Region = str | Sequence[SupportsFloat]
+"""x1, y1, x2, y2 in pixels of the picture, or four location tokens."""
+
+
+def what_is_asked(
+    task: Task | str | None, prompt: str | None = None, answer: AnswerKind | str | None = None
+) -> tuple[Task | str, AnswerKind]:
+    """The task, or the prompt that stands in its place, and how the answer is read.
+
+    Args:
+        task: a task, its name, or the prompt of a fine-tune that cannot be taken for a name.
+        prompt: any prompt of a fine-tune, instead of a task.
+        answer: how the answer to a prompt is read; as text by default.
+
+    Raises:
+        TaskError: if there is no task and no prompt, or both, or an answer kind for a task.
+    """
+    if prompt is None:
+        if task is None:
+            names = ", ".join(known.name.lower() for known in Task)
+            raise TaskError(f"give task=, one of {names}, or the prompt= of a fine-tune")
+        asked = resolve_task(task)
+    else:
+        if task is not None:
+            raise TaskError(f"give task or prompt, not both: got {task!r} and {prompt!r:.80}")
+        asked = _checked_prompt(prompt)
+    if not isinstance(asked, Task):
+        return asked, AnswerKind.TEXT if answer is None else AnswerKind.parse(answer)
+    if answer is not None:
+        raise TaskError(
+            f"answer= says how the answer to a prompt is read; that to {asked} is always read as "
+            f"{asked.answer_kind.name.lower()}"
+        )
+    return asked, asked.answer_kind
 
 
 def build_prompt(
     task: Task | str,
     text: str | None = None,
-    region: str | Iterable[float] | None = None,
+    region: Region | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> str:
     """The prompt of a request, as transformers Florence2Processor._construct_prompts builds it.
 
     Args:
         task: a task, its name, or the whole prompt of a fine-tune, which is returned as it is.
-        text: what the tasks look for that take text; for those that take a region, its location
-            tokens, as the reference has them.
+        text: what the tasks look for that take text.
         region: for the tasks that take one: a box (x1, y1, x2, y2) in pixels, or location tokens.
         image_size: (width, height) in pixels; only a pixel box needs it.
 
@@ -28,44 +63,66 @@ def build_prompt(
         TaskError: if the task is unknown, lacks its input or takes none.
         RegionError: if the region is malformed, reversed or outside the picture.
     """
-    task = resolve_task(task)
-    if not isinstance(task, Task) or task.input_kind is InputKind.NONE:
-        _refuse(task, text=text, region=region)
-        return task.prompt if isinstance(task, Task) else task
-    if task.input_kind is InputKind.TEXT:
-        _refuse(task, region=region)
-        given = _checked_text(task, text)
-    else:
-        given = _region_tokens(task, text, region, image_size)
-    return task.prompt.format(input=given)
+    return fill_prompt(resolve_task(task), text, region, image_size)
 
 
-def _refuse(task: Task | str, **inputs: object) -> None:
-    for name, value in inputs.items():
-        if value is not None:
-            hint = "" if isinstance(task, Task) else ": write the whole prompt as the task"
-            raise TaskError(f"{str(task)!r} takes no {name}{hint}")
-
-
-def _checked_text(task: Task, text: str | None) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise TaskError(f"{task} needs text= (--text) to say what to look for, got {text!r}")
-    refuse_tags(text)
-    return text.strip()
-
-
-def _region_tokens(
-    task: Task,
+def fill_prompt(
+    asked: Task | str,
     text: str | None,
-    region: str | Iterable[float] | None,
+    region: Region | None,
     image_size: tuple[int, int] | None,
 ) -> str:
-    if text is not None and region is not None:
-        raise TaskError(f"{task} takes region= or its location tokens as text=, not both")
-    given = text if region is None else region
-    if given is None:
-        raise TaskError(f"{task} needs region= (--region), a box (x1, y1, x2, y2) in pixels")
-    return region_to_text(given, image_size)
+    """`build_prompt` for a task or a prompt that `what_is_asked` has told apart."""
+    check_input(asked, text, region)
+    if not isinstance(asked, Task):
+        return asked
+    if region is not None:
+        return asked.prompt.format(input=region_to_text(region, image_size))
+    return asked.prompt if text is None else asked.prompt.format(input=text.strip())
+
+
+def check_input(asked: Task | str, text: str | None, region: Region | None) -> None:
+    """Checks what can be checked without a picture: that the task gets the input it takes.
+
+    Raises:
+        TaskError: if it lacks its input, takes none, or the text is not usable.
+    """
+    kind = asked.input_kind if isinstance(asked, Task) else InputKind.NONE
+    if text is not None and kind is not InputKind.TEXT:
+        raise TaskError(f"{str(asked)!r} takes no text{_instead(asked)}")
+    if region is not None and kind is not InputKind.REGION:
+        raise TaskError(f"{str(asked)!r} takes no region{_instead(asked)}")
+    if kind is InputKind.TEXT:
+        _check_text(asked, text)
+    if kind is InputKind.REGION and region is None:
+        raise TaskError(f"{asked} needs region= (--region), a box (x1, y1, x2, y2) in pixels")
+
+
+def _instead(asked: Task | str) -> str:
+    if not isinstance(asked, Task):
+        return ": write the whole prompt as the task"
+    return {
+        InputKind.NONE: "",
+        InputKind.TEXT: "; it takes text= (--text)",
+        InputKind.REGION: "; it takes region= (--region), in pixels or as four location tokens",
+    }[asked.input_kind]
+
+
+def _checked_prompt(prompt: str) -> str:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise TaskError(f"prompt= must be a str with the fine-tune's words, got {prompt!r:.80}")
+    refuse_tags(prompt)
+    return prompt
+
+
+def _check_text(task: Task | str, text: str | None) -> None:
+    if text is not None and not isinstance(text, str):
+        raise TaskError(
+            f"text= must be one str, got {type(text).__name__} {text!r:.80}; ask once per text"
+        )
+    if text is None or not text.strip():
+        raise TaskError(f"{task} needs text= (--text) to say what to look for, got {text!r}")
+    refuse_tags(text)
 
 
 _FORMS = (
@@ -74,7 +131,7 @@ _FORMS = (
 )
 
 
-def region_to_text(region: str | Iterable[float], image_size: tuple[int, int] | None = None) -> str:
+def region_to_text(region: Region, image_size: tuple[int, int] | None = None) -> str:
     """The region as four location tokens.
 
     Args:
@@ -109,13 +166,22 @@ def _token_bins(region: str) -> tuple[int, int, int, int]:
     return x1, y1, x2, y2
 
 
-def _pixel_box(region: Iterable[float]) -> tuple[float, float, float, float]:
+def _pixel_box(region: Sequence[SupportsFloat]) -> tuple[float, float, float, float]:
     try:
-        x1, y1, x2, y2 = (float(value) for value in region)
+        if isinstance(region, bytes | Mapping | Set) or any(map(_is_no_number, region)):
+            raise TypeError
+        x1, y1, x2, y2 = map(float, region)
     except (TypeError, ValueError):
-        raise RegionError(f"{region!r} is not a region: {_FORMS}") from None
-    if not all(math.isfinite(value) for value in (x1, y1, x2, y2)):
+        raise RegionError(
+            f"{region!r:.80} of type {type(region).__name__} is not a region: {_FORMS}"
+        ) from None
+    box = x1, y1, x2, y2
+    if not all(map(math.isfinite, box)):
         raise RegionError(f"the region {region!r} holds a value that is not finite")
     if x2 <= x1 or y2 <= y1:
         raise RegionError(f"the region {region!r} is reversed or empty: x1 < x2 and y1 < y2 needed")
-    return x1, y1, x2, y2
+    return box
+
+
+def _is_no_number(value: object) -> bool:
+    return isinstance(value, str | bytes | bool)

@@ -1,9 +1,13 @@
-"""What a model is asked: a picture, perhaps encoded already, and a task."""
+"""What a model is asked: a picture, perhaps encoded already, and a task or a prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from florence_onnx.images.pixels import ImageInput
+from florence_onnx.prompts import Region
+from florence_onnx.tasks import AnswerKind, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,3 +18,61 @@ class EncodedImage:
     """[N,D], the mean token first."""
     size: tuple[int, int]
     """(width, height) of the picture in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A question about a picture: a task and what it takes, or a fine-tune's own prompt."""
+
+    image: ImageInput | EncodedImage = field(repr=False)
+    """A uint8 array [H,W,3], [H,W,4] or [H,W]; a Pillow image; a path or the bytes of an image
+    file; or what `Florence2.encode` returned."""
+    task: Task | str | None = None
+    """A task or its name. Any other text that cannot be taken for a name, such as
+    ``"<DocVQA>What is the date?"``, is the prompt of a fine-tune. None with ``prompt``."""
+    text: str | None = None
+    """For the tasks that take text: what to look for."""
+    region: Region | None = None
+    """For the tasks that take a region: x1, y1, x2, y2 in pixels of the picture, or four location
+    tokens such as ``"<loc_52><loc_332><loc_932><loc_774>"``."""
+    prompt: str | None = None
+    """The prompt of a fine-tune, passed through as it is, instead of a task."""
+    answer: AnswerKind | str | None = None
+    """How the answer to a fine-tune's prompt is read: ``"text"`` (the default); ``"boxes"``,
+    ``"polygons"``, ``"quadrilaterals"``, ``"proposals"``, ``"grounding"``, ``"boxes_or_polygons"``
+    as those of ``od``, ``referring_expression_segmentation``, ``ocr_with_region``,
+    ``region_proposal``, ``caption_to_phrase_grounding``, ``open_vocabulary_detection``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture ready for the vision encoder."""
+
+    pixel_values: npt.NDArray[np.float32]
+    """[3,H,W], resized and normalised."""
+    size: tuple[int, int]
+    """(width, height) of the picture in pixels, before it was resized."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A checked request, ready for the engine: its picture is resized, its prompt tokenized."""
+
+    picture: Picture | EncodedImage
+    """The picture; requests that share one object share one run of the vision encoder."""
+    asked: Task | str
+    """The task, or the prompt in its place."""
+    answer_kind: AnswerKind
+    """How the answer will be read."""
+    input_ids: tuple[int, ...]
+    """The prompt's token ids."""
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """What `Florence2.stream` yields with ``on_error="return"`` where there is no result."""
+
+    request: Request
+    """The request, as it was given."""
+    error: Exception
+    """Why there is no result: an `InputError` where the request is wrong."""

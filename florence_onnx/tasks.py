@@ -26,7 +26,22 @@ class AnswerKind(str, Enum):
     GROUNDING = "phrase_grounding"
     POLYGONS = "polygons"
     BOXES_OR_POLYGONS = "description_with_bboxes_or_polygons"
-    QUAD_BOXES = "ocr"
+    QUADRILATERALS = "ocr"
+
+    @classmethod
+    def parse(cls, name: "AnswerKind | str") -> "AnswerKind":
+        """The kind of this name: ``"boxes"``, ``"BOXES"`` or the member itself.
+
+        Raises:
+            TaskError: for any other name, listing the valid ones.
+        """
+        if isinstance(name, cls):
+            return name
+        kinds = {kind.name.lower(): kind for kind in cls}
+        kind = kinds.get(name.strip().lower()) if isinstance(name, str) else None
+        if kind is None:
+            raise TaskError(f"answer is {name!r}; it must be one of {', '.join(kinds)}")
+        return kind
 
 
 class Task(str, Enum):
@@ -55,7 +70,7 @@ class Task(str, Enum):
         "<OCR_WITH_REGION>",
         "What is the text in the image, with regions?",
         InputKind.NONE,
-        AnswerKind.QUAD_BOXES,
+        AnswerKind.QUADRILATERALS,
     )
     CAPTION = ("<CAPTION>", "What does the image describe?", InputKind.NONE, AnswerKind.TEXT)
     DETAILED_CAPTION = (
@@ -214,7 +229,10 @@ def _not_alone(task: Task, text: str) -> TaskError:
 def _unknown(task: object) -> TaskError:
     closest = _closest(task) if isinstance(task, str) else None
     hint = f"did you mean {closest!r}? " if closest else ""
-    return TaskError(f"{task!r} is not a task: {hint}Choose one of {', '.join(_NAMES)}")
+    return TaskError(
+        f"{task!r} is not a task: {hint}Choose one of {', '.join(_NAMES)}; "
+        "or give the words of a fine-tune as prompt= (--prompt)"
+    )
 
 
 def _bare(text: str) -> str:

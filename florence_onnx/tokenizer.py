@@ -1,6 +1,7 @@
 """Text <-> token ids: a model's tokenizer.json and the ids that Florence-2 gives meaning to."""
 
-from collections.abc import Iterable
+import codecs
+from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +110,38 @@ class Tokenizer:
         """
         with library_errors(f"{self._name} cannot decode ids"):
             return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    def spans(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Where in ``decode(ids)`` each token stands: start and end, in characters.
+
+        A character that several tokens make together belongs to each of them.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        end, spans = 0, []
+        for i in ids:
+            start = end
+            end += len(decoder.decode(_bytes_of(self._tokenizer.id_to_token(int(i)) or "")))
+            is_unfinished = bool(decoder.getstate()[0])
+            spans.append((start, end + is_unfinished))
+        return spans
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's table: a byte-level tokenizer writes each byte of a token as one character."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = (byte for byte in range(256) if byte not in printable)
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTES = _byte_of_character()
+
+
+def _bytes_of(token: str) -> bytes:
+    # A token added to the vocabulary, such as one with a space inside, is spelled as it is.
+    if all(character in _BYTES for character in token):
+        return bytes(_BYTES[character] for character in token)
+    return token.encode()
 
 
 def _token_ids(tokenizer: "tokenizers.Tokenizer", tokens: tuple[str, ...], name: str) -> list[int]:

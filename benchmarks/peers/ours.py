@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.common import Picture, Setup
 from benchmarks.peers import Answer
-from florence_onnx import Florence2
+from florence_onnx import Florence2, Request
 from florence_onnx.engine.contract import PRECISIONS
 
 VARIANTS = tuple(PRECISIONS)
@@ -25,7 +25,7 @@ class Ours:
     ) -> list[Answer]:
         """See `Peer`."""
         results = self.model.run(
-            [(picture, task, None) for picture in pictures],
+            [Request(picture, task) for picture in pictures],
             batch_size=len(pictures),
             num_beams=beams,
             min_new_tokens=tokens,

@@ -17,7 +17,7 @@ from transformers import (
 
 from benchmarks.common import Picture, Setup
 from benchmarks.peers import Answer
-from florence_onnx.parsing import UNGROUNDED_WORDS
+from florence_onnx.locating import UNGROUNDED_WORDS
 from florence_onnx.tasks import AnswerKind
 
 VARIANTS = ("fp32", "bf16", "fp16")

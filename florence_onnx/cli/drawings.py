@@ -7,20 +7,20 @@ from pathlib import Path
 from florence_onnx.drawing import draw, needs_pillow
 from florence_onnx.errors import InputError
 from florence_onnx.results import Result
-from florence_onnx.tasks import AnswerKind, Task, resolve_task
+from florence_onnx.tasks import AnswerKind, Task
 
 
-def plan_drawings(images: Sequence[str], task: str, target: Path | None) -> dict[str, Path]:
+def plan_drawings(images: Sequence[str], kind: AnswerKind, target: Path | None) -> dict[str, Path]:
     """The file to write for every picture; none without a target.
 
     Raises:
-        InputError: The task answers with text, the target's ending names no picture format, two
+        InputError: The answer is text, the target's ending names no picture format, two
             pictures would be drawn to the same file, or one would be drawn over one of them.
         MissingDependencyError: Pillow is not installed.
     """
     if target is None:
         return {}
-    _check_task(task)
+    _check_kind(kind)
     if len(images) == 1 and not target.is_dir():
         _check_ending(target)
         files = {images[0]: target}
@@ -48,11 +48,13 @@ def write_drawing(image: str, result: Result, file: Path) -> None:
         raise InputError(f"cannot write {file}: {error.strerror or error}") from error
 
 
-def _check_task(task: str) -> None:
-    drawable = [known for known in Task if known.answer_kind is not AnswerKind.TEXT]
-    if resolve_task(task) not in drawable:
-        names = ", ".join(known.name.lower() for known in drawable)
-        raise InputError(f"--draw needs a task that answers with places: {names}")
+def _check_kind(kind: AnswerKind) -> None:
+    if kind is AnswerKind.TEXT:
+        drawable = [task for task in Task if task.answer_kind is not AnswerKind.TEXT]
+        names = ", ".join(task.name.lower() for task in drawable)
+        raise InputError(
+            f"--draw needs a task that answers with places: {names}; or a --prompt with --answer"
+        )
 
 
 def _check_collisions(files: Mapping[str, Path]) -> None:

@@ -2,22 +2,17 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from florence_onnx.cli.drawings import plan_drawings, write_drawing
 from florence_onnx.cli.options import add_model_options, open_model
-from florence_onnx.errors import ImageError, MissingDependencyError, RegionError
-from florence_onnx.results import (
-    BoxesOrPolygonsResult,
-    BoxesResult,
-    PolygonsResult,
-    QuadBoxesResult,
-    Result,
-    TextResult,
-)
-from florence_onnx.tasks import Task
+from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
+from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.prompts import check_input, what_is_asked
+from florence_onnx.requests import Failure, Request
+from florence_onnx.results import Result
+from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.terminal import one_line, printable, say, show
 
 NAME = "run"
@@ -26,6 +21,7 @@ EXAMPLES = """examples:
   florence-onnx run photo.jpg --task od --model MODEL
   florence-onnx run photo.jpg --task caption_to_phrase_grounding --text "a green car" --model MODEL
   florence-onnx run photo.jpg --task region_to_category --region 34,160,597,372 --model MODEL
+  florence-onnx run photo.jpg --prompt detect --answer boxes --model MODEL
   florence-onnx run photo.jpg --task od --draw drawn.png --model MODEL
   florence-onnx run *.jpg --task ocr --model MODEL --json > answers.jsonl
 
@@ -35,15 +31,18 @@ One picture that cannot be read does not stop the others; the exit status is the
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    names = ", ".join(task.name.lower() for task in Task)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument("--task", help=", ".join(task.name.lower() for task in Task))
+    parser.add_argument("--prompt", help="a fine-tune's own words, instead of a task")
     parser.add_argument(
-        "--task", required=True, help=f"{names}; any other text is a fine-tune's prompt"
+        "--answer",
+        metavar="KIND",
+        help="how the answer to a prompt is read: "
+        f"{', '.join(kind.name.lower() for kind in AnswerKind)} (default text)",
     )
     parser.add_argument("--model", required=True, help="model folder or hub id")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--text", help="for the tasks that take text")
-    given.add_argument(
+    parser.add_argument("--text", help="for the tasks that take text")
+    parser.add_argument(
         "--region",
         type=_region,
         metavar="X1,Y1,X2,Y2",
@@ -66,26 +65,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    drawings = plan_drawings(arguments.images, arguments.task, arguments.draw)
+    asked, kind = what_is_asked(arguments.task, arguments.prompt, arguments.answer)
+    check_input(asked, arguments.text, arguments.region)
+    drawings = plan_drawings(arguments.images, kind, arguments.draw)
     model = open_model(arguments)
-    generation = {"num_beams": arguments.beams, "max_new_tokens": arguments.max_new_tokens}
-    generation = {name: value for name, value in generation.items() if value is not None}
+    options: GenerationOptions = {}
+    if arguments.beams is not None:
+        options["num_beams"] = arguments.beams
+    if arguments.max_new_tokens is not None:
+        options["max_new_tokens"] = arguments.max_new_tokens
+    requests = (
+        Request(
+            image,
+            arguments.task,
+            arguments.text,
+            arguments.region,
+            arguments.prompt,
+            arguments.answer,
+        )
+        for image in arguments.images
+    )
+    answers = model.stream(requests, on_error="return", **options)
     status = 0
-    for image in _with_progress(arguments.images):
-        try:
-            result = model(
-                image, arguments.task, arguments.text, region=arguments.region, **generation
-            )
-        except (ImageError, RegionError) as error:  # Any other error concerns all pictures.
-            status = 2
-            say(f"florence-onnx: {image}: {one_line(error)}")
-            continue
-        if arguments.json:
-            show(json.dumps(_record(image, result), ensure_ascii=False))
+    for image, answer in zip(
+        arguments.images, _with_progress(answers, len(arguments.images)), strict=True
+    ):
+        if isinstance(answer, Failure):
+            error: Exception | None = answer.error
         else:
-            _print_result(image if len(arguments.images) > 1 else None, result)
-        if image in drawings:
-            write_drawing(image, result, drawings[image])
+            _print_result(image, answer, arguments)
+            error = _drawing_error(image, answer, drawings)
+        if isinstance(error, MissingDependencyError | TaskError):
+            raise error  # It concerns all pictures.
+        if error is not None:
+            status = 2
+            name = "" if isinstance(error, FlorenceError) else f"{type(error).__name__}: "
+            say(f"florence-onnx: {image}: {name}{one_line(error)}")
     return status
 
 
@@ -97,60 +112,48 @@ def _region(text: str) -> str | list[float]:
         return text
 
 
-def _with_progress(images: list[str]) -> Iterable[str]:
-    """The images, counted on stderr while a person is watching."""
+def _with_progress(answers: Iterable[Result | Failure], total: int) -> Iterable[Result | Failure]:
+    """The answers, counted on stderr while a person is watching."""
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise MissingDependencyError(
             "the command line needs more packages; run pip install 'florence-onnx[cli]'"
         ) from error
-    progress: Iterable[str] = tqdm(
-        images, unit="picture", disable=None if len(images) > 1 else True
+    progress: Iterable[Result | Failure] = tqdm(
+        answers, total=total, unit="picture", disable=None if total > 1 else True
     )
     return progress
 
 
-def _record(image: str, result: Result) -> dict[str, Any]:
-    return {
-        "image": image,
-        "size": list(result.image_size),
-        "answer": result.to_dict(),
-        "text": result.text,
-        "score": result.score,
-    }
+def _drawing_error(
+    image: str, result: Result, drawings: Mapping[str, Path]
+) -> FlorenceError | None:
+    """Draws an answer that is to be drawn; returns what went wrong."""
+    try:
+        if image in drawings:
+            write_drawing(image, result, drawings[image])
+    except FlorenceError as error:
+        return error
+    return None
 
 
-def _print_result(image: str | None, result: Result) -> None:
-    if image is not None:
+def _print_result(image: str, result: Result, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        show(json.dumps(result.record(image), ensure_ascii=False))
+        return
+    several = len(arguments.images) > 1
+    if several:
         show(f"{printable(image)}:")
     for line in _lines(result):
-        show(line if image is None else f"  {line}")
+        show(f"  {line}" if several else line)
 
 
 def _lines(result: Result) -> Iterator[str]:
     """A result for people: the text, or a label and pixels per line."""
-    if isinstance(result, TextResult):
-        yield result.answer
-    elif isinstance(result, BoxesResult):
-        yield from _rows(result.labels, result.boxes)
-    elif isinstance(result, QuadBoxesResult):
-        yield from _rows(result.labels, result.quad_boxes)
-    elif isinstance(result, PolygonsResult):
-        yield from _polygon_rows(result.labels, result.polygons)
-    elif isinstance(result, BoxesOrPolygonsResult):
-        yield from _rows(result.box_labels, result.boxes)
-        yield from _polygon_rows(result.polygon_labels, result.polygons)
-
-
-def _rows(labels: Iterable[str], shapes: Iterable[Iterable[float]]) -> Iterator[str]:
-    for label, points in zip(labels, shapes, strict=True):
-        numbers = " ".join(f"{value:.1f}" for value in points)
-        yield f"{printable(label)}: {numbers}" if label else numbers
-
-
-def _polygon_rows(
-    labels: Iterable[str], polygons: Iterable[Iterable[Iterable[float]]]
-) -> Iterator[str]:
-    for label, outlines in zip(labels, polygons, strict=True):
-        yield from _rows([label] * len(list(outlines)), outlines)
+    if result.answer_kind is AnswerKind.TEXT:
+        yield result.text
+    for found in result.detections:
+        for points in found.polygons or (found.quad or found.box,):
+            numbers = " ".join(f"{value:.1f}" for value in points)
+            yield f"{printable(found.label)}: {numbers}" if found.label else numbers

@@ -12,7 +12,7 @@ from florence_onnx.requests import EncodedImage
 
 def encoder_inputs(
     graphs: Graphs,
-    scenes: Sequence[EncodedImage],
+    pictures: Sequence[EncodedImage],
     input_ids: Sequence[Sequence[int]],
     pad_token_id: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -20,7 +20,7 @@ def encoder_inputs(
 
     Args:
         graphs: The opened graphs.
-        scenes: One per request.
+        pictures: One per request.
         input_ids: One prompt per request.
         pad_token_id: Fills up shorter prompts; masked.
 
@@ -28,20 +28,20 @@ def encoder_inputs(
         attention_mask int64 [B,S] and inputs_embeds float32 [B,S,D].
 
     Raises:
-        ImageError: A scene is not of this model.
+        ImageError: A picture was encoded by another model.
     """
     lengths = [len(ids) for ids in input_ids]
     padded = np.full((len(lengths), max(lengths)), pad_token_id, dtype=np.int64)
     for row, ids in zip(padded, input_ids, strict=True):
         row[: len(ids)] = ids
     text = graphs.embed(padded)
-    shapes = {scene.image_features.shape for scene in scenes}
+    shapes = {picture.image_features.shape for picture in pictures}
     if len(shapes) > 1 or any(len(s) != 2 or s[1] != text.shape[2] for s in shapes):
         raise ImageError(
-            f"a scene was encoded by another model: image features {sorted(shapes)} in one batch, "
+            f"a picture was encoded by another model: image features {sorted(shapes)} in a batch, "
             f"where this model is {text.shape[2]} wide"
         )
-    features = np.stack([scene.image_features for scene in scenes])
+    features = np.stack([picture.image_features for picture in pictures])
     embeds = np.concatenate([features, text], axis=1)
     text_mask = np.arange(padded.shape[1]) < np.array(lengths)[:, None]
     image_mask = np.ones(features.shape[:2], dtype=np.int64)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from florence_onnx import Florence2, Task
+from florence_onnx import EncodedImage, Florence2, Request, Task
 from florence_onnx.images.pixels import to_rgb
-from florence_onnx.model import Request
 from florence_onnx.prompts import build_prompt
 from tests.helpers.exports import Exported
 from tests.helpers.tiny import input_of, picture
@@ -55,18 +54,17 @@ def model(exported: Exported) -> Florence2:
 
 def requests() -> list[Request]:
     pictures = [picture(seed, 40 + 9 * seed, 60 - 5 * seed) for seed in range(4)]
-    return [(pictures[i % 4], task, input_of(task)) for i, task in enumerate(Task)]
+    return [Request(pictures[i % 4], task, **input_of(task)) for i, task in enumerate(Task)]
 
 
 def generated(
     exported: Exported, model: Florence2, request: Request, options: dict[str, Any]
 ) -> list[tuple[tuple[int, ...], float | None]]:
     """What transformers generates for the same pixels and prompt: ids and scores, best first."""
-    image, task, given = request
-    rgb = to_rgb(image)
+    assert request.task is not None and not isinstance(request.image, EncodedImage)
+    rgb = to_rgb(request.image)
     size = (rgb.shape[1], rgb.shape[0])
-    text, region = (given, None) if isinstance(given, str) else (None, given)
-    prompt = build_prompt(task, text, region, size)
+    prompt = build_prompt(request.task, request.text, request.region, size)
     pixels = model.assets.preprocessor(rgb)
     image_ids = [exported.geometry.image_token_id] * exported.geometry.image_tokens
     ids = torch.tensor([[*image_ids, *model.assets.tokenizer.encode(prompt)]])
@@ -113,7 +111,7 @@ def test_every_task_gives_the_tokens_of_transformers(
     for request, result in zip(requests(), found, strict=True):
         expected = generated(exported, model, request, options)
         ours = [result, *result.alternatives]
-        assert [answer.token_ids for answer in ours] == [ids for ids, _ in expected], request[1]
+        assert [answer.token_ids for answer in ours] == [ids for ids, _ in expected], request.task
         for answer, (_, score) in zip(ours, expected, strict=True):
             if score is not None:
                 # Sums of 70 float32 log-probabilities.

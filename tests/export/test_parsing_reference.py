@@ -11,8 +11,9 @@ from transformers import Florence2Processor
 from transformers.processing_utils import ProcessorMixin
 
 from florence_onnx.errors import TaskError
+from florence_onnx.locating import UNGROUNDED_WORDS
 from florence_onnx.locations import to_bins, to_integers, to_pixels
-from florence_onnx.parsing import UNGROUNDED_WORDS, parse_answer
+from florence_onnx.parsing import parse_answer
 from florence_onnx.prompts import build_prompt
 from florence_onnx.tasks import AnswerKind, InputKind, Task
 
@@ -61,8 +62,11 @@ def test_prompts(reference: Any, task: Task) -> None:
     words = [f" {region}\n"]
     if task.input_kind is InputKind.TEXT:
         words += ["a green car", " {input} 50% {0}", "猫 \t"]
+    name = task.input_kind.value
     for text in words:
-        assert [build_prompt(task, text)] == reference._construct_prompts(task.value + text)
+        assert [build_prompt(task, **{name: text})] == reference._construct_prompts(
+            task.value + text
+        )
 
 
 @pytest.mark.parametrize("prompt", ["<DocVQA>What is the date?", "Describe the defect", "<VQA>"])

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 import florence_onnx
-from florence_onnx import Florence2, Task
+from florence_onnx import Florence2, Request, Task
 from florence_onnx.engine import contract
-from florence_onnx.model import Request
 from florence_onnx.tasks import InputKind
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
@@ -46,18 +45,23 @@ def picture(seed: int, height: int = 24, width: int = 32) -> npt.NDArray[np.uint
     return blocks.repeat(-(-height // 3), 0).repeat(-(-width // 4), 1)[:height, :width]
 
 
-def input_of(task: Task) -> str | tuple[float, ...] | None:
-    """Some valid input for a task, None for those that take none."""
-    return {InputKind.NONE: None, InputKind.TEXT: TEXT, InputKind.REGION: REGION}[task.input_kind]
+def input_of(task: Task) -> dict[str, Any]:
+    """Some valid input for a task, by the name of the argument that takes it."""
+    inputs: dict[InputKind, dict[str, Any]] = {
+        InputKind.NONE: {},
+        InputKind.TEXT: {"text": TEXT},
+        InputKind.REGION: {"region": REGION},
+    }
+    return inputs[task.input_kind]
 
 
 def mixed_requests() -> list[Request]:
     """All tasks and a fine-tune's prompt, on pictures of different sizes, some of them twice."""
     pictures = [picture(0), picture(1, 64, 64), picture(2, 18, 90), picture(3, 120, 21)]
     requests: list[Request] = [
-        (pictures[i % len(pictures)], task, input_of(task)) for i, task in enumerate(Task)
+        Request(pictures[i % len(pictures)], task, **input_of(task)) for i, task in enumerate(Task)
     ]
-    return [*requests, (pictures[0], "<DefectVQA>Is anything broken?", None)]
+    return [*requests, Request(pictures[0], prompt="<DefectVQA>Is anything broken?")]
 
 
 def varied_end(model: Florence2, requests: Sequence[Request], **generation: Any) -> dict[str, Any]:

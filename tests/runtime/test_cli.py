@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from florence_onnx import Florence2, Task
+from florence_onnx import Florence2, Task, streaming
 from florence_onnx.cli.program import COMMANDS, main
 from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
@@ -71,13 +71,8 @@ def test_json_is_what_python_gives(
     result = model(photo, task, text, region=region, max_new_tokens=12)
     assert err == ""
     assert out.count("\n") == 1
-    assert json.loads(out) == {
-        "image": photo,
-        "size": [60, 40],
-        "answer": result.to_dict(),
-        "text": result.text,
-        "score": result.score,
-    }
+    assert json.loads(out) == result.record(photo)
+    assert json.loads(out)["size"] == [60, 40]
 
 
 @pytest.mark.parametrize(
@@ -136,17 +131,22 @@ def test_a_region_in_pixels_and_as_tokens(
 def test_a_prompt_of_a_fine_tune(
     photo: str, model: Florence2, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prompt = "<DocVQA>What is the date?"
-    assert main(["run", photo, "--task", prompt, "--json", *MODEL]) == 0
-    expected = model(photo, prompt, max_new_tokens=12).to_dict()
-    assert json.loads(capsys.readouterr().out)["answer"] == expected
+    for prompt in ("<DocVQA>What is the date?", "detect"):
+        assert main(["run", photo, "--prompt", prompt, "--json", *MODEL]) == 0
+        expected = model(photo, prompt=prompt, max_new_tokens=12)
+        assert json.loads(capsys.readouterr().out) == expected.record(photo)
+        command = ["run", photo, "--prompt", prompt, "--answer", "boxes", "--json"]
+        assert main([*command, *MODEL]) == 0
+        expected = model(photo, prompt=prompt, answer="boxes", max_new_tokens=12)
+        assert json.loads(capsys.readouterr().out) == expected.record(photo)
+        assert expected.to_dict().keys() == {prompt}
 
 
 def test_beams(photo: str, model: Florence2, capsys: pytest.CaptureFixture[str]) -> None:
     for beams in ("1", "5"):
         assert main(["run", photo, "--task", "od", "--beams", beams, "--json", *MODEL]) == 0
         expected = model(photo, "od", num_beams=int(beams), max_new_tokens=12)
-        assert json.loads(capsys.readouterr().out)["text"] == expected.text
+        assert json.loads(capsys.readouterr().out)["generated"] == expected.generated
 
 
 @pytest.mark.parametrize("as_json", [True, False])
@@ -170,6 +170,51 @@ def test_a_broken_picture_does_not_stop_the_others(
     )
 
 
+def test_many_pictures_are_answered_in_batches(
+    photo: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine pictures, one of them broken, in batches of at most eight."""
+    sizes: list[int] = []
+    answer = streaming.answer_batch
+
+    def noted(assets: Any, graphs: Any, batch: Any, policy: Any) -> Any:
+        sizes.append(len(batch))
+        return answer(assets, graphs, batch, policy)
+
+    monkeypatch.setattr(streaming, "answer_batch", noted)
+    images = [photo] * 4 + ["missing.png"] + [photo] * 4
+    assert main(["run", *images, "--task", "caption", *MODEL]) == 2
+    out, err = capsys.readouterr()
+    assert out.count(f"{photo}:\n") == 8
+    assert [line for line in err.splitlines() if "missing.png" in line] == [
+        "florence-onnx: missing.png: cannot read the picture 'missing.png': "
+        "No such file or directory"
+    ]
+    assert sizes == [7, 1]
+
+
+def test_an_engine_error_costs_one_picture_only(
+    tmp_path: Path,
+    photo: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = tmp_path / "other.png"
+    Image.fromarray(picture(2, 10, 10)).save(other)
+    encode = streaming.encode
+
+    def failing(graphs: Any, found: Any) -> Any:
+        if found.size == (10, 10):
+            raise RuntimeError("bad\nallocation")
+        return encode(graphs, found)
+
+    monkeypatch.setattr(streaming, "encode", failing)
+    assert main(["run", str(other), photo, "--task", "caption", "--json", *MODEL]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["image"] == photo
+    assert err == f"florence-onnx: {other}: RuntimeError: bad allocation\n"
+
+
 def test_a_region_that_fits_one_picture_only(
     tmp_path: Path, photo: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +236,18 @@ def test_a_region_that_fits_one_picture_only(
             "'captoin' is not a task: did you mean 'caption'? Choose one of ocr",
         ),
         (["--task", "od", "--text", "x"], "'<OD>' takes no text"),
+        ([], "give task=, one of ocr, ocr_with_region"),
+        (["--task", "od", "--prompt", "detect"], "give task or prompt, not both"),
+        (["--task", "od", "--answer", "boxes"], "that to <OD> is always read as boxes"),
+        (["--prompt", "detect", "--answer", "box"], "must be one of text, boxes, proposals"),
+        (["--prompt", ""], "prompt= must be a str with the fine-tune's words"),
+        (["--prompt", "detect", "--text", "x"], "'detect' takes no text"),
+        (["--task", "region_to_ocr", "--text", "x"], "takes no text; it takes region="),
+        (["--task", "region_to_ocr", "--region", "1,2,3,4", "--text", "x"], "takes no text; it"),
+        (
+            ["--task", "open_vocabulary_detection", "--region", "<loc_1><loc_2><loc_3><loc_4>"],
+            "takes no region; it takes text=",
+        ),
         (["--task", "caption_to_phrase_grounding"], "needs text= (--text)"),
         (["--task", "region_to_ocr"], "needs region= (--region)"),
         (["--task", "region_to_ocr", "--region", "1,2,3"], "a region is four numbers"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from florence_onnx import Florence2, Task
+from florence_onnx import Florence2, Request, Task
 from florence_onnx.cli.program import main
 from florence_onnx_export.scenes.answers import fixed_question
 from florence_onnx_export.scenes.drawing import draw
@@ -50,11 +50,11 @@ def scores(request: pytest.FixtureRequest) -> Mapping[str, float]:
         picture = np.asarray(draw(scene))
         asked = [fixed_question(scene, task) for task in Task]
         results = model.run(
-            [(picture, question.task, question.text or question.region) for question in asked],
+            [Request(picture, question.task, question.text, question.region) for question in asked],
             num_beams=request.param,
         )
         answers += [
-            Answered(scene, question, result.text)
+            Answered(scene, question, result.generated)
             for question, result in zip(asked, results, strict=True)
         ]
     return score(answers)

@@ -1,5 +1,6 @@
 """Pictures with their answers drawn on them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,20 @@ def test_one_picture_is_drawn_to_a_file(photos: list[str], tmp_path: Path) -> No
     assert [path.name for path in out.parent.iterdir()] == ["drawn.jpg"]
 
 
+@pytest.mark.parametrize("answer", ["boxes", "polygons", "quadrilaterals"])
+def test_the_answer_to_a_prompt_is_drawn(
+    photos: list[str], tmp_path: Path, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "florence_onnx.tokenizer.Tokenizer.decode", lambda self, ids: f"defect{QUAD}"
+    )
+    out = tmp_path / "drawn.png"
+    command = ["run", photos[0], "--prompt", "detect", "--answer", answer, "--draw", str(out)]
+    assert main([*command, *MODEL]) == 0
+    before, after = np.asarray(Image.open(photos[0])), np.asarray(Image.open(out))
+    assert (before != after).any(axis=-1).sum() > 60
+
+
 def test_several_pictures_are_drawn_to_a_folder(photos: list[str], tmp_path: Path) -> None:
     out = tmp_path / "drawn"
     assert main(["run", *photos, "--task", "od", "--draw", str(out), *MODEL]) == 0
@@ -105,6 +120,7 @@ def test_several_pictures_are_drawn_to_a_folder(photos: list[str], tmp_path: Pat
     [
         ("caption", "a.png", "--draw needs a task that answers with places: ocr_with_region, od,"),
         ("<DocVQA>When?", "a.png", "--draw needs a task that answers with places"),
+        ("<DocVQA>When?", "a.png", "or a --prompt with --answer"),
         ("od", "a.xyz", "ends in no picture format; use .png or .jpg, or name a folder"),
         ("od", "a", "ends in no picture format"),
     ],
@@ -150,5 +166,17 @@ def test_an_answer_is_printed_before_its_drawing_fails(
     out = tmp_path / "file" / "drawn.png"
     assert main(["run", photos[0], "--task", "od", "--json", "--draw", str(out), *MODEL]) == 2
     printed, err = capsys.readouterr()
-    assert printed.startswith('{"image"')
+    assert json.loads(printed)["image"] == photos[0]
     assert "cannot write" in err
+
+
+def test_a_drawing_that_fails_does_not_stop_the_others(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "drawn"
+    (out / "one.png").mkdir(parents=True)
+    assert main(["run", *photos, "--task", "od", "--json", "--draw", str(out), *MODEL]) == 2
+    printed, err = capsys.readouterr()
+    assert [json.loads(line)["image"] for line in printed.splitlines()] == photos
+    assert (out / "two.png").is_file()
+    assert f"florence-onnx: {photos[0]}: cannot write {out / 'one.png'}" in err

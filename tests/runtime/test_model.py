@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,17 @@ import pytest
 import tokenizers
 from PIL import Image
 
-from florence_onnx import EncodedImage, Florence2, GenerationPolicy, Task, TextResult, parse_answer
+from florence_onnx import (
+    AnswerKind,
+    EncodedImage,
+    Failure,
+    Florence2,
+    GenerationOptions,
+    GenerationPolicy,
+    Request,
+    Task,
+    parse_answer,
+)
 from florence_onnx.engine.decoder import DecoderSteps
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.errors import (
@@ -27,6 +37,7 @@ from florence_onnx.errors import (
     TaskError,
     TokenizerError,
 )
+from florence_onnx.generation.policy import _OF_THE_MODEL
 from florence_onnx.generation.search import search
 from florence_onnx.locations import to_bins, to_text
 from florence_onnx.tasks import InputKind
@@ -45,7 +56,7 @@ from tests.helpers.tiny import (
     varied_end,
 )
 
-SHORT = {"max_new_tokens": 12}
+SHORT: GenerationOptions = {"max_new_tokens": 12}
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +83,14 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, list[int]
 
 @pytest.mark.parametrize("task", Task)
 def test_every_task_is_answered_as_its_text_is_parsed(model: Florence2, task: Task) -> None:
-    given = input_of(task)
-    name = "region" if task.input_kind is InputKind.REGION else "text"
-    result = model(picture(1, 40, 60), task, **{name: given}, **SHORT)  # type: ignore[arg-type]
+    result = model(picture(1, 40, 60), task, **input_of(task), **SHORT)
     assert result == parse_answer(
-        result.text, task, (60, 40), token_ids=result.token_ids, score=result.score
+        result.generated,
+        task,
+        (60, 40),
+        token_ids=result.token_ids,
+        token_spans=model.assets.tokenizer.spans(result.token_ids),
+        score=result.score,
     )
     assert result.to_dict().keys() == {task.value}
 
@@ -88,17 +102,44 @@ def test_a_task_by_any_name(model: Florence2, spelling: Task | str) -> None:
 
 def test_a_prompt_of_a_fine_tune_passes_through(model: Florence2) -> None:
     prompt = "<DocVQA>What is the date?"
-    result = model(picture(1), prompt, **SHORT)
-    assert isinstance(result, TextResult)
+    result = model(picture(1), prompt=prompt, **SHORT)
+    assert result.answer_kind is AnswerKind.TEXT
     assert result.task == prompt
-    assert result.to_dict() == {prompt: result.answer}
-    assert result.token_ids != model(picture(1), "<DocVQA>Who signed?", **SHORT).token_ids
+    assert result.to_dict() == {prompt: result.text}
+    assert result == model(picture(1), prompt, **SHORT), "what no name resembles may be the task"
+    assert result.token_ids != model(picture(1), prompt="<DocVQA>Who signed?", **SHORT).token_ids
+
+
+@pytest.mark.parametrize("prompt", ["detect", "od", "captoin", "caption", " OD ", "{input}"])
+def test_a_prompt_is_never_taken_for_a_task(model: Florence2, prompt: str) -> None:
+    prepared = model.prepare(Request(picture(1), prompt=prompt))
+    assert list(prepared.input_ids) == model.assets.tokenizer.encode(prompt)
+    result = model.answer(prepared, **SHORT)
+    assert result == model(picture(1), prompt=prompt, **SHORT)
+    assert result.task == prompt
+
+
+@pytest.mark.parametrize("kind", AnswerKind)
+def test_the_answer_to_a_prompt_is_read_as_it_is_told(model: Florence2, kind: AnswerKind) -> None:
+    result = model(picture(1, 40, 60), prompt="detect", answer=kind.name.lower(), **SHORT)
+    plain = model(picture(1, 40, 60), prompt="detect", **SHORT)
+    assert (result.token_ids, result.generated) == (plain.token_ids, plain.generated)
+    assert result == parse_answer(
+        plain.generated,
+        None,
+        (60, 40),
+        prompt="detect",
+        answer=kind,
+        token_ids=plain.token_ids,
+        token_spans=model.assets.tokenizer.spans(plain.token_ids),
+        score=plain.score,
+    )
 
 
 def test_token_ids_decode_to_the_text(model: Florence2) -> None:
     decoder = tokenizers.Tokenizer.from_file(str(TINY / "tokenizer.json"))
     for result in model.run(mixed_requests(), **SHORT):
-        assert decoder.decode(list(result.token_ids), skip_special_tokens=False) == result.text
+        assert decoder.decode(list(result.token_ids), skip_special_tokens=False) == result.generated
         assert result.token_ids[:2] == (2, 0), "the start token and the forced first one"
         assert len(result.token_ids) <= 13
 
@@ -109,9 +150,8 @@ def test_a_region_as_box_and_as_tokens(model: Florence2) -> None:
     answers = [
         model(image, Task.REGION_TO_CATEGORY, region=REGION, **SHORT),
         model(image, Task.REGION_TO_CATEGORY, region=tokens, **SHORT),
-        model(image, Task.REGION_TO_CATEGORY, tokens, **SHORT),
         model(image, Task.REGION_TO_CATEGORY, region=np.array(REGION), **SHORT),
-        *model.run([(image, Task.REGION_TO_CATEGORY, REGION)], **SHORT),
+        *model.run([Request(image, Task.REGION_TO_CATEGORY, region=REGION)], **SHORT),
     ]
     assert all(answer == answers[0] for answer in answers)
     other = model(image, Task.REGION_TO_CATEGORY, region=(0, 0, 60, 40), **SHORT)
@@ -143,7 +183,11 @@ def logits_of(model: Florence2, scene: EncodedImage, ids: Sequence[int]) -> npt.
     return plain_logits(model, *encoder_inputs(model.graphs, [scene], [prompt], 1), ids)
 
 
-FREE = {"no_repeat_ngram_size": 0, "forced_bos_token_id": None, "forced_eos_token_id": None}
+FREE: GenerationOptions = {
+    "no_repeat_ngram_size": 0,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -208,9 +252,10 @@ def test_the_search_knows_what_the_encoder_reads(
         seen.append(arguments[3])
         return search(*arguments)
 
-    monkeypatch.setattr("florence_onnx.model.search", noted)
-    requests = [(picture(0), "<A>car", None), (picture(1), "<A>a green car", None)]
-    read = [model.assets.tokenizer.encode(prompt) for _, prompt, _ in requests]
+    monkeypatch.setattr("florence_onnx.answering.search", noted)
+    prompts = ["<A>car", "<A>a green car"]
+    requests = [Request(picture(i), prompt=prompt) for i, prompt in enumerate(prompts)]
+    read = [model.assets.tokenizer.encode(prompt) for prompt in prompts]
     model.run(requests, **SHORT)
     Florence2(replace(model.assets, image_token_id=7), model.graphs).run(requests, **SHORT)
     assert seen == [read, [[7] * 5 + ids for ids in read]]
@@ -224,7 +269,7 @@ def test_what_the_prompt_holds_is_not_said_again(model: Florence2, beams: int) -
         "forced_bos_token_id": None,
     }
     usual = model(picture(0), "<A>car", **options)
-    prompt = "<A>" + "".join(usual.text.split("</s>"))
+    prompt = "<A>" + "".join(usual.generated.split("</s>"))
     free = model(picture(0), prompt, **options, forced_eos_token_id=None)
     bound = model(
         picture(0), prompt, **options, forced_eos_token_id=None, encoder_no_repeat_ngram_size=1
@@ -237,9 +282,10 @@ def test_what_the_prompt_holds_is_not_said_again(model: Florence2, beams: int) -
 @pytest.mark.parametrize("beams", [1, 3])
 def test_batches_answer_as_one_by_one(model: Florence2, beams: int) -> None:
     requests = mixed_requests()
-    scene = model.encode(requests[1][0])
-    requests[1] = (scene, *requests[1][1:])
-    requests[5] = (scene, *requests[5][1:])
+    assert requests[1].image is requests[5].image
+    encoded = model.encode(picture(1, 64, 64))
+    for i in (1, 5):
+        requests[i] = replace(requests[i], image=encoded)
     ends = varied_end(model, requests, num_beams=beams, max_new_tokens=40)
     alone = [result for request in requests for result in model.run([request], **ends)]
     assert len({len(result.token_ids) for result in alone}) > 3, "the answers are of one length"
@@ -257,25 +303,25 @@ def test_a_picture_is_encoded_once(model: Florence2, tmp_path: Path) -> None:
     image, other = picture(1), picture(2)
     path = tmp_path / "picture.png"
     Image.fromarray(image).save(path)
-    model.run([(image, "od", None), (other, "od", None), (image, "ocr", None)], **SHORT)
+    model.run([Request(image, "od"), Request(other, "od"), Request(image, "ocr")], **SHORT)
     assert vision.calls == 2
-    model.run([(image, "od", None)] * 3, batch_size=1, **SHORT)
+    model.run([Request(image, "od")] * 3, batch_size=1, **SHORT)
     assert vision.calls == 3
-    model.run([(str(path), "od", None), (str(tmp_path) + "/picture.png", "ocr", None)], **SHORT)
+    model.run([Request(str(path), "od"), Request(path, "ocr")], **SHORT)
     assert vision.calls == 4
     scene = model.encode(image)
     assert vision.calls == 5
     assert model(scene, "caption", **SHORT) == model(image, "caption", **SHORT)
     assert vision.calls == 6
-    model.run([(scene, "caption", None), (scene, "od", None)], **SHORT)
+    model.run([Request(scene, "caption"), Request(scene, "od")], **SHORT)
     assert vision.calls == 6
 
 
 def test_five_tasks_on_a_scene_are_decoded_together(model: Florence2) -> None:
     model = counted(model)
     scene = model.encode(picture(1))
-    requests = [(scene, task, None) for task in ("od", "ocr", "caption", "detailed_caption")]
-    requests.append((scene, "caption_to_phrase_grounding", TEXT))
+    requests = [Request(scene, task) for task in ("od", "ocr", "caption", "detailed_caption")]
+    requests.append(Request(scene, "caption_to_phrase_grounding", TEXT))
     ends = varied_end(model, requests, num_beams=1, max_new_tokens=40)
     before = model.graphs.decoder.calls, model.graphs.encoder.calls
     results = model.run(requests, **ends)
@@ -336,17 +382,9 @@ def test_the_cache_never_comes_to_the_host(
     assert len({rows for rows, _ in fetched}) > 2, "no request has left the batch"
 
 
-def test_threads_may_share_a_model(model: Florence2) -> None:
-    requests = mixed_requests()[:6]
-    expected = [model.run([request], **SHORT)[0] for request in requests]
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda request: model.run([request], **SHORT)[0], requests * 3))
-    assert found == expected * 3
-
-
 def test_no_requests_no_results(model: Florence2) -> None:
-    assert model.run([]) == []
-    assert model.run(iter([(picture(1), "od", None)]), **SHORT) == [
+    assert model.run([]) == model([], "od") == model.answer([]) == []
+    assert model.run(iter([Request(picture(1), "od")]), **SHORT) == [
         model(picture(1), "od", **SHORT)
     ]
 
@@ -434,15 +472,23 @@ def test_bad_regions(model: Florence2, region: Any, message: str) -> None:
         model(picture(1), Task.REGION_TO_CATEGORY, region=region)
 
 
-@pytest.mark.parametrize("task", ["odd", "", "captoin", None, 3])
+@pytest.mark.parametrize("task", ["odd", "", "captoin", 3])
 def test_bad_tasks(model: Florence2, task: Any) -> None:
     with pytest.raises(TaskError, match=r"is not a task: .*Choose one of ocr, ocr_with_region"):
         model(picture(1), task)
 
 
 def test_text_and_region_at_once(model: Florence2) -> None:
-    with pytest.raises(TaskError, match=r"text or region, not both"):
-        model(picture(1), Task.REGION_TO_OCR, "<loc_1><loc_2><loc_3><loc_4>", region=REGION)
+    """They are never taken for each other, and never merged."""
+    tokens = "<loc_1><loc_2><loc_3><loc_4>"
+    for region in (None, REGION, tokens):
+        with pytest.raises(TaskError, match=r"'<REGION_TO_OCR>' takes no text; it takes region="):
+            model(picture(1), Task.REGION_TO_OCR, tokens, region=region)
+    for text in (None, TEXT):
+        with pytest.raises(TaskError, match=r"takes no region; it takes text="):
+            model(picture(1), Task.OPEN_VOCABULARY_DETECTION, text, region=tokens)
+    with pytest.raises(TaskError, match=r"'<CAPTION>' takes no region$"):
+        model(picture(1), "caption", region=tokens)
 
 
 @pytest.mark.parametrize(
@@ -455,12 +501,17 @@ def test_text_and_region_at_once(model: Florence2) -> None:
         ({"num_return_sequences": 4}, "num_return_sequences is 4; it must be at most 3, num_beams"),
         ({"early_stopping": "always"}, 'it must be True, False or "never"'),
         ({"temperature": 0.5}, "unknown generation option 'temperature'; valid are .*num_beams"),
-        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
     ],
 )
 def test_bad_generation_options(model: Florence2, options: Any, message: str) -> None:
     with pytest.raises(GenerationError, match=message):
-        model.run([(picture(1), "od", None)], **options)
+        model.run([Request(picture(1), "od")], **options)
+    with pytest.raises(GenerationError, match=message):
+        model(picture(1), "od", **options)
+    with pytest.raises(GenerationError, match=message):
+        model.answer([model.prepare(Request(picture(1), "od"))], **options)
+    with pytest.raises(GenerationError, match=message):
+        model.stream([], **options)
 
 
 def test_the_longest_answer_and_prompt(model: Florence2) -> None:
@@ -476,38 +527,150 @@ def test_the_longest_answer_and_prompt(model: Florence2) -> None:
         model(scene, text + "?", **SHORT)
 
 
-@pytest.mark.parametrize("request_", [(1, "od"), "od", None, (1, 2, 3, 4), {"image": 1}])
+def test_task_and_prompt_and_answer_go_together(model: Florence2) -> None:
+    for arguments, message in (
+        ({}, r"give task=, one of ocr, .*, or the prompt= of a fine-tune"),
+        ({"task": "od", "prompt": "detect"}, r"give task or prompt, not both: got 'od' and 'dete"),
+        ({"task": "od", "answer": "boxes"}, r"that to <OD> is always read as boxes"),
+        ({"prompt": "detect", "answer": "box"}, r"answer is 'box'; it must be one of text, boxes"),
+        ({"prompt": "detect", "text": "cars"}, r"'detect' takes no text: write the whole prompt"),
+        ({"prompt": "detect", "region": REGION}, r"'detect' takes no region: write the whole pro"),
+        ({"prompt": ""}, r"prompt= must be a str with the fine-tune's words, got ''"),
+        ({"prompt": 3}, r"prompt= must be a str with the fine-tune's words, got 3"),
+        ({"prompt": ["detect"]}, r"prompt= must be a str with the fine-tune's words, got \['det"),
+        ({"prompt": "<OD>"}, r"the tag <OD> must stand alone, .* pass the tag as the task"),
+        ({"prompt": Task.OD}, r"the tag <OD> must stand alone"),
+        ({"task": "detect"}, r"did you mean .* as prompt= \(--prompt\)"),
+    ):
+        with pytest.raises(TaskError, match=message):
+            model(picture(1), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [(["cat", "dog"], "list"), (5, "int"), (b"cat", "bytes"), (("cat",), "tuple")]
+)
+def test_text_of_another_type(model: Florence2, text: Any, kind: str) -> None:
+    with pytest.raises(TaskError, match=rf"text= must be one str, got {kind} .*; ask once per"):
+        model(picture(1), "open_vocabulary_detection", text)
+
+
+NO_REQUESTS = [("a.png", "od", None), "abc", None, {"image": 1}, 5, picture(1)]
+
+
+@pytest.mark.parametrize("request_", NO_REQUESTS, ids=lambda given: type(given).__name__)
 def test_what_is_not_a_request(model: Florence2, request_: Any) -> None:
-    with pytest.raises(InputError, match=r"a request is \(image or scene, task, text or region"):
+    name = type(request_).__name__
+    message = rf"must be a florence_onnx.Request, such as Request\(image, 'od'\), not {name}: "
+    with pytest.raises(InputError, match=message):
         model.run([request_])
+    with pytest.raises(InputError, match=message):
+        model.prepare(request_)
+    (failure,) = model.stream([request_], on_error="return")
+    assert isinstance(failure, Failure)
+    assert failure.request is request_
+    assert isinstance(failure.error, InputError)
 
 
-def test_everything_is_checked_before_anything_is_run(model: Florence2) -> None:
+@pytest.mark.parametrize("requests", ["abc", b"abc", None, 5, Request(b"", "od"), Request])
+def test_what_is_not_requests(model: Florence2, requests: Any) -> None:
+    message = rf"requests must be an iterable of .*Request.*, not {type(requests).__name__}: "
+    for ask in (model.run, model.stream):
+        with pytest.raises(InputError, match=message):
+            ask(requests)
+
+
+@pytest.mark.parametrize("prepared", [Request(b"", "od"), "abc", None, [5], iter([])])
+def test_what_is_not_prepared(model: Florence2, prepared: Any) -> None:
+    with pytest.raises(InputError, match=r"answer\(\) takes what prepare\(\) returned, .* not "):
+        model.answer(prepared)
+
+
+@pytest.mark.parametrize("batch_size", ["4", 0, -1, 2.0, None, True, [4]])
+def test_what_is_not_a_batch_size(model: Florence2, batch_size: Any) -> None:
+    message = r"batch_size is .*; it must be a whole number, at least 1"
+    for ask in (model.run, model.stream):
+        with pytest.raises(InputError, match=message):
+            ask([], batch_size=batch_size)
+    assert len(model.run([Request(picture(1), "od")], batch_size=np.int64(4), **SHORT)) == 1
+
+
+@pytest.mark.parametrize("on_error", ["ignore", None, True])
+def test_what_is_not_on_error(model: Florence2, on_error: Any) -> None:
+    with pytest.raises(InputError, match='it must be "raise" or "return"'):
+        model.stream([], on_error=on_error)
+
+
+def test_preparing_needs_no_engine(model: Florence2) -> None:
     model = counted(model)
-    fine = (picture(1), "od", None)
-    grounding = "caption_to_phrase_grounding"
-    for bad in [
-        (picture(1)[:0], "od", None),
-        (picture(2), "odd", None),
-        (picture(2), "od", TEXT),
-        (picture(2), grounding, "a \ud83d"),
-        (picture(2), grounding, "a <image>"),
-        (picture(2), grounding, "a " * 200),
-        (picture(2), "Is it <image> or </s>?", None),
-    ]:
-        with pytest.raises(InputError):
-            model.run([fine] * 20 + [bad], batch_size=4, **SHORT)
+    request = Request(picture(2, 30, 50), "od")
+    prepared = model.prepare(request)
+    encoded = model.prepare(replace(request, image=model.encode(request.image)))  # type: ignore[arg-type]
+    assert model.graphs.vision_encoder.calls == 1
+    assert model.answer(prepared, **SHORT) == model(*(request.image, "od"), **SHORT)
+    assert model.graphs.vision_encoder.calls == 3
+    assert (
+        model.answer([prepared, encoded, prepared], **SHORT) == [model.answer(encoded, **SHORT)] * 3
+    )
+    assert model.graphs.vision_encoder.calls == 4, "one prepared picture is encoded once"
+    assert prepared.picture.size == (50, 30)
+    long = Request(encoded.picture, prompt="?" * 200)
+    with pytest.raises(TaskError, match=r"tokens long; the model has 160 positions"):
+        model.prepare(long)
+
+
+def test_several_pictures_at_once(model: Florence2, tmp_path: Path) -> None:
+    pixels = [picture(seed, 30 + seed, 40) for seed in range(3)]
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels[2]).save(path)
+    expected = [model(one, "od", **SHORT) for one in pixels]
+    assert model([pixels[0], pixels[1], path], "od", **SHORT) == expected
+    assert model((pixels[0], pixels[1], path), "od", **SHORT) == expected
+    assert model([model.encode(one) for one in pixels], "od", **SHORT) == expected
+    assert model([pixels[0]], Task.REGION_TO_OCR, region=REGION, **SHORT) == [
+        model(pixels[0], Task.REGION_TO_OCR, region=REGION, **SHORT)
+    ]
+    with pytest.raises(ImageError, match=r"cannot read a picture from builtins\.NoneType"):
+        model([pixels[0], None], "od", **SHORT)  # type: ignore[list-item]
+
+
+def test_options_are_checked_before_anything_is_run(model: Florence2) -> None:
+    model = counted(model)
     with pytest.raises(GenerationError):
-        model.run([fine], num_beams=0)
+        model.run([Request(picture(1), "od")], num_beams=0)
+    grounding = "caption_to_phrase_grounding"
+    for bad in (
+        Request(picture(1)[:0], "od"),
+        Request(picture(2), "odd"),
+        Request(picture(2), "od", TEXT),
+        Request(picture(2), grounding, "a \ud83d"),
+        Request(picture(2), grounding, "a <image>"),
+        Request(picture(2), grounding, "a " * 200),
+        Request(picture(2), "Is it <image> or </s>?"),
+        Request(picture(2), prompt="Is it <image> or </s>?"),
+        Request(picture(2), prompt="a \ud83d"),
+    ):
+        with pytest.raises(InputError):
+            model.prepare(bad)
+        with pytest.raises(InputError):
+            model.run([bad], **SHORT)
     assert model.graphs.vision_encoder.calls == 0
-    assert model.run([fine], **SHORT) == [model(picture(1), "od", **SHORT)]
 
 
-def test_a_scene_of_another_model(model: Florence2) -> None:
-    scene = model.encode(picture(1))
-    for other in (scene.image_features[:, :-1], scene.image_features[:-1]):
-        with pytest.raises(ImageError, match=r"a scene was encoded by another model"):
-            model.run([(scene, "od", None), (EncodedImage(other, scene.size), "od", None)])
+def test_an_encoded_picture_of_another_model(model: Florence2) -> None:
+    encoded = model.encode(picture(1))
+    shorter = EncodedImage(encoded.image_features[:-1], encoded.size)
+    with pytest.raises(ImageError, match=r"was encoded by another model, as 4 tokens; .* has 5"):
+        model.prepare(Request(shorter, "od"))
+    narrower = EncodedImage(encoded.image_features[:, :-1], encoded.size)
+    prepared = [model.prepare(Request(image, "od")) for image in (encoded, narrower)]
+    with pytest.raises(ImageError, match=r"was encoded by another model: image features"):
+        model.answer(prepared)
+
+
+def test_the_options_of_a_call_have_a_type() -> None:
+    fields = {field.name for field in fields_of(GenerationPolicy)}
+    names = {*fields, "max_length", "min_length"} - set(_OF_THE_MODEL)
+    assert set(GenerationOptions.__annotations__) == names
 
 
 def test_a_tokenizer_of_a_larger_model(tmp_path: Path) -> None:

@@ -9,10 +9,15 @@ import pytest
 from tokenizers import Tokenizer
 
 from florence_onnx.errors import FlorenceError
+from florence_onnx.locating import (
+    UNGROUNDED_WORDS,
+    labelled_polygons,
+    polygons,
+)
 from florence_onnx.locations import to_bins, to_integers, to_pixels
-from florence_onnx.parsing import UNGROUNDED_WORDS, parse_answer, polygon_instances
+from florence_onnx.parsing import parse_answer
 from florence_onnx.prompts import build_prompt
-from florence_onnx.tasks import InputKind, Task
+from florence_onnx.tasks import InputKind, Task, resolve_task
 
 # Published entries that do not hold, and why. (OCR labels are compared without special tokens.)
 PUBLISHED_EXCEPTIONS = {
@@ -30,6 +35,13 @@ def split_prompt(prompt: str) -> tuple[str, str | None]:
     """A tag with its text, as the reference takes them in one string."""
     found = re.fullmatch(r"(<[A-Z_]+>)(.*)", prompt, re.DOTALL)
     return (found[1], found[2] or None) if found else (prompt, None)
+
+
+def build(task: str, given: str | None) -> str:
+    """The prompt of a task and its text or region."""
+    asked = resolve_task(task)
+    takes_region = isinstance(asked, Task) and asked.input_kind is InputKind.REGION
+    return build_prompt(task, region=given) if takes_region else build_prompt(task, given)
 
 
 def without_special_tokens(task: str, answer: Any) -> Any:
@@ -85,7 +97,7 @@ def test_published_prompts(shared: Path) -> None:
         given = entry["text_input"]
         takes_input = Task.parse(entry["task"]).input_kind is not InputKind.NONE
         # Parser-only vectors were published without the input of their task.
-        prompt = build_prompt(entry["task"], given) if given or not takes_input else None
+        prompt = build(entry["task"], given) if given or not takes_input else None
         if "expanded_prompt" in entry:
             assert prompt == entry["expanded_prompt"], entry["id"]
             assert prompt is not None
@@ -105,7 +117,7 @@ def test_prompts_become_the_expected_ids(shared: Path) -> None:
             "<loc_52><loc_332><loc_932><loc_774>",
         ],
     }
-    built = {build_prompt(task, text) for task in Task for text in inputs[task.input_kind]}
+    built = {build(task, text) for task in Task for text in inputs[task.input_kind]}
     assert known.keys() <= built
     for prompt, ids in known.items():
         assert tokenizer.encode(prompt).ids == ids
@@ -119,7 +131,7 @@ def test_prompts_and_answers_of_the_reference_model_tests(shared: Path) -> None:
     for entry in entries:
         task, text = split_prompt(entry["prompt"])
         ids = [token for token in entry["expected_text_input_ids"] if token != padding]
-        assert tokenizer.encode(build_prompt(task, text)).ids == ids
+        assert tokenizer.encode(build(task, text)).ids == ids
         if entry["expected_parsed_answer"] is not None:
             result = parse_answer(
                 entry["expected_generated_text"], entry["task"], tuple(entry["image_size_wh"])
@@ -133,7 +145,7 @@ def run_processing_entry(name: str, args: dict[str, Any]) -> Any:
     """What our functions give for a call of transformers' processor tests."""
     if name == "processor._construct_prompts":
         texts = [args["text"]] if isinstance(args["text"], str) else args["text"]
-        return [build_prompt(*split_prompt(text)) for text in texts]
+        return [build(*split_prompt(text)) for text in texts]
     if name.startswith("post_processor.dequantize"):
         size = tuple(args["size"])
         return [
@@ -147,14 +159,13 @@ def run_processing_entry(name: str, args: dict[str, Any]) -> Any:
         return parse_answer(args["text"], args["task"], size).to_dict(integers=True)
     size = tuple(args["image_size"])
     if name.endswith("parse_description_with_polygons_from_text_and_spans"):
+        find = polygons if args["allow_empty_phrase"] else labelled_polygons
         return [
             {
-                "cat_name": label,
-                "polygons": [to_integers(to_pixels(bins, size), size) for bins in outlines],
+                "cat_name": found.label,
+                "polygons": [to_integers(to_pixels(bins, size), size) for bins in found.bins()],
             }
-            for label, outlines in polygon_instances(
-                args["text"], labelled=not args["allow_empty_phrase"]
-            )
+            for found in find(args["text"])
         ]
     boxes_task = "region_proposal" if args.get("allow_empty_phrase") else "od"
     task, value, label = {

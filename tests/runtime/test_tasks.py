@@ -185,10 +185,13 @@ def test_tasks_without_input(task: Task) -> None:
 )
 def test_tasks_with_text(task: str, prompt: str) -> None:
     assert build_prompt(task, "  a {red} car\n") == prompt
-    for text in (None, "", " \t", 7):
+    for text in (None, "", " \t"):
         with pytest.raises(TaskError, match="needs text="):
-            build_prompt(task, text)  # type: ignore[arg-type]
-    with pytest.raises(TaskError, match="takes no region"):
+            build_prompt(task, text)
+    for wrong in (7, ["cat", "dog"], b"cat", np.array(["cat"])):
+        with pytest.raises(TaskError, match=f"must be one str, got {type(wrong).__name__} "):
+            build_prompt(task, wrong)  # type: ignore[arg-type]
+    with pytest.raises(TaskError, match=r"takes no region; it takes text="):
         build_prompt(task, "a car", region=REGION)
     with pytest.raises(TaskError, match="must stand alone"):
         build_prompt(task, "<OD>")
@@ -206,14 +209,14 @@ def test_tasks_with_text(task: str, prompt: str) -> None:
 def test_tasks_with_a_region(task: str, prompt: str) -> None:
     assert build_prompt(task, region=REGION) == prompt
     assert build_prompt(task, region=f" {REGION}\n") == prompt
-    assert build_prompt(task, text=REGION) == prompt
     box = (33.6, 159.6, 596.8, 371.76)
     assert build_prompt(task, region=box, image_size=(640, 480)) == prompt
     assert build_prompt(task, region=np.array(box), image_size=(640, 480)) == prompt
     with pytest.raises(TaskError, match="needs region="):
         build_prompt(task)
-    with pytest.raises(TaskError, match="not both"):
-        build_prompt(task, text=REGION, region=REGION)
+    for region in (None, REGION):
+        with pytest.raises(TaskError, match="takes no text; it takes region="):
+            build_prompt(task, text=REGION, region=region)
 
 
 def test_the_edges_of_the_picture_belong_to_it() -> None:
@@ -240,6 +243,13 @@ def test_the_edges_of_the_picture_belong_to_it() -> None:
         ((0, 0, "x", 5), "four numbers"),
         ((0, 0, None, 5), "four numbers"),
         (((0, 0), (5, 5)), "four numbers"),
+        (("0", "0", "5", "5"), "four numbers"),
+        ((False, False, True, True), "four numbers"),
+        (b"0055", "of type bytes is not a region: a region is four numbers"),
+        ({0, 1, 5, 6}, "four numbers"),
+        ({0: 1, 1: 1, 5: 1, 6: 1}, "four numbers"),
+        ({"x1": 0, "y1": 0, "x2": 5, "y2": 5}, "of type dict is not a region"),
+        (iter((0, 0, 5, 5)), "four numbers"),
         ("", "four location tokens"),
         ("0,0,5,5", "four location tokens"),
         ("<loc_1><loc_2><loc_3>", "four location tokens"),

@@ -124,3 +124,47 @@ def test_the_small_tokenizer_is_laid_out_like_the_real_one(small: Path) -> None:
     ids = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
     assert ids == (0, 1, 2)
     assert tokenizer.location_token_ids[0] == BART_SIZE + 4
+
+
+def random_ids(size: int, seed: int) -> list[int]:
+    """Any tokens at all: most are parts of characters of no script, or special."""
+    return [int(i) for i in np.random.default_rng(seed).integers(0, size, 60)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spans_are_where_the_tokens_stand(small: Path, seed: int) -> None:
+    tokenizer = Tokenizer.from_file(small)
+    size = int(tokenizer.location_token_ids.max()) + 1
+    letters = " a caf\u00e9 \u4ea4\u901a<loc_7><loc_8> \U0001f697</s>"
+    for ids in (random_ids(size, seed), tokenizer.encode(letters[seed % 7 :])):
+        text, spans = tokenizer.decode(ids), tokenizer.spans(ids)
+        assert len(spans) == len(ids)
+        assert (spans[0][0], spans[-1][1]) == (0, len(text))
+        for i, (start, end) in enumerate(spans):
+            # Text is only told apart where no character has been begun.
+            before, until = tokenizer.decode(ids[:i]), tokenizer.decode(ids[: i + 1])
+            if not before.endswith("\ufffd"):
+                assert start == len(before)
+            if not until.endswith("\ufffd"):
+                assert text[start:end] == until[start:]
+
+
+def test_a_character_belongs_to_all_tokens_that_make_it(small: Path) -> None:
+    tokenizer = Tokenizer.from_file(small)
+    ids = tokenizer.encode("a\U0001f697b")[1:-1]
+    assert len(ids) > 3, "the car is one token"
+    assert tokenizer.spans(ids) == [(0, 1), *[(1, 2)] * (len(ids) - 2), (2, 3)]
+
+
+@pytest.mark.parametrize("file", REAL)
+def test_spans_of_the_published_answers(shared: Path, file: str) -> None:
+    tokenizer = Tokenizer.from_file(shared / file)
+    expected = json.loads((shared / "expected_by_transformers.json").read_text())["generation"]
+    for entry in expected:
+        ids = entry["expected_output_ids"]
+        text = tokenizer.decode(ids)
+        spans = tokenizer.spans(ids)
+        assert sorted({at for span in spans for at in range(*span)}) == list(range(len(text)))
+        for token, (start, end) in zip(ids, spans, strict=True):
+            alone = tokenizer.decode([token])
+            assert text[start:end] == alone or "\ufffd" in alone

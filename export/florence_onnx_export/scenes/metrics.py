@@ -8,12 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from florence_onnx.parsing import parse_answer
-from florence_onnx.results import (
-    BoxesOrPolygonsResult,
-    BoxesResult,
-    PolygonsResult,
-    QuadBoxesResult,
-)
+from florence_onnx.tasks import AnswerKind
 from florence_onnx_export.scenes.answers import Question
 from florence_onnx_export.scenes.scene import Scene, Shape
 
@@ -81,23 +76,9 @@ def places(answer: Answered, text: str) -> list[tuple[str, Points]]:
     """(label, corners in pixels) of everything a text locates for the answer's question."""
     size = (answer.scene.width, answer.scene.height)
     result = parse_answer(text, answer.question.task, size)
-    if isinstance(result, BoxesResult):
-        return [
-            (label, _corners(box)) for label, box in zip(result.labels, result.boxes, strict=True)
-        ]
-    if isinstance(result, BoxesOrPolygonsResult):
-        return [
-            (label, _corners(box))
-            for label, box in zip(result.box_labels, result.boxes, strict=True)
-        ]
-    if isinstance(result, QuadBoxesResult):
-        return [
-            (label, _pairs(quad))
-            for label, quad in zip(result.labels, result.quad_boxes, strict=True)
-        ]
-    if isinstance(result, PolygonsResult):
-        return [("", _pairs(outlines[0])) for outlines in result.polygons]
-    raise TypeError(f"{answer.question.task} locates nothing")
+    if result.answer_kind is AnswerKind.TEXT:
+        raise TypeError(f"{answer.question.task} locates nothing")
+    return [(found.label, _pairs(found.outlines[0])) for found in result.detections]
 
 
 def polygon_iou(answer: Answered) -> float:
@@ -140,11 +121,6 @@ def _mask(
     else:
         draw.polygon(list(points), fill=1)
     return np.asarray(image)
-
-
-def _corners(box: Sequence[float]) -> Points:
-    x1, y1, x2, y2 = box
-    return ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
 
 
 def _pairs(flat: Sequence[float]) -> Points:

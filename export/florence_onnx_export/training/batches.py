@@ -14,7 +14,7 @@ from PIL import Image
 from florence_onnx.errors import InputError
 from florence_onnx.images.pixels import to_rgb
 from florence_onnx.prompts import build_prompt
-from florence_onnx.tasks import Task
+from florence_onnx.tasks import InputKind, Task
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.scene import Scene, sample_scene
 from florence_onnx_export.training.cache import squashed
@@ -145,5 +145,8 @@ def expand_prompt(prompt: str) -> str:
     """A prompt that begins with a task's tag as the model reads it; any other as it stands."""
     for task in Task:
         if prompt.startswith(task.value):
-            return build_prompt(task, prompt.removeprefix(task.value).strip() or None)
+            given = prompt.removeprefix(task.value).strip() or None
+            if task.input_kind is InputKind.REGION:
+                return build_prompt(task, region=given)
+            return build_prompt(task, given)
     return prompt

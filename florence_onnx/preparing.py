@@ -1,0 +1,49 @@
+"""What of a request needs no engine: its picture is decoded and resized, its prompt tokenized."""
+
+from florence_onnx.assets.reading import Assets
+from florence_onnx.errors import ImageError, InputError
+from florence_onnx.images.pixels import ImageInput, to_rgb
+from florence_onnx.prompts import fill_prompt, what_is_asked
+from florence_onnx.requests import EncodedImage, Picture, Prepared, Request
+
+
+def read_picture(assets: Assets, image: ImageInput | EncodedImage) -> Picture | EncodedImage:
+    """Decodes and resizes a picture; one that is encoded already is returned as it is.
+
+    Raises:
+        ImageError: The image is not a picture the model can read, or another model encoded it.
+    """
+    if isinstance(image, EncodedImage):
+        if len(image.image_features) != assets.image_tokens:
+            raise ImageError(
+                f"the picture was encoded by another model, as {len(image.image_features)} tokens; "
+                f"this model has {assets.image_tokens} for a picture"
+            )
+        return image
+    rgb = to_rgb(image)
+    return Picture(assets.preprocessor(rgb), (rgb.shape[1], rgb.shape[0]))
+
+
+def check_request(request: object) -> Request:
+    """Returns what is a `Request`.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if not isinstance(request, Request):
+        raise InputError(
+            f"a request must be a florence_onnx.Request, such as Request(image, 'od'), "
+            f"not {type(request).__name__}: {request!r:.80}"
+        )
+    return request
+
+
+def prepare(assets: Assets, request: Request, picture: Picture | EncodedImage) -> Prepared:
+    """Checks a request whose picture has been read.
+
+    Raises:
+        InputError: The task, the prompt or its input is wrong.
+    """
+    asked, answer_kind = what_is_asked(request.task, request.prompt, request.answer)
+    prompt = fill_prompt(asked, request.text, request.region, picture.size)
+    return Prepared(picture, asked, answer_kind, tuple(assets.encode_prompt(prompt)))

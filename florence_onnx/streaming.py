@@ -1,0 +1,197 @@
+"""Any number of requests in bounded memory: pictures are decoded in threads, ahead of answers."""
+
+import os
+import traceback
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from numbers import Integral
+from weakref import WeakValueDictionary
+
+from florence_onnx.answering import answer_batch, encode
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine.sessions import Graphs
+from florence_onnx.errors import InputError
+from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.images.pixels import ImageInput
+from florence_onnx.preparing import check_request, prepare, read_picture
+from florence_onnx.requests import EncodedImage, Failure, Picture, Prepared, Request
+from florence_onnx.results import Result
+
+_THREADS = 4
+"""Most threads that decode and resize: more would take the processor from the engine."""
+
+
+class Stream:
+    """Answers the requests of an iterator in order, a batch at a time."""
+
+    def __init__(
+        self,
+        assets: Assets,
+        graphs: Graphs,
+        policy: GenerationPolicy,
+        batch_size: int,
+        on_error: str,
+    ) -> None:
+        """Takes a model's parts and the arguments of `Florence2.stream`.
+
+        Raises:
+            InputError: One of the arguments is wrong.
+        """
+        if not _is_count(batch_size):
+            raise InputError(f"batch_size is {batch_size!r}; it must be a whole number, at least 1")
+        if on_error not in ("raise", "return"):
+            raise InputError(f'on_error is {on_error!r}; it must be "raise" or "return"')
+        self._assets, self._graphs, self._policy = assets, graphs, policy
+        self._batch_size = int(batch_size)
+        self._stops_at_failure = on_error == "raise"
+
+    def answers(self, source: Iterator[Request]) -> Generator[Result | Failure, None, None]:
+        """Yields a result or failure per request.
+
+        Up to two batches are taken ahead of the answers: one for the engine, one for the threads.
+        An exception of the source is raised after the answers to what came before it.
+        """
+        with ThreadPoolExecutor(min(_THREADS, self._batch_size)) as pool:
+            window = _Window(source, 2 * self._batch_size, self._assets, pool)
+            try:
+                while batch := window.take(self._batch_size):
+                    for answer in self._answer(batch):
+                        if self._stops_at_failure and isinstance(answer, Failure):
+                            raise answer.error
+                        yield answer
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _answer(self, batch: "Sequence[_Entry]") -> Iterator[Result | Failure]:
+        ready: list[Prepared | Failure] = []
+        asked: list[tuple[Request, Prepared]] = []
+        for entry in batch:
+            prepared = self._prepare(entry)
+            ready.append(prepared)
+            if isinstance(prepared, Prepared):
+                asked.append((entry.request, prepared))
+            elif self._stops_at_failure:
+                break
+        results = self._run(asked)
+        for prepared in ready:
+            yield prepared if isinstance(prepared, Failure) else next(results)
+
+    def _prepare(self, entry: "_Entry") -> Prepared | Failure:
+        try:
+            check_request(entry.request)
+            prepared = prepare(self._assets, entry.request, entry.picture.decoded())
+            return replace(prepared, picture=entry.picture.encoded(self._graphs))
+        except Exception as error:
+            return _failure(entry.request, error)
+
+    def _run(self, asked: Sequence[tuple[Request, Prepared]]) -> Iterator[Result | Failure]:
+        """Answers a batch; where that fails one by one, so that only the culprit fails."""
+        if not asked:
+            return
+        answers: list[Result | Failure] | None
+        try:
+            batch = [prepared for _, prepared in asked]
+            answers = [*answer_batch(self._assets, self._graphs, batch, self._policy)]
+        except Exception as error:
+            answers = [_failure(asked[0][0], error)] if len(asked) == 1 else None
+        if answers is not None:
+            yield from answers
+            return
+        for one in asked:
+            yield from self._run([one])
+
+
+def iterator(requests: Iterable[Request]) -> Iterator[Request]:
+    """Returns the requests one by one.
+
+    Raises:
+        InputError: They are nothing to iterate over, or a request or text by itself.
+    """
+    try:
+        if isinstance(requests, str | bytes):
+            raise TypeError
+        return iter(requests)
+    except TypeError:
+        raise InputError(
+            "requests must be an iterable of florence_onnx.Request, such as a list, "
+            f"not {type(requests).__name__}: {requests!r:.80}"
+        ) from None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _failure(request: Request, error: Exception) -> Failure:
+    link: BaseException | None = error
+    while link is not None:
+        # Or whoever keeps failures would keep the pixels that were being decoded.
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    return Failure(request, error)
+
+
+class _SharedPicture:
+    """A picture of one or more requests: decoded in a thread, encoded when it is first needed."""
+
+    def __init__(self, image: object, decoded: "Future[Picture | EncodedImage]") -> None:
+        self.image = image
+        self._decoded = decoded
+        self._encoded: EncodedImage | None = None
+
+    def decoded(self) -> Picture | EncodedImage:
+        return self._decoded.result()
+
+    def encoded(self, graphs: Graphs) -> EncodedImage:
+        if self._encoded is None:
+            self._encoded = encode(graphs, self.decoded())
+        return self._encoded
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A request of the window."""
+
+    request: Request
+    picture: _SharedPicture
+
+
+class _Window:
+    """The next requests of a source, their pictures being decoded."""
+
+    def __init__(
+        self, source: Iterator[Request], size: int, assets: Assets, pool: ThreadPoolExecutor
+    ) -> None:
+        self._source, self._size, self._assets, self._pool = source, size, assets, pool
+        self._entries: deque[_Entry] = deque()
+        # An entry disappears with the last request that holds its picture.
+        self._pictures: WeakValueDictionary[object, _SharedPicture] = WeakValueDictionary()
+        self._has_ended = False
+        self._error: Exception | None = None
+
+    def take(self, count: int) -> list[_Entry]:
+        """Up to ``count`` requests; none at the end of the source, where its error is raised."""
+        while len(self._entries) < self._size and not self._has_ended:
+            try:
+                request = next(self._source)
+            except StopIteration:
+                self._has_ended = True
+            except Exception as error:
+                self._has_ended, self._error = True, error
+            else:
+                self._entries.append(_Entry(request, self._picture(request)))
+        if not self._entries and self._error is not None:
+            raise self._error
+        return [self._entries.popleft() for _ in range(min(count, len(self._entries)))]
+
+    def _picture(self, request: Request) -> _SharedPicture:
+        image: ImageInput | EncodedImage = getattr(request, "image", b"")
+        # A path is the same picture whenever it is given; others are if they are one object.
+        key = os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
+        shared = self._pictures.get(key)
+        if shared is None:
+            decoded = self._pool.submit(read_picture, self._assets, image)
+            shared = self._pictures[key] = _SharedPicture(image, decoded)
+        return shared
