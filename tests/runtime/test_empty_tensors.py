@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from florence_onnx import Florence2
+from florence_onnx import Florence2, Request
 from florence_onnx.engine import contract
 from florence_onnx.resolver import DEMO
 from tests.helpers.kernels import empty_tensors, profiled
@@ -45,7 +45,7 @@ def test_in_a_batch_that_shrinks(tmp_path: Path) -> None:
     fields = ("vision_encoder", "embed_tokens", "encoder", "decoder")
     watched = dict(zip(fields, sessions.values(), strict=True))
     model = Florence2(model.assets, replace(model.graphs, **watched))
-    requests = [(picture(7), task, None) for task in ("caption", "od", "ocr")]
+    requests = [Request(picture(7), task) for task in ("caption", "od", "ocr")]
     results = model.run(requests, num_beams=3, max_new_tokens=16)
     assert len({len(result.token_ids) for result in results}) > 1
     assert [empty_tensors(session) for session in sessions.values()] == [[]] * 4
