@@ -29,9 +29,15 @@ Every message names what is wrong and what to do about it. The command line prin
 message of any ``FlorenceError`` as one line and exits with status 2; a warning is one line too.
 """
 
+from florence_onnx.terminal import printable
+
 
 class FlorenceError(Exception):
     """Base of all errors raised on purpose by this package."""
+
+    def __str__(self) -> str:
+        """The message, with control characters of names that strangers chose spelled out."""
+        return printable(super().__str__(), keep="\n\t")
 
 
 class ModelError(FlorenceError):

@@ -10,6 +10,8 @@ from typing import TextIO
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
 )
+_LONGEST = 2000
+"""Characters; only names of a stranger's making get there."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -27,8 +29,9 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def one_line(error: object) -> str:
-    """The message of an error on one line, safe to print."""
-    return printable(" ".join(str(error).split()))
+    """The message of an error on one line, safe to print, of a length that a person reads."""
+    line = printable(" ".join(str(error).split()))
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} [...]"
 
 
 def show(text: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-from florence_onnx.checkpoints.finding import find_checkpoint
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
     check_packages,
@@ -77,4 +77,4 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.out.exists() and not arguments.force:
         raise OutputExistsError(f"{arguments.out} exists; choose another folder or pass --force")
-    find_checkpoint(arguments.checkpoint)
+    read_checkpoint(arguments.checkpoint)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from florence_onnx.checkpoints import key_maps
-from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from florence_onnx.checkpoints.checkpoint import Checkpoint, check_values, read_checkpoint
 from florence_onnx.errors import CheckpointError, ModelNotFoundError
 from florence_onnx_export.weights import torch_weights
 from tests.helpers.checkpoints import (
@@ -210,6 +210,29 @@ def test_quantised_weights(native: Path, expected: dict[str, Tensor]) -> None:
     save_weights(expected, native, dtype=torch.int8)
     with pytest.raises(CheckpointError, match=r"stored as I8; quantised"):
         read_checkpoint(native)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("safetensors", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_values_that_are_no_numbers(
+    native: Path, expected: dict[str, Tensor], value: float, safetensors: bool, dtype: torch.dtype
+) -> None:
+    """Blamed on the checkpoint, with the file and the weight."""
+    check_values(read_checkpoint(native))
+    name = "model.language_model.decoder.layers.1.fc2.bias"
+    damaged = expected[name].clone()
+    damaged[-1] = value
+    for path in native.glob("model*"):
+        path.unlink()
+    save_weights(expected | {name: damaged}, native, safetensors, shards=3, dtype=dtype)
+    with pytest.raises(CheckpointError) as error:
+        check_values(read_checkpoint(native))
+    (path,) = {t.path for n, t in read_checkpoint(native).weights.items() if n == name}
+    assert str(error.value) == (
+        f"{path}: weight {name} is NaN or infinite in places; the checkpoint is damaged, or its "
+        "training has diverged"
+    )
 
 
 # --- folders and the hub

@@ -298,8 +298,12 @@ def test_weights_with_nan_are_not_exported(native: Exported, tmp_path: Path) -> 
     with torch.no_grad():
         model.model.language_model.encoder.layers[0].fc1.weight[0, 0] = float("nan")
     checkpoint = save_native(model, tmp_path / "checkpoint")
-    with pytest.raises(ValidationError, match=r"^encoder_model differs from transformers by nan"):
+    message = (
+        r"model\.safetensors: weight model\.language_model\.encoder\.layers\.0\.fc1\.weight is NaN"
+    )
+    with pytest.raises(CheckpointError, match=message):
         export(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_precision_lists_those_there_are(native: Exported, tmp_path: Path) -> None:

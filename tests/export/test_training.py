@@ -1,14 +1,18 @@
 """The training recipe: its parts, and short runs that have to learn something."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
+from torch import Tensor
 from torch.nn import functional
 from transformers import Florence2ForConditionalGeneration
 
@@ -164,6 +168,29 @@ def test_a_state_that_no_training_can_go_on_from(tmp_path: Path, state: str) -> 
         f"{path} is damaged or the state of another training, so that this one cannot go on from "
         "it; choose another --out, or delete the file to begin again"
     )
+
+
+@pytest.mark.parametrize("diverge", [lambda x: x * float("nan"), lambda x: torch.sqrt(x - x)])
+def test_a_training_that_diverges_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, diverge: Callable[[Tensor], Tensor]
+) -> None:
+    """By its loss or its gradients; neither network nor state has got them."""
+    network = torch.nn.Linear(1, 1)
+
+    def answer_loss(batch: Any, sigma: float, head: Any) -> tuple[Tensor, Tensor]:
+        loss = network.weight.sum()
+        return diverge(loss) if batch.step == 2 else loss, torch.zeros(())
+
+    source = SimpleNamespace(batch=lambda step: SimpleNamespace(step=step, pictures=[]))
+    monkeypatch.setattr(
+        "florence_onnx_export.training.loop.AnswerLoss", lambda *arguments: answer_loss
+    )
+    settings = Optimisation(steps=9, save_every=1)
+    with pytest.raises(InputError, match=r"has diverged at step 2: .*; begin again with a lower"):
+        train(network, None, source, settings, tmp_path)  # type: ignore[arg-type]
+    state = torch.load(tmp_path / "state.pt")
+    assert state["step"] == 2
+    assert torch.equal(state["parts"]["network.weight"], network.weight)
 
 
 def test_fine_tuning_learns_own_examples(trained: tuple[Path, list[float]], tmp_path: Path) -> None:

@@ -157,6 +157,42 @@ for command in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pytorch_model.bin", b"\x80\x02cos\nsystem\x1b[2J\n.", "it asks for os.system"),
+        ("pytorch_model.bin", b"\x80\x02c" + b"x" * 9999 + b"\ny\n.", "is truncated or not a file"),
+        ("pytorch_model.bin", b"PK\x03\x04", "pytorch_model.bin is truncated or not a file"),
+        ("pytorch_model.bin", b"", "pytorch_model.bin is truncated or not a file"),
+        (
+            "model.safetensors",
+            b"\x09" + bytes(7) + b'{"\x1b[2J":1',
+            "is truncated or not a safetens",
+        ),
+        ("model.safetensors", b"\xff" * 99, "model.safetensors is truncated or not a safetens"),
+    ],
+)
+def test_weights_of_a_stranger(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes,
+    message: str,
+) -> None:
+    """A line of our own words, without torch's advice to load them all the same."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: True)
+    (tmp_path / "config.json").write_text('{"model_type": "florence2"}')
+    (tmp_path / name).write_bytes(content)
+    assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err[:-1].isprintable()
+    assert len(err) < 2200
+    assert message in err
+    assert "weights_only" not in err
+
+
 def test_before_torch_is_imported(tmp_path: Path) -> None:
     """And before anything is fetched."""
     out = str(tmp_path / "out")

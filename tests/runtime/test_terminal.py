@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from florence_onnx.cli.program import main
+from florence_onnx.errors import CheckpointError, FlorenceError, ModelNotFoundError
 from florence_onnx.resolver import resolve
 from florence_onnx.terminal import one_line, printable, say
 from tests.helpers.tiny import TINY, picture, run_python
@@ -48,6 +49,16 @@ def test_what_is_spelled_out(text: str, safe: str | None) -> None:
 def test_some_controls_may_stay() -> None:
     assert printable("a\n\tb\r", keep="\n\t") == "a\n\tb\\u000d"
     assert one_line("a\n  b\x1b") == "a b\\u001b"
+
+
+@pytest.mark.parametrize("kind", [FlorenceError, ModelNotFoundError, CheckpointError])
+def test_exceptions(kind: type[FlorenceError]) -> None:
+    """Whoever prints or logs one gets no escape codes and nothing that no encoding has."""
+    assert str(kind(f"a {CLEAR}\udcff\nb")) == f"a {SPELLED}\\udcff\nb"
+
+
+def test_no_line_is_endless() -> None:
+    assert one_line("x" * 10**6) == "x" * 2000 + " [...]"
 
 
 def test_labels_of_a_stranger(

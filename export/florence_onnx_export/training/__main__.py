@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer
 
 from florence_onnx.assets.writing import write_assets
-from florence_onnx.checkpoints.checkpoint import read_checkpoint
+from florence_onnx.checkpoints.checkpoint import check_values, read_checkpoint
 from florence_onnx.cli.options import whole_number
 from florence_onnx.cli.status import exit_status
 from florence_onnx.errors import FlorenceError, InputError
@@ -131,6 +131,7 @@ def fine_tune(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     start = read_checkpoint(checkpoint)
+    check_values(start)
     network = tied(transformers_model(start.config, torch_weights(start)), start)
     network.to(_DEVICE)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:

@@ -41,6 +41,9 @@ def train(
 
     Returns:
         The answers' loss of every step of this call.
+
+    Raises:
+        InputError: `out/state.pt` is not of this training, or the loss becomes NaN or infinite.
     """
     parts = nn.ModuleDict({"network": network})
     if head is not None:
@@ -63,9 +66,14 @@ def train(
             loss, dense = answer_loss(batch, start + (end - start) * progress, head)
             (loss + dense_weight * dense).backward()
             norm = nn.utils.clip_grad_norm_(parts.parameters(), settings.clip)
+            losses.append(loss.item())
+            if not (math.isfinite(losses[-1]) and math.isfinite(norm.item())):
+                raise InputError(
+                    f"the training has diverged at step {step}: its loss is {losses[-1]}, the norm "
+                    f"of its gradients {norm.item()}; begin again with a lower learning_rate"
+                )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            losses.append(loss.item())
             seen += len(batch.pictures)
             done = step + 1
             if done % _LOG_EVERY == 0:
