@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from florence_onnx.cli.drawings import plan_drawings, write_drawing
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     asked, kind = what_is_asked(arguments.task, arguments.prompt, arguments.answer)
+    _refuse_file(asked, arguments.task)
     check_input(asked, arguments.text, arguments.region)
     drawings = plan_drawings(arguments.images, kind, arguments.draw)
     model = open_model(arguments)
@@ -102,6 +104,15 @@ def execute(arguments: argparse.Namespace) -> int:
             name = "" if isinstance(error, FlorenceError) else f"{type(error).__name__}: "
             say(f"florence-onnx: {image}: {name}{one_line(error)}")
     return status
+
+
+def _refuse_file(asked: Task | str, task: str | None) -> None:
+    """A task that is no name may be a prompt, but not the name of a picture."""
+    with suppress(OSError):  # A prompt may be too long for a name.
+        if task is not None and not isinstance(asked, Task) and Path(task).is_file():
+            raise TaskError(
+                f"--task is {task!r}, which is a file; pictures are given without an option"
+            )
 
 
 def _region(text: str) -> str | list[float]:

@@ -215,6 +215,43 @@ def test_an_engine_error_costs_one_picture_only(
     assert err == f"florence-onnx: {other}: RuntimeError: bad allocation\n"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs fifos and links")
+def test_every_kind_of_unreadable_picture(
+    tmp_path: Path, photo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each costs a line; the pictures around it are answered."""
+    names = ("empty", "text.png", "cut.jpg", "fifo.png", "loop.png", "dead.png", "zero", "secret")
+    empty, text, cut, fifo, loop, dead, zero, secret = (tmp_path / name for name in names)
+    empty.touch()
+    text.write_text("<html>404</html>")
+    Image.fromarray(picture(1)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:-300])
+    os.mkfifo(fifo)
+    loop.symlink_to(loop)
+    dead.symlink_to(tmp_path / "nothing")
+    zero.symlink_to("/dev/zero")
+    secret.write_bytes(Path(photo).read_bytes()[:40])  # Root may read what nobody else may.
+    secret.chmod(0)
+    missing, long = tmp_path / "missing.png", "x" * 5000
+    bad = [*map(str, (tmp_path, empty, text, cut, fifo, loop, dead, zero, secret, missing)), long]
+    images = [photo, *(image for name in bad for image in (name, photo))]
+    assert main(["run", *images, "--task", "od", "--json", *MODEL]) == 2
+    out, err = capsys.readouterr()
+    answered = [json.loads(line)["image"] for line in out.splitlines()]
+    assert answered == [photo] * (len(bad) + 1)
+    for line, name in zip(err.splitlines(), bad, strict=True):
+        assert line.startswith(f"florence-onnx: {name}: ")
+
+
+def test_a_picture_for_a_task(photo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = failure(capsys, "run", "od", "--task", photo, *MODEL)
+    assert line.endswith(
+        f"--task is '{photo}', which is a file; pictures are given without an option"
+    )
+    assert main(["run", photo, "--task", "Describe " + "it " * 2000, *MODEL]) == 2
+    assert "positions" in capsys.readouterr().err
+
+
 def test_a_region_that_fits_one_picture_only(
     tmp_path: Path, photo: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
