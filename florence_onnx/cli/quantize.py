@@ -3,6 +3,7 @@
 import argparse
 import importlib
 
+from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.cli.exporting import (
     add_accept_error,
     check_packages,
@@ -12,7 +13,7 @@ from florence_onnx.cli.exporting import (
     timed_progress,
 )
 from florence_onnx.errors import ModelNotFoundError
-from florence_onnx.resolver import local_folder
+from florence_onnx.resolver import local_folder, refuse
 
 NAME = "quantize"
 SUMMARY = "Add 8-bit, 4-bit or float16 graphs to a model folder (needs the [export] extra)."
@@ -54,6 +55,7 @@ def execute(arguments: argparse.Namespace) -> int:
             f"{arguments.model!r} is not a folder; quantising adds files to a model folder, so "
             "export or download the model first"
         )
+    refuse(Contents.of_folder(folder).why_no_model())
     with exit_on_termination():
         quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
         entries = quantizer.quantize(

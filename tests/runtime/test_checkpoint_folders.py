@@ -42,15 +42,22 @@ def holding(folder: Path, *names: str) -> Path:
     ],
 )
 def test_what_is_opened_instead_of_a_model(
-    tmp_path: Path, names: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    names: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: True)
     folder = holding(tmp_path, *names)
     for opening in (resolve, Florence2.load):
         with pytest.raises(ModelNotFoundError) as error:
             opening(folder)
         assert message.format(folder) in str(error.value)
     run = ["run", "photo.jpg", "--task", "od", "--model", str(folder)]
-    for command in (run, ["info", str(folder)], ["bench", str(folder)], ["tune", str(folder)]):
+    quantize = ["quantize", str(folder), "--precision", "q8"]
+    others = [[command, str(folder)] for command in ("info", "bench", "tune")]
+    for command in (run, quantize, *others):
         assert main(command) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
