@@ -4,7 +4,6 @@ import argparse
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +134,8 @@ def publish(
         content: What it measured.
         provider: Where our side ran.
     """
+    from florence_onnx.files import write_whole
+
     command = f"python -m benchmarks.{name} {shlex.join(argv)}".strip()
     record = {
         "benchmark": name,
@@ -151,15 +152,6 @@ def publish(
     path = arguments.out or RESULTS / f"{name}-{device}.json"
     write_whole(path, json.dumps(record, indent=1) + "\n")
     progress(f"wrote {path}")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
 
 
 def _positive(text: str) -> int:

@@ -13,9 +13,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, ROOT, write_whole
+from benchmarks.common import RESULTS, ROOT
 from benchmarks.tables import amount, ratio, spread, table
 from benchmarks.targets import ACCURACY, TARGETS, Target
+from florence_onnx.files import write_whole
 
 README = ROOT / "benchmarks" / "README.md"
 FRONT = ROOT / "README.md"

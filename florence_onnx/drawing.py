@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from florence_onnx.errors import InputError, MissingDependencyError
+from florence_onnx.files import open_regular, whole_file
 from florence_onnx.images.pixels import ImageInput, to_rgb
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind
@@ -32,6 +35,11 @@ _COLOURS: tuple[Colour, ...] = (
     (240, 228, 66),
 )
 _FILL_OPACITY = 0.35
+_SOFTWARE = 0x0131
+"""EXIF's tag for the program that made a picture."""
+_MARK = "drawn by florence-onnx"
+_ENDS = 1 << 16
+"""Bytes at both ends of a file that may hold EXIF: it comes before the pixels, or after them."""
 _TRIANGLE = 6
 """The fewest coordinates that enclose something."""
 
@@ -78,6 +86,39 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
         if label:
             _write(brush, label, points, colours[label])
     return picture
+
+
+def save_drawing(drawing: PIL.Image.Image, path: Path) -> None:
+    """Writes what `draw` returned to a file, whole or not at all, marked for `is_drawing`.
+
+    Args:
+        drawing: the picture.
+        path: the file; its ending says the format.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if its format has no RGB pictures.
+    """
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[_SOFTWARE] = _MARK
+    with whole_file(path) as partial:
+        drawing.save(partial, exif=exif)
+
+
+def is_drawing(path: Path) -> bool:
+    """Whether `save_drawing` wrote a file, in a format that has room for its mark.
+
+    PNG, JPEG, WebP and TIFF have.
+    """
+    try:
+        with open_regular(path) as file:
+            start = file.read(_ENDS)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _ENDS))
+            return _MARK.encode() in start + file.read()
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""Files that are read whole, with one line that says what is wrong with them."""
+"""Files that are read whole or written whole, and what is wrong with them in one line."""
 
 import codecs
 import errno
 import json
 import math
 import os
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -153,3 +156,47 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+@contextmanager
+def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
+    """Yields a path to write to; the file written there becomes ``path`` when the block succeeds.
+
+    An exception, a full disk or a kill leaves what was at ``path`` as it was. The new file has the
+    permissions that the umask gives; where ``path`` is a link, the file it points to is replaced.
+
+    Args:
+        path: The file to write; its folder is made if it is not there.
+        unfinished: The folder for the file while it is written, on the file system of ``path``;
+            by default the folder of ``path``.
+
+    Raises:
+        OSError: The file cannot be written, or ``path`` is read-only or no regular file.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists():
+        _check_regular(path.stat(), path)
+        if not os.access(path, os.W_OK):  # A rename would go through all the same.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = (unfinished or path.parent) / f".partial-{secrets.token_hex(8)}{path.suffix}"
+    try:
+        yield partial
+        flush(partial)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_whole(path: Path, text: str, unfinished: Path | None = None) -> None:
+    """Writes a text file in UTF-8 as `whole_file` does."""
+    with whole_file(path, unfinished) as partial:
+        partial.write_bytes(text.encode("utf-8"))
+
+
+def flush(path: Path) -> None:
+    """Waits until a file is on the disk; some file systems say only then that the disk is full."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

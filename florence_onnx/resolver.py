@@ -13,6 +13,7 @@ from florence_onnx.engine.precision import AUTO, suitable_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import ModelError, ModelNotFoundError, PrecisionError
+from florence_onnx.staging import finish_replacement
 from florence_onnx.terminal import say
 
 DEMO = Path(__file__).parent / "demo"
@@ -36,7 +37,7 @@ def resolve(
         ModelNotFoundError: There is no such folder or repository, or the hub cannot be reached.
         PrecisionError: ``precision`` is not one of ``contract.PRECISIONS``.
     """
-    if source == "demo" and not Path(source).is_dir():
+    if is_demo(source):
         if not DEMO.is_dir():
             raise ModelNotFoundError("this installation of florence-onnx ships no demo model")
         _tell_what_the_demo_knows()
@@ -51,6 +52,11 @@ def resolve(
             f"unknown precision {precision!r}; choose one of {', '.join(contract.PRECISIONS)}"
         )
     return _hub_model(str(source), precision, revision)
+
+
+def is_demo(source: str | os.PathLike[str]) -> bool:
+    """Whether ``source`` is the name of the shipped demo, and of no folder."""
+    return source == "demo" and not Path(source).is_dir()
 
 
 @cache
@@ -102,8 +108,11 @@ def locate(
 def local_folder(source: str | os.PathLike[str]) -> Path | None:
     """The folder that ``source`` names, or None when it can only be a hub id.
 
+    Should a process have ended while it put new files there, they are moved to their places.
+
     Raises:
         ModelNotFoundError: ``source`` is neither a folder nor what a hub id looks like.
+        ModelFileError: The new files cannot be moved.
     """
     if not isinstance(source, str | os.PathLike):
         raise ModelNotFoundError(
@@ -111,14 +120,16 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
         )
     path = Path(source)
     try:
-        if os.fspath(source) and path.is_dir():
-            return path
+        folder = path if os.fspath(source) and path.is_dir() else None
         if path.parts[:1] == ("~",) and path.expanduser().is_dir():
-            return path.expanduser()
+            folder = path.expanduser()
         is_file = path.is_file()
         what = "a file, not a model folder" if is_file else "not an existing folder"
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home.
-        is_file, what = False, f"no folder that can be opened ({error})"
+        folder, is_file, what = None, False, f"no folder that can be opened ({error})"
+    if folder is not None:
+        finish_replacement(folder)
+        return folder
     if isinstance(source, str) and _HUB_ID.fullmatch(source) and not is_file:
         return None
     raise ModelNotFoundError(

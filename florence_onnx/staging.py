@@ -1,85 +1,254 @@
-"""Output folders that appear whole or not at all."""
+"""Sets of files that appear in a folder whole or not at all.
 
-import glob
+A folder that does not exist is filled beside its place, under a hidden name, and renamed. New
+files for a folder that exists are written to a hidden folder inside it; one rename then declares
+them whole, and `finish_replacement` moves them to their places. Should the process end in between,
+whoever opens the folder next moves the rest. So there is always one whole set: the old files until
+that rename, the new ones after it.
+"""
+
+import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from florence_onnx.errors import OutputExistsError
+from florence_onnx.errors import ExportError, ModelFileError, OutputExistsError
+from florence_onnx.files import flush
 
-_PARTIAL, _REPLACED = ".partial-", ".replaced-"
+WORK = ".florence-onnx"
+"""Folder of unfinished files: inside the folder they are for, or, its name before, beside it."""
+
+_LOCK, _PARTIAL, _READY = "lock", "partial", "ready"
+"""What is in there: a file that the writing process holds locked, the files that are being
+written, and whole sets of files that are on the way to their places."""
+
+Replaced = Callable[[Path], Collection[str]]
+"""The files of an existing folder that new ones replace, as relative paths with slashes. It raises
+OutputExistsError where the folder is not to be touched."""
+
+
+def refuse_existing(folder: Path) -> Collection[str]:
+    """Raises OutputExistsError: for folders that are only made, never changed."""
+    raise OutputExistsError(f"{folder} exists; choose another folder")
 
 
 @contextmanager
-def staged_folder(target: Path, force: bool) -> Iterator[Path]:
-    """Yields a hidden folder beside ``target`` that becomes ``target`` when the block succeeds.
+def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterator[Path]:
+    """Yields a hidden folder whose files are in ``target`` when the block has succeeded.
 
     After an exception the hidden folder is removed; after a kill it stays behind, and the next
-    call for the same target removes it. A target that was moved aside when the kill came is put
-    back.
+    call for the same target removes it. Of an existing target only the files change that
+    ``replaced`` names; those without a successor go, all else stays in its place.
 
     Args:
-        target: The folder to make.
-        force: Whether an existing ``target`` is replaced.
+        target: The folder to make, or to change.
+        replaced: Called with ``target`` before any work and before the files change, if there is
+            something.
 
     Raises:
-        OutputExistsError: ``target`` exists and ``force`` is false.
+        OutputExistsError: ``replaced`` does not allow it, or something else has the name of a new
+            file.
+        ExportError: Another process writes to ``target`` at the moment.
+        OSError: The disk is full, or the folder cannot be written.
     """
-    target = target.resolve()
-    _clean_up(target)
-    _check_free(target, force)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}{_PARTIAL}{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
+    target = Path(os.path.realpath(target))
+    beside = target.parent / f".{target.name}{WORK}"
+    inside = target.is_dir()
+    if os.path.lexists(target):
+        finish_replacement(target)
+        replaced(target)
+    if inside and beside.is_dir():
+        with _held(beside, target):
+            pass  # A process was killed before target was there; its files go.
+    with _held(target / WORK if inside else beside, target) as staging:
         yield staging
-        _check_free(target, force)
-        _swap(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _settle(staging)
+        if inside:
+            _replace(target, staging, set(replaced(target)))
+        elif os.path.lexists(target):
+            raise OutputExistsError(f"{target} has appeared meanwhile; choose another folder")
+        else:
+            staging.rename(target)
 
 
-def _check_free(target: Path, force: bool) -> None:
-    if target.exists() and not force:
-        raise OutputExistsError(f"{target} exists; choose another folder or pass --force")
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty hidden folder inside ``folder`` for unfinished files; removed at the end.
+
+    Raises:
+        ExportError: Another process has it at the moment.
+        OSError: It cannot be written.
+    """
+    with _held(folder.resolve() / WORK, folder) as work:
+        yield work
 
 
-def _swap(staging: Path, target: Path) -> None:
-    """Renames ``staging`` to ``target``; an old target is moved aside first, then deleted."""
-    if not target.exists():
-        staging.rename(target)
+def finish_replacement(folder: Path) -> None:
+    """Moves new files to their places if they are whole and the process that wrote them is gone.
+
+    It may run in several processes at once, that of the writer included.
+
+    Raises:
+        ModelFileError: The folder cannot be written, or something is in the way.
+    """
+    ready = folder / WORK / _READY
+    if not os.access(ready, os.F_OK):
         return
-    old = target.with_name(f".{target.name}{_REPLACED}{os.getpid()}")
-    target.rename(old)
+    home = folder.resolve()
     try:
-        staging.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        # The folder may come from a stranger: what leads out of it, or into it, is not followed.
+        if ready.resolve() != home / WORK / _READY:
+            raise NotADirectoryError(f"{ready} is a link")
+        for parent, _, names in os.walk(ready, topdown=False):
+            goal = home / Path(parent).relative_to(ready)
+            if goal.resolve() != goal:
+                raise NotADirectoryError(f"{goal} is a link")
+            goal.mkdir(exist_ok=True)
+            for name in names:
+                _move(Path(parent) / name, goal / name)
+            with suppress(OSError):
+                Path(parent).rmdir()
+        with suppress(OSError):
+            ready.parent.rmdir()  # It fails while the writer's lock is there.
+    except OSError as error:
+        raise ModelFileError(
+            f"{folder} was being changed when the process ended, and the new files in {ready} "
+            f"cannot be moved to their places: {error}; open it where it can be written"
+        ) from error
 
 
-def _clean_up(target: Path) -> None:
-    """Undoes what processes that were killed have left beside ``target``."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        for kind in (_PARTIAL, _REPLACED):
-            process = left.name.removeprefix(f".{target.name}{kind}")
-            if not process.isdigit() or _alive(int(process)):
-                continue
-            if kind == _REPLACED and not target.exists():
-                left.rename(target)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
+def _move(source: Path, goal: Path) -> None:
+    """Moves a new file; an empty one stands for a file that goes."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        if source.stat().st_size:
+            source.replace(goal)
+        else:
+            goal.unlink(missing_ok=True)
+            source.unlink()
+    except FileNotFoundError:
+        if source.exists():
+            raise
+        # Another process was faster.
+
+
+def _replace(target: Path, staging: Path, old: set[str]) -> None:
+    """Declares the files in ``staging`` whole and puts them in place of ``old``."""
+    new = {file.relative_to(staging).as_posix() for file in _files(staging)}
+    for name in new | old:
+        _check_reachable(target, target / name, name in old)
+    for name in old - new:
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).touch()
+    staging.rename(staging.with_name(_READY))
+    finish_replacement(target)
+
+
+def _check_reachable(target: Path, path: Path, ours: bool) -> None:
+    """A rename has to reach the place of a file, and must not hit what is not ours."""
+    if os.path.lexists(path) and not ours:
+        raise OutputExistsError(f"{path} is in the way: move it, or choose another folder")
+    between = path.parents[: len(path.relative_to(target).parts) - 1]
+    for parent in filter(os.path.lexists, between):
+        on_disk = parent.resolve() == parent and parent.is_dir()
+        if not on_disk or parent.stat().st_dev != target.stat().st_dev:
+            raise OutputExistsError(
+                f"{parent} is a link, a mount or no folder: choose another folder"
+            )
+
+
+def _settle(staging: Path) -> None:
+    """Waits for the files to be on the disk, with the permissions that the umask gives.
+
+    Some libraries write by way of temporary files, which only their owner may read.
+    """
+    mode = staging.stat().st_mode & 0o666
+    for file in _files(staging):
+        file.chmod(mode)
+        flush(file)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if not path.is_dir()]
+
+
+@contextmanager
+def _held(work: Path, target: Path) -> Iterator[Path]:
+    """Makes a folder of unfinished files that no other process uses, and yields its inside."""
+    if work.is_symlink():
+        raise OutputExistsError(f"{work} is a link: remove it")
+    work.mkdir(parents=True, exist_ok=True)
+    lock, partial = work / _LOCK, work / _PARTIAL
+    file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    _open_locks.add(file)
+    try:
+        if not (_try_lock(file) and _is_at(file, lock)):
+            raise ExportError(
+                f"another process is writing to {target}; wait for it or choose another folder"
+            )
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            with suppress(OSError):  # Windows deletes no open file; the next process uses it.
+                lock.unlink()
+    finally:
+        _open_locks.remove(file)
+        os.close(file)
+        with suppress(OSError):
+            work.rmdir()
+
+
+_open_locks: set[int] = set()
+"""Open files that this process holds locked."""
+
+
+def _close_locks() -> None:
+    """Closes the files in a child process: they are locked as long as anyone has them open."""
+    for file in _open_locks:
+        os.close(file)
+    _open_locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locks)
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(file: int) -> bool:
+        """Locks an open file for this process, whose end unlocks it."""
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
         return True
-    return True
+
+else:
+    import fcntl
+
+    def _try_lock(file: int) -> bool:
+        """Locks an open file for this process, whose end unlocks it.
+
+        A process number would not do: another container, or the next one, has the same numbers.
+        """
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # On a file system without locks, two processes may spoil each other's unfinished work.
+            return error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+        return True
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is still the one at ``path``: the process before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

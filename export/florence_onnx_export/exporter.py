@@ -1,6 +1,5 @@
 """A checkpoint in, a model folder out."""
 
-import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +23,9 @@ from florence_onnx_export.graphs.reference import compare_with_transformers, tra
 from florence_onnx_export.graphs.specs import build_specs
 from florence_onnx_export.graphs.tracing import OPSET, trace
 from florence_onnx_export.graphs.validation import TOLERANCE, validate
-from florence_onnx_export.quantization.quantize import Reference, add_precision
-from florence_onnx_export.report import REPORT
+from florence_onnx_export.ownership import check_apart, digests, exported_files
+from florence_onnx_export.quantization.quantize import Reference, make_precision
+from florence_onnx_export.report import REPORT, write_report
 from florence_onnx_export.weights import torch_weights
 
 Progress = Callable[[str], None]
@@ -45,7 +45,7 @@ def export(
         source: A local folder or hub id, in Microsoft's or transformers' format.
         out: The model folder to write; it appears whole or not at all.
         precisions: Precisions to write, of `contract.PRECISIONS`.
-        force: Whether an existing ``out`` is replaced.
+        force: Whether the files of an export that is in ``out`` are replaced; other files stay.
         accept_error: Whether precisions below fp32 are written whatever their error.
         progress: Called with a line of text at the start of every long step.
 
@@ -56,37 +56,33 @@ def export(
         CheckpointError: The checkpoint cannot be read or is not a Florence-2.
         ValidationError: A module or graph does not agree with the reference, or a precision is
             beyond its bounds.
-        OutputExistsError: ``out`` exists, and ``force`` is false or it is not a model folder.
+        OutputExistsError: ``out`` exists and ``force`` is false, or no export has written it, or
+            something else has the name of one of its files.
         PrecisionError: An unknown precision.
-        ExportError: The disk is full, or the folder cannot be written.
+        ExportError: The disk is full, or the folder cannot be written, or another process is
+            writing there.
     """
     unknown = [name for name in precisions if name not in contract.PRECISIONS]
     if unknown:
         raise PrecisionError(
             f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
         )
-    if force:
-        _check_replaceable(out, source)
+
+    def replaced(folder: Path) -> set[str]:
+        if not force:
+            raise OutputExistsError(f"{out} exists; choose another folder or pass --force")
+        check_apart(folder, source)
+        return exported_files(folder)
+
     try:
-        with staged_folder(out, force) as folder:
+        with staged_folder(out, replaced) as folder:
             report = _export_into(folder, source, precisions, accept_error, progress)
-            (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            write_report(folder / REPORT, report)
             return report
     except FlorenceError:
         raise
     except OSError as error:
         raise ExportError(f"exporting to {out} failed: {error}") from error
-
-
-def _check_replaceable(out: Path, source: str | Path) -> None:
-    """Keeps ``force`` from deleting the checkpoint or anything else that no export has written."""
-    checkpoint = Path(source).resolve()
-    if checkpoint.exists() and out.resolve() in (checkpoint, *checkpoint.parents):
-        raise OutputExistsError(f"{out} holds the checkpoint itself; choose another folder")
-    if out.exists() and not ((out / "onnx").is_dir() or (out.is_dir() and not any(out.iterdir()))):
-        raise OutputExistsError(
-            f"{out} is not a model folder, and --force replaces no other; choose another folder"
-        )
 
 
 def _export_into(
@@ -144,7 +140,15 @@ def _export_into(
         "modules_against_transformers": modules,
         "graphs_against_pytorch": checks,
         "precisions": others,
+        "files": digests(folder, _files(folder, precisions)),
     }
+
+
+def _files(folder: Path, precisions: Sequence[str]) -> list[Path]:
+    """What the report lists besides the files of other precisions, which have entries there."""
+    graphs = contract.GRAPHS if "fp32" in precisions else ()
+    parts = [part for graph in graphs for part in contract.graph_parts(folder, graph, "fp32")]
+    return [*(folder / name for name in contract.ASSETS), *parts]
 
 
 def _add_precisions(
@@ -157,7 +161,7 @@ def _add_precisions(
         progress("running the float32 graphs")
         reference = Reference(folder)
         for name in others:
-            entries[name] = add_precision(reference, name, accept_error, progress)
+            entries[name] = make_precision(reference, name, folder, accept_error, progress)
     if "fp32" not in precisions:
         for graph in contract.GRAPHS:
             for path in contract.graph_parts(folder, graph, "fp32"):

@@ -1,11 +1,12 @@
 """Where ``run --draw`` writes each picture with its answer."""
 
+import os
+import unicodedata
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from florence_onnx.drawing import draw, needs_pillow
-from florence_onnx.errors import InputError
+from florence_onnx.drawing import draw, is_drawing, needs_pillow, save_drawing
+from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, Task
 
@@ -16,6 +17,7 @@ def plan_drawings(images: Sequence[str], kind: AnswerKind, target: Path | None) 
     Raises:
         InputError: The answer is text, the target's ending names no picture format, two
             pictures would be drawn to the same file, or one would be drawn over one of them.
+        OutputExistsError: A file is there that is no drawing.
         MissingDependencyError: Pillow is not installed.
     """
     if target is None:
@@ -27,6 +29,8 @@ def plan_drawings(images: Sequence[str], kind: AnswerKind, target: Path | None) 
     else:
         files = {image: target / f"{Path(image).stem}.png" for image in dict.fromkeys(images)}
     _check_collisions(files)
+    for file in files.values():
+        _check_free(file)
     return files
 
 
@@ -35,17 +39,23 @@ def write_drawing(image: str, result: Result, file: Path) -> None:
 
     Raises:
         InputError: The file cannot be written.
+        OutputExistsError: A file is there that is no drawing.
     """
     drawn = draw(image, result)
-    partial = file.with_name(f".{file.stem}.partial{file.suffix}")
+    _check_free(file)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(partial)
-        partial.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise InputError(f"cannot write {file}: {error.strerror or error}") from error
+        save_drawing(drawn, file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {file}: {reason}") from error
+
+
+def _check_free(file: Path) -> None:
+    """A drawing may be drawn again; any other file is somebody's."""
+    if os.path.lexists(file) and not is_drawing(file):
+        raise OutputExistsError(
+            f"{file} exists and was not drawn by florence-onnx: name another file or folder"
+        )
 
 
 def _check_kind(kind: AnswerKind) -> None:
@@ -58,16 +68,29 @@ def _check_kind(kind: AnswerKind) -> None:
 
 
 def _check_collisions(files: Mapping[str, Path]) -> None:
-    asked = {Path(image).resolve(): image for image in files}
-    taken: dict[Path, str] = {}
+    asked = {_identity(Path(image)): image for image in files}
+    asked.pop(None, None)
+    taken: dict[str, str] = {}
     for image, file in files.items():
-        if file in taken:
-            raise InputError(f"{taken[file]} and {image} would both be drawn to {file}")
-        if file.resolve() in asked:
+        # Some file systems take names for equal that differ in case or in how accents are stored.
+        name = unicodedata.normalize("NFC", str(file)).casefold()
+        if name in taken:
+            raise InputError(f"{taken[name]} and {image} would both be drawn to {file}")
+        drawn_over = asked.get(_identity(file))
+        if drawn_over is not None:
             raise InputError(
-                f"{image} would be drawn over {asked[file.resolve()]}; name another file or folder"
+                f"{image} would be drawn over {drawn_over}; name another file or folder"
             )
-        taken[file] = image
+        taken[name] = image
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What is equal for all names of one file; None where there is no file."""
+    try:
+        status = file.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _check_ending(file: Path) -> None:

@@ -13,7 +13,7 @@ from florence_onnx.cli.exporting import (
     timed_progress,
 )
 from florence_onnx.errors import ModelNotFoundError
-from florence_onnx.resolver import local_folder, refuse
+from florence_onnx.resolver import DEMO, is_demo, local_folder, refuse
 
 NAME = "quantize"
 SUMMARY = "Add 8-bit, 4-bit or float16 graphs to a model folder (needs the [export] extra)."
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     check_packages(("onnx", "onnxruntime", "PIL"), "quantising")
-    folder = local_folder(arguments.model)
+    folder = DEMO if is_demo(arguments.model) else local_folder(arguments.model)
     if folder is None:
         raise ModelNotFoundError(
             f"{arguments.model!r} is not a folder; quantising adds files to a model folder, so "

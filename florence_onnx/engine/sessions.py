@@ -31,6 +31,7 @@ from florence_onnx.engine.providers import (
 )
 from florence_onnx.errors import ModelFileError, PrecisionError
 from florence_onnx.files import refuse_lfs_pointer
+from florence_onnx.staging import finish_replacement
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -121,6 +122,7 @@ def open_graphs(
     """
     require_onnxruntime()
     check_options(session_options, threads)
+    finish_replacement(folder)
     check_precision(folder, precision)
     chosen = providers_by_graph(providers)
 

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -33,6 +34,7 @@ from florence_onnx_export.graphs.specs import GraphSpec, build_specs
 from florence_onnx_export.weights import torch_weights
 from tests.helpers.checkpoints import save_native, save_original
 from tests.helpers.exports import Exported
+from tests.helpers.kills import modes, usual_mode
 from tests.helpers.tiny import picture
 
 
@@ -68,6 +70,17 @@ def test_the_folder_holds_what_the_runtime_reads(request: pytest.FixtureRequest,
         *(f"checkpoint/{file}" for file in files(exported.checkpoint)),
         *(f"model/{file}" for file in files(exported.folder)),
     }, "nothing is left beside it"
+
+
+def test_files_take_the_umask(native: Exported, tmp_path: Path) -> None:
+    assert modes(native.folder) == {usual_mode(tmp_path)}
+
+
+def test_the_report_lists_the_files(native: Exported) -> None:
+    listed = native.report["files"]
+    assert listed.keys() == files(native.folder) - {REPORT}
+    for name, digest in listed.items():
+        assert hashlib.sha256((native.folder / name).read_bytes()).hexdigest() == digest
 
 
 def test_the_report(native: Exported, original: Exported) -> None:
@@ -210,10 +223,11 @@ def test_an_existing_folder_is_refused_before_any_work(
 def test_force_replaces_an_older_export(native: Exported, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(native.folder, out)
-    (out / "onnx" / "stale_q4.onnx").touch()
+    inode = out.stat().st_ino
     export(native.checkpoint, out, force=True)
     assert files(out) == files(native.folder)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert out.stat().st_ino == inode, "the folder may be a mount, or where a shell is"
     (tmp_path / "empty").mkdir()
     export(native.checkpoint, tmp_path / "empty", force=True)
     assert files(tmp_path / "empty") == files(native.folder)

@@ -184,7 +184,7 @@ def test_nothing_is_left_when_it_fails(tiny: Path, monkeypatch: pytest.MonkeyPat
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(quantizing.onnx, "save_model", fail)
+    monkeypatch.setattr(onnx, "save_model", fail)
     with pytest.raises(quantizing.ExportError, match=r"quantising .*tiny failed: .*No space left"):
         quantize(tiny, ["q8"])
     assert files(tiny) == before

@@ -37,6 +37,7 @@ from florence_onnx_export.training.evaluation import model_inputs
 from florence_onnx_export.training.loop import decay_progress, learning_rate, train
 from florence_onnx_export.training.losses import token_loss
 from florence_onnx_export.training.network import smooth_code
+from tests.helpers.kills import modes, usual_mode
 
 MADE = ("demo", "plain")
 RECIPE = Path(__file__).parents[2] / "export/florence_onnx_export/training/demo.json"
@@ -113,6 +114,12 @@ def test_a_run_leaves_a_complete_folder(trained: tuple[Path, list[float]]) -> No
     assert size == {"height": 64, "width": 64}
     assert policy["num_beams"] == 3 and policy["decoder_start_token_id"] == 2
     assert config["text_config"]["vocab_size"] > tokenizer.token_to_id("<image>")
+
+
+def test_files_of_a_run_take_the_umask(trained: tuple[Path, list[float]], tmp_path: Path) -> None:
+    assert modes(trained[0]) == {usual_mode(tmp_path)}
+    names = {path.name for path in trained[0].iterdir()}
+    assert names == {"state.pt", "log.jsonl", "pictures-64.npy", "model"}
 
 
 def test_a_run_goes_through_export(trained: tuple[Path, list[float]], tmp_path: Path) -> None:

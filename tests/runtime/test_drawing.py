@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from florence_onnx import parse_answer
+from florence_onnx.cli import drawings
 from florence_onnx.cli.program import main
 from florence_onnx.drawing import draw
 from florence_onnx.errors import InputError
@@ -157,6 +159,100 @@ def test_a_picture_is_never_drawn_over_one_that_was_asked_about(
         assert out == ""
         assert "would be drawn over" in err or "would both be drawn to" in err
     assert [Path(photo).read_bytes() for photo in photos] == before
+
+
+def test_a_file_that_is_no_drawing_is_never_replaced(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "holidays"
+    folder.mkdir()
+    for name in ("one.png", "two.png", "empty.png"):
+        Image.fromarray(picture(7)).save(folder / name)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "fifo.png").mkdir()
+    (folder / "nowhere.png").symlink_to(tmp_path / "gone")
+    before = {path.name: path.lstat() for path in folder.iterdir()}
+    for images, target in (
+        *((photos[:1], folder / name) for name in before if name != "fifo.png"),
+        (photos, folder),
+        (photos[:1], folder),
+    ):
+        command = ["run", *images, "--task", "od", "--draw", str(target), "--model", "no-such"]
+        assert main(command) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert "exists and was not drawn by florence-onnx: name another file or folder" in err
+    assert {path.name: path.lstat() for path in folder.iterdir()} == before
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    photos: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "drawn.png"
+
+    def draw_late(*arguments: Any) -> Any:
+        out.write_bytes(b"mine")
+        return draw(*arguments)
+
+    monkeypatch.setattr(drawings, "draw", draw_late)
+    assert main(["run", photos[0], "--task", "od", "--draw", str(out), *MODEL]) == 2
+    assert "exists and was not drawn by" in capsys.readouterr().err
+    assert out.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "JPEG", "webp", "tif"])
+def test_a_drawing_is_drawn_again(photos: list[str], tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"drawn.{ending}"
+    for photo in photos:
+        assert main(["run", photo, "--task", "od", "--draw", str(out), *MODEL]) == 0
+        with Image.open(out) as drawing:
+            assert drawing.size == (60, 40)
+            assert drawing.getexif()[0x0131] == "drawn by florence-onnx"
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png", out.name}
+
+
+def test_a_drawing_through_a_link(photos: list[str], tmp_path: Path) -> None:
+    real, link = tmp_path / "real" / "drawn.png", tmp_path / "link.png"
+    assert main(["run", photos[0], "--task", "od", "--draw", str(real), *MODEL]) == 0
+    link.symlink_to(real)
+    before = real.stat().st_ino
+    assert main(["run", photos[1], "--task", "od", "--draw", str(link), *MODEL]) == 0
+    assert link.is_symlink()
+    assert real.stat().st_ino != before
+
+
+def test_names_that_some_file_systems_take_for_equal(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for first, second in (("a", "A"), ("\u00e9", "e\u0301")):
+        images = [str(tmp_path / f"{name}.png") for name in (first, second)]
+        command = ["run", *images, "--task", "od", "--draw", "out", "--model", "no-such"]
+        assert main(command) == 2
+        assert "would both be drawn to" in capsys.readouterr().err
+
+
+def test_a_full_disk_keeps_the_drawing_that_was_there(
+    photos: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        Path(arguments[1]).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "drawn.png"
+    command = ["run", photos[0], "--task", "od", "--draw", str(out), *MODEL]
+    assert main(command) == 0
+    before = out.read_bytes()
+    monkeypatch.setattr(Image.Image, "save", fail)
+    assert main(command) == 2
+    assert f"cannot write {out}: No space left on device" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png", "drawn.png"}
 
 
 def test_an_answer_is_printed_before_its_drawing_fails(

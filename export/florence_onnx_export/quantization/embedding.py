@@ -4,14 +4,22 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from florence_onnx.errors import GraphContractError
 from florence_onnx_export.quantization.matmuls import drop_unused
 
 
 def quantize_table(model: onnx.ModelProto) -> None:
-    """Stores the table of an embedding graph as s8 with a scale for every row."""
+    """Stores the table of an embedding graph as s8 with a scale for every row.
+
+    Raises:
+        GraphContractError: This is no graph that looks rows of one table up.
+    """
     graph = model.graph
-    (lookup,) = graph.node
-    (tensor,) = graph.initializer
+    if [node.op_type for node in graph.node] != ["Gather"] or len(graph.initializer) != 1:
+        raise GraphContractError(
+            "the token embedding is not a single lookup; export the checkpoint again"
+        )
+    (lookup,), (tensor,) = graph.node, graph.initializer
     table = numpy_helper.to_array(tensor)
     scale = np.abs(table).max(axis=1, keepdims=True) / 127
     scale[scale == 0] = 1

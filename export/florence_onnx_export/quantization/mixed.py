@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from florence_onnx_export.graphs.half_storage import load_float32
 from florence_onnx_export.quantization.fidelity import Array, Feeds
 from florence_onnx_export.quantization.gptq import inverse_factor
 from florence_onnx_export.quantization.hessians import moments_graph
@@ -46,7 +47,7 @@ class Measured:
             outputs: Those whose error counts.
             calibration: Makes other inputs, which weights are rounded and smoothed for.
         """
-        self.model = onnx.load(str(path))
+        self.model = load_float32(path)
         self.products = list(product_weights(self.model.graph))
         self.stored = storable_weights(self.model.graph)
         self.feeds = feeds

@@ -2,14 +2,11 @@
 
 import functools
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import onnx
 
 from florence_onnx.assets.reading import Assets
 from florence_onnx.engine import contract
@@ -21,8 +18,11 @@ from florence_onnx.errors import (
     PrecisionError,
     ValidationError,
 )
-from florence_onnx.staging import staged_folder
+from florence_onnx.resolver import DEMO
+from florence_onnx.staging import finish_replacement, staged_folder
 from florence_onnx_export.graphs.files import save_graph
+from florence_onnx_export.graphs.half_storage import load_float32
+from florence_onnx_export.ownership import digests
 from florence_onnx_export.quantization.calibration import calibration_feeds
 from florence_onnx_export.quantization.embedding import quantize_table
 from florence_onnx_export.quantization.fidelity import (
@@ -38,7 +38,7 @@ from florence_onnx_export.quantization.fidelity import (
 from florence_onnx_export.quantization.float16 import to_half
 from florence_onnx_export.quantization.methods import levels
 from florence_onnx_export.quantization.mixed import Measured, choose
-from florence_onnx_export.report import append_precision, read_report
+from florence_onnx_export.report import REPORT, read_report, write_report
 
 SAMPLES = 3
 """Requests that single graphs are measured on, while products are chosen."""
@@ -135,26 +135,27 @@ def quantize(
 
     Raises:
         PrecisionError: A precision is unknown, or the folder has no float32 graphs.
-        OutputExistsError: Graphs of a precision exist and ``force`` is false.
+        OutputExistsError: Graphs of a precision exist and ``force`` is false, or the folder is the
+            installed demo.
         ValidationError: A precision is beyond its bounds and ``accept_error`` is false.
         ModelError: The folder's files cannot be used.
-        ExportError: The disk is full, or the folder cannot be written.
+        ExportError: The disk is full, or the folder cannot be written, or another process is
+            writing there.
     """
     check_quantizable(precisions)
+    _check_not_installed(folder)
+    finish_replacement(folder)
     check_precision(folder, "fp32")
     read_report(folder)  # Better to stop at a broken one now than after all the work.
     for precision in precisions:
-        there = [path for path in _parts(folder, precision) if path.exists()]
-        if there and not force:
-            raise OutputExistsError(f"{there[0]} exists; pass --force to replace it")
+        _replaced(folder, precision, force)
     try:
         progress("running the float32 graphs")
         reference = Reference(folder)
-        entries = {}
-        for precision in precisions:
-            entries[precision] = add_precision(reference, precision, accept_error, progress)
-            append_precision(folder, precision, entries[precision])
-        return entries
+        return {
+            precision: _add_precision(reference, precision, force, accept_error, progress)
+            for precision in precisions
+        }
     except FlorenceError:
         raise
     except OSError as error:
@@ -170,10 +171,43 @@ def check_quantizable(precisions: Sequence[str]) -> None:
         )
 
 
-def add_precision(
-    reference: Reference, precision: str, accept_error: bool, progress: Progress
+def _check_not_installed(folder: Path) -> None:
+    """An update of the package would leave graphs of the demo as it was beside new ones."""
+    if folder.resolve() == DEMO.resolve():
+        raise OutputExistsError(
+            f"{folder} belongs to the installed package; quantise a copy: cp -r {folder} my-demo"
+        )
+
+
+def _replaced(folder: Path, precision: str, force: bool) -> set[str]:
+    """The files that new graphs of a precision replace, the report included."""
+    there = [path for path in _parts(folder, precision) if path.exists()]
+    if there and not force:
+        raise OutputExistsError(f"{there[0]} exists; pass --force to replace it")
+    return {REPORT, *(path.relative_to(folder).as_posix() for path in there)}
+
+
+def _add_precision(
+    reference: Reference, precision: str, force: bool, accept_error: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Writes the graphs of one precision, each whole or not at all, and returns their report.
+    """Adds the graphs of one precision and its entry in the report, all or none of it."""
+    folder = reference.folder
+    with staged_folder(folder, lambda _: _replaced(folder, precision, force)) as staging:
+        entry = make_precision(reference, precision, staging, accept_error, progress)
+        report = read_report(folder)
+        report["precisions"] = {**report.get("precisions", {}), precision: entry}
+        write_report(staging / REPORT, report)
+    return entry
+
+
+def make_precision(
+    reference: Reference,
+    precision: str,
+    folder: Path,
+    accept_error: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Writes the graphs of one precision to ``folder`` and returns their report.
 
     All products are quantised at first. Only where that is beyond the bounds are some spared.
 
@@ -181,29 +215,24 @@ def add_precision(
         ValidationError: They are beyond their bounds and ``accept_error`` is false.
     """
     start = time.perf_counter()
-    hidden = reference.folder / f".{precision}"
-    with staged_folder(hidden, force=True) as staging:
-        spared = _write(reference, precision, staging, {}, progress)
-        fidelity = reference.fidelity(staging, precision)
-        beyond = "" if accept_error else _beyond_bounds(precision, fidelity)
-        if beyond and precision in GRAPH_LIMITS:
-            progress(beyond)
-            spared = _write(reference, precision, staging, GRAPH_LIMITS[precision], progress)
-            fidelity = reference.fidelity(staging, precision)
-            beyond = _beyond_bounds(precision, fidelity)
-        if beyond:
-            raise ValidationError(f"{beyond}; pass --accept-error to write it all the same")
-    for path in _parts(reference.folder, precision):
-        path.unlink(missing_ok=True)
-    for path in _parts(hidden, precision):
-        path.replace(reference.folder / path.relative_to(hidden))
-    shutil.rmtree(hidden)
+    spared = _write(reference, precision, folder, {}, progress)
+    fidelity = reference.fidelity(folder, precision)
+    beyond = "" if accept_error else _beyond_bounds(precision, fidelity)
+    if beyond and precision in GRAPH_LIMITS:
+        progress(beyond)
+        spared = _write(reference, precision, folder, GRAPH_LIMITS[precision], progress)
+        fidelity = reference.fidelity(folder, precision)
+        beyond = _beyond_bounds(precision, fidelity)
+    if beyond:
+        raise ValidationError(f"{beyond}; pass --accept-error to write it all the same")
+    parts = _parts(folder, precision)
     return {
         "fidelity": fidelity.to_dict(),
         "bounds": asdict(BOUNDS[precision]),
         "spared": {graph: products for graph, products in spared.items() if products},
-        "bytes": {path.name: path.stat().st_size for path in _parts(reference.folder, precision)},
+        "bytes": {path.name: path.stat().st_size for path in parts},
         "seconds": round(time.perf_counter() - start, 2),
+        "files": digests(folder, parts),
     }
 
 
@@ -236,7 +265,7 @@ def _write_graph(
 ) -> dict[str, str]:
     """Writes one graph; returns the products that were spared and how they are computed."""
     if precision == "fp16" or graph == contract.EMBED_TOKENS:
-        model = onnx.load(str(reference.folder / contract.graph_file(graph, "fp32")))
+        model = load_float32(reference.folder / contract.graph_file(graph, "fp32"))
         if precision == "fp16":
             to_half(model)
         else:

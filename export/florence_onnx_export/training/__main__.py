@@ -33,7 +33,13 @@ from florence_onnx_export.training.cache import cached_pictures
 from florence_onnx_export.training.config import Optimisation, Recipe, load_recipe
 from florence_onnx_export.training.dense import DenseHead
 from florence_onnx_export.training.evaluation import evaluate, evaluate_examples
-from florence_onnx_export.training.folder import save_folder, save_tuned
+from florence_onnx_export.training.folder import (
+    MODEL,
+    model_folder,
+    run_folder,
+    save_folder,
+    save_tuned,
+)
 from florence_onnx_export.training.loop import train
 from florence_onnx_export.training.network import build_network, tied
 from florence_onnx_export.training.vocabulary import IMAGE_TOKEN, token_id, train_tokenizer
@@ -88,7 +94,7 @@ def _train(options: argparse.Namespace) -> int:
             train_from_scratch(recipe, options.out)
         else:
             fine_tune(recipe, options.checkpoint, options.data, options.out, options.validation)
-    except FlorenceError as error:
+    except (FlorenceError, OSError) as error:
         say(one_line(error))
         return 2
     return 0
@@ -99,27 +105,26 @@ def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
     scratch, settings = recipe.scratch, recipe.optimisation
     if scratch is None:
         raise InputError("training from scratch needs a configuration with a 'scratch' section")
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)
-    tokenizer = scene_tokenizer(scratch.text_tokens)
-    network = build_network(scratch.vision, scratch.text, tokenizer)
-    network.to(_DEVICE)  # type: ignore[arg-type]
-    pictures = cached_pictures(
-        out / f"pictures-{scratch.image_size}.npy", scratch.pictures, scratch.image_size
-    )
-    losses = train(
-        network,
-        tokenizer,
-        SceneSource(scratch, pictures, settings.seed),
-        settings,
-        out,
-        head=DenseHead(scratch.text["d_model"]).to(_DEVICE),
-        dense_weight=scratch.dense_weight,
-        evaluate=partial(
-            evaluate, network, tokenizer, scratch.image_size, scratch.evaluated_scenes
-        ),
-    )
-    save_folder(network, tokenizer, scratch.image_size, scratch.grid**2 + 1, out / "model")
+    with run_folder(out) as unfinished:
+        torch.manual_seed(settings.seed)
+        tokenizer = scene_tokenizer(scratch.text_tokens)
+        network = build_network(scratch.vision, scratch.text, tokenizer)
+        network.to(_DEVICE)  # type: ignore[arg-type]
+        size = scratch.image_size
+        pictures = cached_pictures(out / f"pictures-{size}.npy", scratch.pictures, size, unfinished)
+        losses = train(
+            network,
+            tokenizer,
+            SceneSource(scratch, pictures, settings.seed),
+            settings,
+            out,
+            unfinished,
+            head=DenseHead(scratch.text["d_model"]).to(_DEVICE),
+            dense_weight=scratch.dense_weight,
+            evaluate=partial(evaluate, network, tokenizer, size, scratch.evaluated_scenes),
+        )
+        with model_folder(out / MODEL) as folder:
+            save_folder(network, tokenizer, size, scratch.grid**2 + 1, folder)
     return losses
 
 
@@ -128,29 +133,32 @@ def fine_tune(
 ) -> list[float]:
     """Train a checkpoint on own examples; the model goes to `out/model`. Returns the losses."""
     settings = recipe.optimisation
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)
-    start = read_checkpoint(checkpoint)
-    check_values(start)
-    network = tied(transformers_model(start.config, torch_weights(start)), start)
-    network.to(_DEVICE)  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as folder:
-        write_assets(start.folder, start.config, start.raw_config, Path(folder))
-        tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-        preprocessing = json.loads((Path(folder) / "preprocessor_config.json").read_text())
-    # Microsoft's tokenizers have no token that stands for image features: one that no prompt has.
-    placeholder = IMAGE_TOKEN if tokenizer.token_to_id(IMAGE_TOKEN) is not None else "<mask>"
-    network.config.image_token_id = token_id(tokenizer, placeholder)
-    size = preprocessing["size"]["height"]
-    source = JsonLinesSource(data, size, settings.batch_size, settings.seed)
-    evaluate_held_out = None
-    if validation is not None:
-        held_out = JsonLinesSource(validation, size, settings.batch_size, settings.seed)
-        evaluate_held_out = partial(
-            evaluate_examples, network, tokenizer, held_out, settings.bfloat16
+    with run_folder(out, checkpoint) as unfinished:
+        torch.manual_seed(settings.seed)
+        start = read_checkpoint(checkpoint)
+        check_values(start)
+        network = tied(transformers_model(start.config, torch_weights(start)), start)
+        network.to(_DEVICE)  # type: ignore[arg-type]
+        with tempfile.TemporaryDirectory() as folder:
+            write_assets(start.folder, start.config, start.raw_config, Path(folder))
+            tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+            preprocessing = json.loads((Path(folder) / "preprocessor_config.json").read_text())
+        # Microsoft's tokenizers have no token for image features: one that no prompt has.
+        placeholder = IMAGE_TOKEN if tokenizer.token_to_id(IMAGE_TOKEN) is not None else "<mask>"
+        network.config.image_token_id = token_id(tokenizer, placeholder)
+        size = preprocessing["size"]["height"]
+        source = JsonLinesSource(data, size, settings.batch_size, settings.seed)
+        evaluate_held_out = None
+        if validation is not None:
+            held_out = JsonLinesSource(validation, size, settings.batch_size, settings.seed)
+            evaluate_held_out = partial(
+                evaluate_examples, network, tokenizer, held_out, settings.bfloat16
+            )
+        losses = train(
+            network, tokenizer, source, settings, out, unfinished, evaluate=evaluate_held_out
         )
-    losses = train(network, tokenizer, source, settings, out, evaluate=evaluate_held_out)
-    save_tuned(network, start, out / "model")
+        with model_folder(out / MODEL) as made:
+            save_tuned(network, start, made)
     return losses
 
 

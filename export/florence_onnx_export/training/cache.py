@@ -9,36 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from florence_onnx.errors import InputError
+from florence_onnx.files import whole_file
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.scene import sample_scene
 
 _CHUNK = 1000
 
 
-def cached_pictures(path: Path, count: int, size: int) -> NDArray[np.uint8]:
-    """Pictures of the training scenes 0..count-1, drawn if the file does not hold them yet.
+def cached_pictures(path: Path, count: int, size: int, unfinished: Path) -> NDArray[np.uint8]:
+    """Pictures of the training scenes 0..count-1, drawn if there is no file of them yet.
 
     Args:
         path: `.npy` file to read or write, 49 kB per picture at 128 pixels.
         count: number of scenes.
         size: side of the square that pictures are squashed to, as the model's processor does.
+        unfinished: folder for the file while it is written.
 
     Returns:
         uint8 [count, size, size, 3], memory-mapped.
+
+    Raises:
+        InputError: if the file holds something else.
     """
+    shape = (count, size, size, 3)
     if not path.exists():
-        partial_path = path.with_suffix(".partial")
-        shape = (count, size, size, 3)
-        np.lib.format.open_memmap(partial_path, "w+", np.uint8, shape).flush()
-        with ProcessPoolExecutor(os.cpu_count()) as pool:
-            work = partial(_draw_chunk, partial_path, count, size)
-            list(pool.map(work, range(0, count, _CHUNK)))
-        partial_path.rename(path)
-    pictures: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    if pictures.shape != (count, size, size, 3):
-        raise ValueError(
-            f"{path} holds {pictures.shape}, not {(count, size, size, 3)}: delete it to redraw"
-        )
+        with whole_file(path, unfinished) as file, ProcessPoolExecutor(os.cpu_count()) as pool:
+            np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
+            list(pool.map(partial(_draw_chunk, file, count, size), range(0, count, _CHUNK)))
+    try:
+        pictures: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except ValueError as error:
+        raise InputError(f"{path} holds no pictures: move it, or choose another folder") from error
+    if pictures.shape != shape:
+        raise InputError(f"{path} holds {pictures.shape}, not {shape}: delete it to redraw")
     return pictures
 
 

@@ -1,6 +1,8 @@
-"""The folder of a trained model, in transformers' own format."""
+"""The folder of a training run, and in it that of the model, in transformers' own format."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -8,7 +10,69 @@ from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import Checkpoint
+from florence_onnx.errors import InputError, OutputExistsError
+from florence_onnx.files import read_json, write_whole
+from florence_onnx.staging import staged_folder, work_folder
+from florence_onnx_export.ownership import check_apart, digests, written_files
 from florence_onnx_export.training.steps import MEAN, STD
+
+MODEL = "model"
+"""The folder of the trained model in that of the run."""
+
+REPORT = "training_report.json"
+"""Lists the files of a trained model."""
+
+
+@contextmanager
+def run_folder(out: Path, checkpoint: str | None = None) -> Iterator[Path]:
+    """Makes the folder of a run and yields one in it for unfinished files; checks it before.
+
+    Args:
+        out: The folder of the run, which no other process has at the same time.
+        checkpoint: What is fine-tuned.
+
+    Raises:
+        OutputExistsError: The model could not be written there.
+        ExportError: Another process trains there.
+    """
+    model = out / MODEL
+    if model.exists():
+        trained_files(model)
+        if checkpoint is not None:
+            check_apart(model, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    with work_folder(out) as unfinished:
+        yield unfinished
+
+
+@contextmanager
+def model_folder(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder whose files are in ``folder`` when the block has succeeded.
+
+    They replace those of an earlier training; other files stay.
+
+    Raises:
+        OutputExistsError: No training has written what is in ``folder``.
+    """
+    with staged_folder(folder, trained_files) as staging:
+        yield staging
+        files = [path for path in staging.rglob("*") if path.is_file()]
+        _write(staging / REPORT, {"files": digests(staging, files)})
+
+
+def trained_files(folder: Path) -> set[str]:
+    """The files that a training wrote, as relative paths; none where the folder is empty.
+
+    Raises:
+        OutputExistsError: No training has written what is in ``folder``.
+    """
+    if (folder / REPORT).exists():
+        return written_files(read_json(folder / REPORT, InputError).get("files"), folder) | {REPORT}
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise OutputExistsError(
+            f"{folder} is no model that a training wrote; move it, or choose another output folder"
+        )
+    return set()
 
 
 def save_folder(
@@ -81,4 +145,4 @@ def _preprocessor(image_size: int, image_tokens: int) -> dict[str, object]:
 
 
 def _write(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(content, indent=2) + "\n")

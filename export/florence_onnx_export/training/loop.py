@@ -1,12 +1,11 @@
 """The training loop: AdamW, warm-up, cosine decay, clipping, checkpoints, resuming."""
 
-import json
 import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -14,10 +13,11 @@ from torch import nn
 from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.errors import InputError
-from florence_onnx.terminal import show
+from florence_onnx.files import whole_file
 from florence_onnx_export.training.batches import Source
 from florence_onnx_export.training.config import Optimisation
 from florence_onnx_export.training.dense import DenseHead
+from florence_onnx_export.training.log import Log
 from florence_onnx_export.training.steps import AnswerLoss
 
 _LOG_EVERY = 50
@@ -30,6 +30,7 @@ def train(
     source: Source,
     settings: Optimisation,
     out: Path,
+    unfinished: Path,
     *,
     head: DenseHead | None = None,
     dense_weight: float = 0.0,
@@ -37,14 +38,17 @@ def train(
 ) -> list[float]:
     """Train in place, going on from the checkpoint in `out` if there is one.
 
-    Writes `out/state.pt` (to resume from) and `out/log.jsonl` (losses, speed, metrics).
+    Writes `out/state.pt` (to resume from) and `out/log.jsonl` (losses, speed, metrics), each by way
+    of the folder `unfinished`.
 
     Returns:
         The answers' loss of every step of this call.
 
     Raises:
-        InputError: `out/state.pt` is not of this training, or the loss becomes NaN or infinite.
+        InputError: `out` holds the state or log of something else, or the loss becomes NaN or
+            infinite.
     """
+    log = Log(out / "log.jsonl", unfinished)
     parts = nn.ModuleDict({"network": network})
     if head is not None:
         parts["head"] = head
@@ -80,8 +84,7 @@ def train(
                 recent = losses[-_LOG_EVERY:]
                 speed = seen / (time.perf_counter() - started)
                 started, seen = time.perf_counter(), 0
-                _log(
-                    out,
+                log.add(
                     step=done,
                     loss=sum(recent) / len(recent),
                     dense=dense.item(),
@@ -90,11 +93,12 @@ def train(
                     pictures_per_second=speed,
                 )
             if done % settings.save_every == 0 or done == settings.steps:
-                _save(out / "state.pt", done, parts, optimiser)
+                with whole_file(out / "state.pt", unfinished) as file:
+                    torch.save(_state(done, parts, optimiser), file)
                 network.eval()
                 metrics = evaluate() if evaluate is not None else {}
                 if metrics:
-                    _log(out, step=done, **metrics)
+                    log.add(step=done, **metrics)
                 started, seen = time.perf_counter(), 0
     network.eval()
     return losses
@@ -141,16 +145,5 @@ def _resume(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> i
         ) from error
 
 
-def _save(path: Path, step: int, parts: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    state = {"step": step, "parts": parts.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save(state, path.with_suffix(".partial"))
-    path.with_suffix(".partial").replace(path)
-
-
-def _log(out: Path, **values: float) -> None:
-    rounded = {name: float(f"{value:.4g}") for name, value in values.items()}
-    line = json.dumps({**rounded, "step": int(values["step"])})
-    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    with suppress(OSError):  # A training outlives whoever reads its output; the file has it all.
-        show(line)
+def _state(step: int, parts: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    return {"step": step, "parts": parts.state_dict(), "optimiser": optimiser.state_dict()}

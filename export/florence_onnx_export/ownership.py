@@ -1,0 +1,113 @@
+"""Which files of a folder were written here, and may be replaced."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from florence_onnx.engine import contract
+from florence_onnx.engine.sessions import present_precisions
+from florence_onnx.errors import OutputExistsError
+from florence_onnx.staging import WORK
+from florence_onnx_export.report import REPORT, read_report
+
+
+def check_apart(out: Path, source: str | Path) -> None:
+    """Keeps the checkpoint ``source`` out of a folder that is to change.
+
+    Raises:
+        OutputExistsError: It is in there, or is the folder itself.
+    """
+    checkpoint = Path(source).resolve()
+    if not checkpoint.exists():
+        return
+    if any(folder.samefile(out) for folder in (checkpoint, *checkpoint.parents)):
+        raise OutputExistsError(f"{out} holds the checkpoint itself; choose another folder")
+
+
+def digests(folder: Path, files: Iterable[Path]) -> dict[str, str | None]:
+    """SHA-256 of files in ``folder`` by relative path; `written_files` knows them by it."""
+    return {file.relative_to(folder).as_posix(): _digest(file) for file in sorted(files)}
+
+
+def written_files(listed: object, folder: Path) -> set[str]:
+    """The files of a folder that are as they were written.
+
+    Args:
+        listed: What `digests` gave, from a file that may have been changed.
+        folder: Where they are.
+
+    Returns:
+        Relative paths with slashes.
+    """
+    files = listed.items() if isinstance(listed, dict) else ()
+    inside = {name: digest for name, digest in files if _is_inside(name) and digest}
+    return {name for name, digest in inside.items() if digest == _digest(folder / name)}
+
+
+def exported_files(folder: Path) -> set[str]:
+    """The files of a folder that an export has written and nobody has changed since.
+
+    Exports did not always list their files. Those of such a folder are known by their names, and
+    so are those of a folder without a report that holds an export and nothing else.
+
+    Returns:
+        Relative paths with slashes; none where the folder is empty.
+
+    Raises:
+        OutputExistsError: This is no folder that an export has written.
+        ModelFileError: The report is not a JSON object.
+    """
+    report = read_report(folder) if folder.is_dir() else {}
+    if "files" in report:
+        return _listed_files(report, folder) | {REPORT}
+    ours = {name for name in _known_names() if _is_plain(folder / name)}
+    if "versions" in report or (folder.is_dir() and _holds_only(folder, ours)):
+        return ours
+    raise OutputExistsError(
+        f"{folder} is not a model folder, and --force replaces no other than those that "
+        "florence-onnx export wrote; choose another folder"
+    )
+
+
+def _known_names() -> set[str]:
+    """The files that an export may consist of."""
+    graphs = {contract.graph_file(g, p) for g in contract.GRAPHS for p in contract.PRECISIONS}
+    return {*contract.ASSETS, REPORT, *graphs, *(name + contract.DATA_SUFFIX for name in graphs)}
+
+
+def _holds_only(folder: Path, ours: set[str]) -> bool:
+    """Whether a folder holds these files, which make a model, and nothing else; or nothing."""
+    found = {path.name for path in folder.iterdir()} - {WORK}
+    if "onnx" in found and (folder / "onnx").is_dir():
+        found = found - {"onnx"} | {f"onnx/{path.name}" for path in (folder / "onnx").iterdir()}
+    whole = {*contract.ASSETS} <= found and present_precisions(folder) != []
+    return found <= ours and (whole or not found)
+
+
+def _listed_files(report: dict[str, Any], folder: Path) -> set[str]:
+    """The report lists the export's own files, and with each precision those that were added."""
+    added = report.get("precisions", {}).values()
+    lists = [report, *(entry for entry in added if isinstance(entry, dict))]
+    return set().union(*(written_files(entry.get("files"), folder) for entry in lists))
+
+
+def _is_inside(name: str) -> bool:
+    """Whether this is the relative path of something inside a folder."""
+    path = Path(name)
+    return path.anchor == "" and path.parts != () and ".." not in path.parts
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a plain file."""
+    if not _is_plain(path):
+        return None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
