@@ -119,6 +119,7 @@ def _make_tokenizer(path: Path) -> None:
     """Replaces the tests' small tokenizer by one of the released size, of made-up words."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
+    from florence_onnx.files import write_whole
     from florence_onnx.tasks import Task
     from tests.helpers.tokenizers import EXTRA_TOKENS
 
@@ -137,7 +138,7 @@ def _make_tokenizer(path: Path) -> None:
     tokenizer.train_from_iterator([*prompts * 50, " ".join(_words(60_000))], trainer)
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=True)])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in EXTRA_TOKENS])
-    tokenizer.save(str(path))
+    write_whole(path, tokenizer.to_str(pretty=True))
 
 
 def _words(count: int) -> Iterator[str]:

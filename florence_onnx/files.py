@@ -190,10 +190,10 @@ def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, text: str, unfinished: Path | None = None) -> None:
-    """Writes a text file in UTF-8 as `whole_file` does."""
+def write_whole(path: Path, content: str | bytes, unfinished: Path | None = None) -> None:
+    """Writes a file, text in UTF-8, as `whole_file` does."""
     with whole_file(path, unfinished) as partial:
-        partial.write_bytes(text.encode("utf-8"))
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def flush(path: Path) -> None:

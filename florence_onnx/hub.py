@@ -1,11 +1,11 @@
 """Repositories of the hub: found in the cache, or fetched with a limit to every wait."""
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path, PurePosixPath
 
 from florence_onnx.errors import FlorenceError, ModelNotFoundError
+from florence_onnx.files import write_whole
 from florence_onnx.terminal import one_line, standard_error
 
 _SHOWN = 3
@@ -73,10 +73,7 @@ def _refer(reference: Path, commit: str) -> None:
     """Writes which commit a branch or tag is, by which the hub library finds it in the cache."""
     if reference.is_file() and reference.read_text(encoding="utf-8") == commit:
         return
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    partial = reference.with_name(f"{reference.name}.{os.getpid()}.partial")
-    partial.write_text(commit, encoding="utf-8")
-    partial.replace(reference)
+    write_whole(reference, commit)
 
 
 def _reason(error: Exception, repository: str, revision: str | None, lacking: Sequence[str]) -> str:

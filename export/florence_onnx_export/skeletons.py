@@ -14,7 +14,7 @@ import torch
 
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
-from florence_onnx.files import read_json
+from florence_onnx.files import read_json, write_whole
 from florence_onnx.skeletons.filling import (
     BIASED,
     GEOMETRY,
@@ -45,9 +45,9 @@ def write_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
             path = scratch / f"{spec.name}.onnx"
             trace(spec, path)
             name = BIASED if logits_bias else spec.name
-            (out / f"{name}.onnx").write_bytes(_without_weights(path, set(recipes[spec.name])))
+            write_whole(out / f"{name}.onnx", _without_weights(path, set(recipes[spec.name])))
     text = json.dumps(recipes, separators=(",", ":"))
-    (out / RECIPES).write_text(text + "\n", encoding="utf-8")
+    write_whole(out / RECIPES, text + "\n")
 
 
 def _without_weights(path: Path, names: set[str]) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from florence_onnx.errors import CheckpointError, TokenizerError
-from florence_onnx.files import open_regular, read_json, refuse_lfs_pointer
+from florence_onnx.files import open_regular, read_json, refuse_lfs_pointer, write_whole
 from florence_onnx.tokenizer import LOCATION_TOKENS
 from florence_onnx.tokenizer import Tokenizer as RuntimeTokenizer
 from florence_onnx.tokenizer_file import library_errors, read_tokenizer
@@ -53,7 +53,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
             f"{folder}: the tokenizer's ids go up to {highest}, but the token embedding has "
             f"{rows} rows; tokenizer and weights are of different models"
         )
-    out.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    write_whole(out, tokenizer.to_str(pretty=True))
     try:
         return RuntimeTokenizer(tokenizer, f"the tokenizer in {folder}")
     except TokenizerError as error:

@@ -11,7 +11,7 @@ from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.tokenizer_files import write_tokenizer
 from florence_onnx.checkpoints.config import ModelConfig, TextConfig
 from florence_onnx.errors import CheckpointError, ModelError
-from florence_onnx.files import read_json
+from florence_onnx.files import read_json, write_whole
 from florence_onnx.generation.settings import OPTIONS, notes
 from florence_onnx.tasks import InputKind, Task
 from florence_onnx.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ def write_assets(
     }
     for name, content in contents.items():
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        (out / name).write_text(text, encoding="utf-8")
+        write_whole(out / name, text)
     try:
         Assets.read(out)  # What the runtime would refuse is of no use to anybody.
     except ModelError as error:

@@ -19,8 +19,10 @@ from florence_onnx.errors import (
     PrecisionError,
     ValidationError,
 )
+from florence_onnx.resolver import DEMO
 from florence_onnx_export import exporter
 from florence_onnx_export.graphs.specs import GraphSpec
+from florence_onnx_export.quantization import calibration
 from florence_onnx_export.quantization import quantize as quantizing
 from florence_onnx_export.quantization.fidelity import (
     relative_error,
@@ -219,6 +221,22 @@ def test_a_folder_without_float32_graphs(tiny: Path) -> None:
         (tiny / file).unlink()
     with pytest.raises(ModelFileError, match=r"vision_encoder\.onnx is missing"):
         quantize(tiny, ["q8"])
+
+
+@pytest.mark.usefixtures("one_request")
+def test_a_copy_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose float32 graphs store their weights in float16."""
+    monkeypatch.setattr(calibration, "_SEEDS", calibration._SEEDS[:1])
+    folder = tmp_path / "my-demo"
+    shutil.copytree(DEMO, folder)
+    assert main(["quantize", str(folder), "--precision", "q8,fp16", "--accept-error"]) == 0
+    assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["q8: ", "fp16"]
+    exact = Florence2.load(folder).encode(picture(0)).image_features
+    for precision in ("q8", "fp16"):
+        model = Florence2.load(folder, precision=precision, providers=["CPUExecutionProvider"])
+        assert relative_error(model.encode(picture(0)).image_features, exact) < 0.03
 
 
 # The command line, and precisions of an export

@@ -85,7 +85,7 @@ def save_folder(
     """Write weights (turned to float16), configuration, tokenizer, preprocessing and policy."""
     network.generation_config = generation_policy()
     network.half().save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     _write(folder / "tokenizer_config.json", _TOKENIZER_CONFIG)
     _write(folder / "preprocessor_config.json", _preprocessor(image_size, image_tokens))
 
