@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from florence_onnx.errors import FlorenceError
@@ -47,12 +47,34 @@ class Fields:
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return self._error(f"{self._file}: {self._path}{name} is {shown}, but must be {allowed}")
 
+    def refuse_others(self, names: Iterable[str]) -> None:
+        """Refuses the object if it has fields of other names, which would go unnoticed."""
+        known = sorted(names)
+        others = [name for name in self._values if name not in known]
+        if others:
+            raise self._error(
+                f"{self._file}: {self._path}{others[0][:80]} is unknown; there are "
+                f"{', '.join(known)}"
+            )
+
+    def text(self, name: str) -> str:
+        """A string."""
+        return str(self._value(name, None, lambda value: isinstance(value, str), "text"))
+
     def section(self, name: str) -> "Fields":
         """An object inside; an empty one when absent."""
         value = self.get(name, {})
         if not isinstance(value, Mapping):
             raise self.refused(name, "an object")
         return Fields(value, self._file, self._error, f"{self._path}{name}.")
+
+    def sections(self, name: str) -> "list[Fields]":
+        """A list of objects."""
+        objects = self._value(name, None, _list_of(_is_object), "a list of objects")
+        return [
+            Fields(values, self._file, self._error, f"{self._path}{name}.{index}.")
+            for index, values in enumerate(objects)
+        ]
 
     def expect(self, name: str, *supported: object) -> None:
         """Refuses a value other than ``supported``; the first is what an absent field means."""
@@ -91,10 +113,17 @@ class Fields:
         allowed = f"a number from {least:g} to {most:g}"
         return float(self._value(name, default, _is_number(least, most), allowed))
 
-    def numbers(self, name: str, count: int, least: float, most: float) -> tuple[float, ...]:
+    def numbers(
+        self,
+        name: str,
+        count: int,
+        least: float,
+        most: float,
+        default: tuple[float, ...] | None = None,
+    ) -> tuple[float, ...]:
         """A list of so many numbers in a range."""
         allowed = f"a list of {count} numbers from {least:g} to {most:g}"
-        values = self._value(name, None, _list_of(_is_number(least, most), count), allowed)
+        values = self._value(name, default, _list_of(_is_number(least, most), count), allowed)
         return tuple(map(float, values))
 
     def _value(self, name: str, default: object, valid: Callable[[Any], bool], allowed: str) -> Any:
@@ -106,6 +135,10 @@ class Fields:
 
 def _is_boolean(value: Any) -> bool:
     return isinstance(value, bool)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _is_integer(least: int, most: int) -> Callable[[Any], bool]:

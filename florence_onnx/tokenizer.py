@@ -22,6 +22,7 @@ LONGEST_TOKEN = 1000
 """The most characters that a token may have; those of the released models have 128."""
 
 _STRUCTURE = ("<s>", "</s>", "<pad>", "<mask>", "<image>")
+"""Tokens that stand for no text, but for where it begins and ends, or for a picture."""
 
 
 class Tokenizer:
@@ -32,8 +33,6 @@ class Tokenizer:
         eos_token_id: Id of ``</s>``.
         pad_token_id: Id of ``<pad>``.
         location_token_ids: int64 [1000], the id of ``<loc_i>`` at position ``i``.
-        structure: The tokens that stand for no text, but for where it begins and ends, or for a
-            picture, and their ids; None for those that this tokenizer does not have.
         highest_id: The highest id there is.
     """
 
@@ -66,7 +65,6 @@ class Tokenizer:
                 f"{name} has a token of {longest} characters; {LONGEST_TOKEN} are the most allowed"
             )
         self.highest_id = max(vocabulary.values())
-        self.structure = {token: tokenizer.token_to_id(token) for token in _STRUCTURE}
         # A file saved after training may cut or fill every text to one length.
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -99,6 +97,23 @@ class Tokenizer:
         with library_errors(f"{self._name} cannot encode text"):
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [self.bos_token_id, *ids, self.eos_token_id]
+
+    def encode_text(self, text: str) -> list[int]:
+        """What `encode` gives for text that comes from a person.
+
+        Raises:
+            TaskError: The text holds a token that is no text, such as ``</s>`` or ``<image>``; or
+                `encode` refuses it.
+        """
+        ids = self.encode(text)
+        for token in _STRUCTURE:
+            # Some tokenizers do not know <image>; transformers puts a picture there all the same.
+            if token in text or self._tokenizer.token_to_id(token) in ids[1:-1]:
+                raise TaskError(
+                    f"the text {text[:80]!r} holds {token}, which is no text: the model's input "
+                    "is put together with it; leave it out"
+                )
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``, special tokens included; ids of no token are left out.

@@ -104,7 +104,10 @@ class ModelConfig:
 
     @classmethod
     def from_dict(
-        cls, config: Mapping[str, Any], error: type[FlorenceError] = CheckpointError
+        cls,
+        config: Mapping[str, Any],
+        error: type[FlorenceError] = CheckpointError,
+        file: str = "config.json",
     ) -> "ModelConfig":
         """Reads the content of a config.json.
 
@@ -114,8 +117,9 @@ class ModelConfig:
         Args:
             config: The content.
             error: What is raised when it describes another model, or one that cannot be exported.
+            file: What the message calls the file.
         """
-        fields = Fields(config, "config.json", error)
+        fields = Fields(config, file, error)
         if config.get("model_type") != "florence2":
             raise fields.refused("model_type", '"florence2"')
         text, vision = fields.section("text_config"), fields.section("vision_config")

@@ -23,13 +23,14 @@ from florence_onnx_export.demo import make_demo
 from florence_onnx_export.exporter import export
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.scene import sample_scene
+from florence_onnx_export.training import __main__ as training
 from florence_onnx_export.training.__main__ import (
     fine_tune,
     main,
     scene_tokenizer,
     train_from_scratch,
 )
-from florence_onnx_export.training.batches import JsonLinesSource, expand_prompt
+from florence_onnx_export.training.batches import expand_prompt
 from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.config import Optimisation, Recipe, Scratch, Stage, load_recipe
 from florence_onnx_export.training.dense import dense_targets
@@ -222,20 +223,33 @@ def test_fine_tuning_learns_own_examples(trained: tuple[Path, list[float]], tmp_
     assert again[0] == pytest.approx(losses[-1], rel=0.1, abs=0.01)
 
 
-def test_own_examples_are_read_in_every_form_of_prompt(tmp_path: Path) -> None:
+def test_own_examples_are_read_in_every_form_of_prompt() -> None:
     assert expand_prompt("<OD>") == Task.OD.prompt
     assert expand_prompt("<DocVQA>What?") == "<DocVQA>What?"
     region = "<loc_1><loc_2><loc_30><loc_40>"
     assert expand_prompt(f"<REGION_TO_OCR>{region}") == f"What text is in the region {region}?"
     with pytest.raises(TaskError, match="needs text="):
         expand_prompt("<OPEN_VOCABULARY_DETECTION>")
-    data = tmp_path / "bad.jsonl"
-    data.write_text('{"image": "a.png", "prompt": "<OD>"}\n')
-    with pytest.raises(InputError, match="'answer'"):
-        JsonLinesSource(data, 64, 2, 0)
-    data.write_text('{"image": "a.png", "prompt": "<OD>", "answer": "car"}\n')
-    with pytest.raises(InputError, match=r"not there, .*a\.png first"):
-        JsonLinesSource(data, 64, 2, 0)
+
+
+def test_all_examples_are_checked_before_the_first_step(
+    trained: tuple[Path, list[float]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the validation too; and nothing has been written."""
+    monkeypatch.setattr(training, "transformers_model", lambda *given: pytest.fail("too late"))
+    good, data, out = (tmp_path / name for name in ("good.jsonl", "bad.jsonl", "out"))
+    draw(sample_scene(0)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "prompt": "<DocVQA>What is it?", "answer": "EXIT"}
+    good.write_text(json.dumps(row))
+    data.write_text("\n".join([json.dumps(row)] * 16 + [json.dumps(row | {"answer": 17})]))
+    given = ["--from", str(trained[0] / "model"), "--out", str(out)]
+    for files in (["--data", data], ["--data", good, "--validation", data]):
+        assert main([*given, *map(str, files)]) == 2
+        assert capsys.readouterr().err == f"{data}:17: answer is 17, but must be text\n"
+    assert list(out.iterdir()) == []
 
 
 def test_command_line_reports_known_errors_in_one_line(

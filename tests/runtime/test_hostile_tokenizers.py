@@ -263,7 +263,7 @@ def test_damaged_tokenizers_are_read_or_refused(
     [
         ("a cat \ud83d", "character 6 of the text 'a cat .ud83d' is half of a surrogate pair"),
         ("\udcff", "character 0 of the text"),
-        ("what is <image>", "the prompt 'what is <image>' holds <image>, which is no text"),
+        ("what is <image>", "the text 'what is <image>' holds <image>, which is no text"),
         ("a</s><s>b", "holds <s>, which is no text"),
         ("<pad>" * 3, "holds <pad>, which is no text"),
         ("the <mask> is", "holds <mask>, which is no text"),

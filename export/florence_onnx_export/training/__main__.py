@@ -7,7 +7,6 @@ A run that was stopped goes on from its last checkpoint in FOLDER.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import check_values, read_checkpoint
 from florence_onnx.cli.options import whole_number
@@ -28,11 +28,12 @@ from florence_onnx.terminal import one_line, say
 from florence_onnx_export.graphs.reference import transformers_model
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.scene import sample_scene
-from florence_onnx_export.training.batches import JsonLinesSource, SceneSource
+from florence_onnx_export.training.batches import ExampleSource, SceneSource
 from florence_onnx_export.training.cache import cached_pictures
 from florence_onnx_export.training.config import Optimisation, Recipe, load_recipe
 from florence_onnx_export.training.dense import DenseHead
 from florence_onnx_export.training.evaluation import evaluate, evaluate_examples
+from florence_onnx_export.training.examples import read_examples
 from florence_onnx_export.training.folder import (
     MODEL,
     model_folder,
@@ -136,23 +137,27 @@ def fine_tune(
     with run_folder(out, checkpoint) as unfinished:
         torch.manual_seed(settings.seed)
         start = read_checkpoint(checkpoint)
-        check_values(start)
-        network = tied(transformers_model(start.config, torch_weights(start)), start)
-        network.to(_DEVICE)  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
             write_assets(start.folder, start.config, start.raw_config, Path(folder))
             tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-            preprocessing = json.loads((Path(folder) / "preprocessor_config.json").read_text())
+            assets = Assets.read(Path(folder))
+        size, width = assets.preprocessor.size
+        if size != width:
+            raise InputError(f"{checkpoint} takes pictures of {width}x{size}, and not squares")
+        examples = read_examples(data, assets)
+        held_out = [] if validation is None else read_examples(validation, assets)
+        check_values(start)
+        network = tied(transformers_model(start.config, torch_weights(start)), start)
+        network.to(_DEVICE)  # type: ignore[arg-type]
         # Microsoft's tokenizers have no token for image features: one that no prompt has.
         placeholder = IMAGE_TOKEN if tokenizer.token_to_id(IMAGE_TOKEN) is not None else "<mask>"
         network.config.image_token_id = token_id(tokenizer, placeholder)
-        size = preprocessing["size"]["height"]
-        source = JsonLinesSource(data, size, settings.batch_size, settings.seed)
+        source = ExampleSource(examples, size, settings.batch_size, settings.seed)
         evaluate_held_out = None
-        if validation is not None:
-            held_out = JsonLinesSource(validation, size, settings.batch_size, settings.seed)
+        if held_out:
+            validated = ExampleSource(held_out, size, settings.batch_size, settings.seed)
             evaluate_held_out = partial(
-                evaluate_examples, network, tokenizer, held_out, settings.bfloat16
+                evaluate_examples, network, tokenizer, validated, settings.bfloat16
             )
         losses = train(
             network, tokenizer, source, settings, out, unfinished, evaluate=evaluate_held_out

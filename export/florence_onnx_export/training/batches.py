@@ -1,6 +1,5 @@
-"""Batches of (picture, prompt, answer): from drawn scenes, or from JSON lines of one's own."""
+"""Batches of (picture, prompt, answer): from drawn scenes, or from one's own examples."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from florence_onnx.errors import InputError
 from florence_onnx.images.pixels import to_rgb
 from florence_onnx.prompts import build_prompt
 from florence_onnx.tasks import InputKind, Task
@@ -72,37 +70,24 @@ class SceneSource:
         return Batch(pictures, tuple(questions), dense)
 
 
-class JsonLinesSource:
-    """Examples from a file: {"image": path, "prompt": "<DocVQA>question", "answer": "..."}.
+@dataclass(frozen=True)
+class Example:
+    """One of one's own examples."""
 
-    Paths are relative to the file's folder. A prompt may be a task's tag, followed by its text or
-    region, or anything else that is to be taken as it stands.
-    """
+    image: Path
+    """A picture file."""
+    prompt: str
+    """As the model reads it."""
+    answer: str
+    """What the model is to generate."""
 
-    def __init__(self, path: Path, size: int, batch_size: int, seed: int) -> None:
-        """Read the file; pictures are opened when a batch needs them.
 
-        Raises:
-            InputError: if the file cannot be read, a line lacks one of the three fields, or a
-                picture is not there.
-        """
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines if line.strip()]
-            self._examples = [
-                (path.parent / row["image"], expand_prompt(row["prompt"]), str(row["answer"]))
-                for row in rows
-            ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f'{path} must hold lines of {{"image": ..., "prompt": ..., "answer": ...}}: '
-                f"{error!r}"
-            ) from error
-        if not self._examples:
-            raise InputError(f"{path} holds no example")
-        missing = [image for image, _, _ in self._examples if not image.is_file()]
-        if missing:
-            raise InputError(f"{path} names pictures that are not there, {missing[0]} first")
+class ExampleSource:
+    """One's own examples, as `read_examples` gives them."""
+
+    def __init__(self, examples: Sequence[Example], size: int, batch_size: int, seed: int) -> None:
+        """Pictures are opened when a batch needs them."""
+        self._examples = examples
         self._size = size
         self._batch_size = batch_size
         self._order = _Order(len(self._examples), batch_size, seed)
@@ -116,11 +101,11 @@ class JsonLinesSource:
         for start in range(0, len(self._examples), self._batch_size):
             yield self._batch(self._examples[start : start + self._batch_size])
 
-    def _batch(self, examples: Sequence[tuple[Path, str, str]]) -> Batch:
+    def _batch(self, examples: Sequence[Example]) -> Batch:
         pictures = [
-            squashed(Image.fromarray(to_rgb(image)), self._size) for image, _, _ in examples
+            squashed(Image.fromarray(to_rgb(example.image)), self._size) for example in examples
         ]
-        questions = tuple((i, prompt, answer) for i, (_, prompt, answer) in enumerate(examples))
+        questions = tuple((i, one.prompt, one.answer) for i, one in enumerate(examples))
         return Batch(np.stack(pictures), questions, dense=())
 
 

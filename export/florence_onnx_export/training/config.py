@@ -1,11 +1,16 @@
 """The recipe of a training run, read from a JSON file."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from florence_onnx.checkpoints.config import ModelConfig, TextConfig, VisionConfig
 from florence_onnx.errors import InputError
+from florence_onnx.fields import Fields
+from florence_onnx.files import read_json
+from florence_onnx.tasks import Task
+
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 
 
 @dataclass(frozen=True)
@@ -100,21 +105,101 @@ def load_recipe(path: Path) -> Recipe:
     """Read a configuration file.
 
     Raises:
-        InputError: if it is not JSON or has unknown, missing or misplaced fields.
+        InputError: if it is not JSON, or a field is unknown, missing or out of range.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        unknown = set(raw) - {field.name for field in fields(Recipe)}
-        if unknown:
-            raise TypeError(f"unknown sections {sorted(unknown)}")
-        settings = raw.get("optimisation", {})
-        if "location_sigma" in settings:
-            start, end = settings["location_sigma"]
-            settings = {**settings, "location_sigma": (start, end)}
-        scratch = None
-        if "scratch" in raw:
-            stages = tuple(Stage(**stage) for stage in raw["scratch"]["stages"])
-            scratch = Scratch(**{**raw["scratch"], "stages": stages})
-        return Recipe(Optimisation(**settings), scratch)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is not a training configuration: {error}") from error
+    recipe = Fields(read_json(path, InputError), str(path), InputError)
+    recipe.refuse_others(field.name for field in fields(Recipe))
+    scratch = None
+    if recipe.get("scratch") is not None:
+        scratch = _scratch(recipe.section("scratch"), path)
+    return Recipe(_optimisation(recipe.section("optimisation")), scratch)
+
+
+def _optimisation(given: Fields) -> Optimisation:
+    given.refuse_others(field.name for field in fields(Optimisation))
+    unsaid = Optimisation()
+    start, end = given.numbers("location_sigma", 2, 0, 1000, unsaid.location_sigma)
+    return Optimisation(
+        seed=given.integer("seed", 0, 2**32 - 1, unsaid.seed),
+        steps=given.integer("steps", 1, 10**9, unsaid.steps),
+        batch_size=given.integer("batch_size", 1, 10_000, unsaid.batch_size),
+        learning_rate=given.number("learning_rate", 0, 1, unsaid.learning_rate),
+        warmup_steps=given.integer("warmup_steps", 0, 10**9, unsaid.warmup_steps),
+        hold_steps=given.integer("hold_steps", 0, 10**9, unsaid.hold_steps),
+        weight_decay=given.number("weight_decay", 0, 1, unsaid.weight_decay),
+        clip=given.number("clip", 1e-6, 1e6, unsaid.clip),
+        location_sigma=(start, end),
+        bfloat16=given.boolean("bfloat16", unsaid.bfloat16),
+        save_every=given.integer("save_every", 1, 10**9, unsaid.save_every),
+    )
+
+
+def _scratch(given: Fields, path: Path) -> Scratch:
+    given.refuse_others(field.name for field in fields(Scratch))
+    vision, text = given.section("vision"), given.section("text")
+    vision.refuse_others([*(field.name for field in fields(VisionConfig)), "drop_path_rate"])
+    text.refuse_others([*(field.name for field in fields(TextConfig)), *_DROPOUTS])
+    if vision.get("patch_stride") is None:
+        raise vision.refused("patch_stride", "a list of whole numbers")
+    text.integer("d_model", 1, 16384)
+    vision.number("drop_path_rate", 0, 1, 0)
+    for name in _DROPOUTS:
+        text.number(name, 0, 1, 0)
+    scratch = Scratch(
+        image_size=given.integer("image_size", 8, 4096),
+        text_tokens=given.integer("text_tokens", 260, 1_000_000),
+        vision=given.get("vision"),
+        text=given.get("text"),
+        pictures=given.integer("pictures", 1, 10**8),
+        dense_weight=given.number("dense_weight", 0, 1e6),
+        evaluated_scenes=given.integer("evaluated_scenes", 0, 10**6),
+        stages=tuple(map(_stage, given.sections("stages"))),
+    )
+    starts = [stage.first_step for stage in scratch.stages]
+    if starts[:1] != [0] or starts != sorted(set(starts)):
+        raise given.refused("stages", "a list that begins with first_step 0 and goes up from there")
+    _check_network(scratch, path)
+    return scratch
+
+
+def _stage(given: Fields) -> Stage:
+    given.refuse_others(field.name for field in fields(Stage))
+    weights = given.section("task_weights")
+    names = list(given.get("task_weights", {}))
+    weights.refuse_others(task.value for task in Task)
+    stage = Stage(
+        first_step=given.integer("first_step", 0, 10**9),
+        batch_size=given.integer("batch_size", 1, 10_000),
+        most_shapes=given.integer("most_shapes", 1, 100),
+        questions=given.integer("questions", 0, len(Task)),
+        task_weights={name: weights.number(name, 1e-6, 1e6) for name in names},
+    )
+    if stage.questions > len(names):
+        raise given.refused("questions", f"at most {len(names)}, the tasks in task_weights")
+    return stage
+
+
+def _check_network(scratch: Scratch, path: Path) -> None:
+    """Reads the geometry as that of a checkpoint, which the trained model will be."""
+    config = ModelConfig.from_dict(
+        {
+            "model_type": "florence2",
+            "text_config": {**scratch.text, "model_type": "bart"},
+            "vision_config": {**scratch.vision, "projection_dim": scratch.text["d_model"]},
+        },
+        InputError,
+        f"{path}: scratch",
+    )
+    side = scratch.image_size
+    places, positions = config.vision.max_position_embeddings, config.text.max_position_embeddings
+    grid = config.vision.grid(side, side)
+    if grid != (scratch.grid, scratch.grid):
+        raise InputError(
+            f"{path}: scratch.image_size is {side}, but must be a multiple of all strides together"
+        )
+    if not 0 < scratch.grid <= places or scratch.grid**2 + 1 >= positions:
+        raise InputError(
+            f"{path}: scratch.image_size is {side}: pictures become {grid[1]}x{grid[0]} image "
+            f"tokens, but vision.max_position_embeddings is {places} and "
+            f"text.max_position_embeddings {positions}"
+        )

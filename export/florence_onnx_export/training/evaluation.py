@@ -15,7 +15,7 @@ from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import score
 from florence_onnx_export.scenes.metrics import Answered, plain
 from florence_onnx_export.scenes.scene import sample_scene
-from florence_onnx_export.training.batches import JsonLinesSource
+from florence_onnx_export.training.batches import ExampleSource
 from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.steps import PAD, AnswerLoss, padded, pixel_values
 
@@ -49,7 +49,7 @@ def evaluate(
 def evaluate_examples(
     network: Florence2ForConditionalGeneration,
     tokenizer: Tokenizer,
-    source: JsonLinesSource,
+    source: ExampleSource,
     bfloat16: bool,
 ) -> dict[str, float]:
     """The loss per token on one's own examples, and the share of exact greedy answers."""

@@ -1,0 +1,108 @@
+"""One's own examples, read from JSON lines and checked whole before the first step."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from florence_onnx.assets.reading import Assets
+from florence_onnx.errors import ImageError, InputError
+from florence_onnx.fields import Fields
+from florence_onnx.files import open_regular, parse_json, refuse_lfs_pointer
+from florence_onnx.images.pixels import to_rgb
+from florence_onnx.tasks import refuse_tags
+from florence_onnx.tokenizer import LOCATION_TOKENS
+from florence_onnx_export.training.batches import Example, expand_prompt
+
+_LONGEST_LINE = 1 << 20
+_LOCATION = re.compile(r"<\s*loc[^<>]*>", re.IGNORECASE)
+_AT_ONCE = 256
+
+
+def read_examples(path: Path, assets: Assets) -> list[Example]:
+    """Reads lines of {"image": path, "prompt": "<DocVQA>question", "answer": "..."}.
+
+    Paths are relative to the file's folder. A prompt may be a task's tag, followed by its text or
+    region, or anything else that is to be taken as it stands. Every picture is decoded once.
+
+    Args:
+        path: The file. Blank lines are skipped, and so are further fields.
+        assets: Of the model to train: its tokenizer and its positions.
+
+    Raises:
+        InputError: The file or an example cannot be used; the message names its line.
+    """
+    examples: list[Example] = []
+    lines: dict[Path, str] = {}
+    for place, line in _lines(path):
+        example = _example(place, line, path.parent, assets)
+        examples.append(example)
+        lines.setdefault(example.image, place)
+    if not examples:
+        raise InputError(f"{path} holds no example")
+    _check_pictures(lines)
+    return examples
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The lines that are not blank, each behind its file and number."""
+    refuse_lfs_pointer(path, InputError)
+    try:
+        with open_regular(path) as file:
+            number = 0
+            while line := file.readline(_LONGEST_LINE + 1):
+                number += 1
+                if len(line) > _LONGEST_LINE:
+                    raise InputError(f"{path}:{number} is longer than {_LONGEST_LINE} bytes")
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _example(place: str, line: bytes, folder: Path, assets: Assets) -> Example:
+    fields = Fields(parse_json(line, place, InputError), place, InputError)
+    image, prompt, answer = (fields.text(name) for name in ("image", "prompt", "answer"))
+    if not prompt.strip():
+        raise fields.refused("prompt", "text that is not blank")
+    try:
+        expanded = expand_prompt(prompt)
+        refuse_tags(expanded)
+        _check_locations(prompt, "prompt")
+        _check_locations(answer, "answer")
+        assets.encode_prompt(expanded)
+        length = len(assets.tokenizer.encode_text(answer))
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    if length > assets.max_positions:
+        raise InputError(
+            f"{place}: the answer is {length} tokens long, and the model has "
+            f"{assets.max_positions} positions; shorten it"
+        )
+    return Example(folder / image, expanded, answer)
+
+
+def _check_locations(text: str, field: str) -> None:
+    """A location beyond the last is no token: the model would learn to spell it."""
+    for location in _LOCATION.findall(text):
+        if location not in LOCATION_TOKENS:
+            raise InputError(
+                f"{field} holds {location[:80]!r}, which is no location; "
+                f"they go from {LOCATION_TOKENS[0]} to {LOCATION_TOKENS[-1]}"
+            )
+
+
+def _check_pictures(lines: dict[Path, str]) -> None:
+    """Decodes each picture; ``lines`` tells where it is named first."""
+    named = list(lines.items())
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(named), _AT_ONCE):
+            list(pool.map(_check_picture, *zip(*named[start : start + _AT_ONCE], strict=True)))
+
+
+def _check_picture(image: Path, place: str) -> None:
+    try:
+        refuse_lfs_pointer(image, ImageError)
+        to_rgb(image)
+    except ImageError as error:
+        raise InputError(f"{place}: {error}") from error
