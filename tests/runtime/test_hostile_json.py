@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from florence_onnx.assets.reading import Assets
+from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.errors import CheckpointError, FlorenceError, ModelFileError
 from florence_onnx.files import parse_json, read_json, refuse_lfs_pointer
@@ -366,3 +367,35 @@ def test_damaged_folders_are_read_or_refused(
             assert str(error).isprintable()
         (folder / name).write_bytes(original)
     assert 50 < read < 300
+
+
+CHECKPOINT = {
+    "config.json": CONFIG,
+    "generation_config.json": GENERATION,
+    "preprocessor_config.json": PREPROCESSOR,
+    "processor_config.json": {"image_processor": PREPROCESSOR},
+    "tokenizer_config.json": {"model_max_length": 10**30, "bos_token": "<s>", "auto_map": {}},
+    "added_tokens.json": {"<loc_0>": 404, "<and>": 1423},
+}
+
+
+def test_damaged_checkpoints_are_written_or_refused(tmp_path: Path) -> None:
+    """What is written can be read; what is refused is refused as a checkpoint."""
+    draw, folder, written = random.Random(13), copy_tiny(tmp_path), 0
+    for round_ in range(60):
+        name = draw.choice(list(CHECKPOINT))
+        for other, content in CHECKPOINT.items():
+            changed = damaged(content, draw) if other == name else content
+            (folder / other).write_text(json.dumps(changed), encoding="utf-8")
+        out = tmp_path / str(round_)
+        out.mkdir()
+        try:
+            config = read_json(folder / "config.json", CheckpointError)
+            write_assets(folder, ModelConfig.from_dict(config), config, out)
+        except CheckpointError as error:
+            assert str(error).isprintable()
+            assert len(str(error)) < 600
+        else:
+            Assets.read(out)
+            written += 1
+    assert 10 < written < 55
