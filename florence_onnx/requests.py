@@ -75,4 +75,5 @@ class Failure:
     request: Request
     """The request, as it was given."""
     error: Exception
-    """Why there is no result: an `InputError` where the request is wrong."""
+    """Why there is no result: an `InputError` where the request is wrong. It has no traceback: that
+    would keep pictures in memory."""

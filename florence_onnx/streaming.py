@@ -1,7 +1,6 @@
 """Any number of requests in bounded memory: pictures are decoded in threads, ahead of answers."""
 
 import os
-import traceback
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,8 +57,10 @@ class Stream:
             try:
                 while batch := window.take(self._batch_size):
                     for answer in self._answer(batch):
-                        if self._stops_at_failure and isinstance(answer, Failure):
-                            raise answer.error
+                        if isinstance(answer, Failure):
+                            if self._stops_at_failure:
+                                raise answer.error
+                            _drop_tracebacks(answer.error)
                         yield answer
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -84,7 +85,7 @@ class Stream:
             prepared = prepare(self._assets, entry.request, entry.picture.decoded())
             return replace(prepared, picture=entry.picture.encoded(self._graphs))
         except Exception as error:
-            return _failure(entry.request, error)
+            return Failure(entry.request, error)
 
     def _run(self, asked: Sequence[tuple[Request, Prepared]]) -> Iterator[Result | Failure]:
         """Answers a batch; where that fails one by one, so that only the culprit fails."""
@@ -95,7 +96,7 @@ class Stream:
             batch = [prepared for _, prepared in asked]
             answers = [*answer_batch(self._assets, self._graphs, batch, self._policy)]
         except Exception as error:
-            answers = [_failure(asked[0][0], error)] if len(asked) == 1 else None
+            answers = [Failure(asked[0][0], error)] if len(asked) == 1 else None
         if answers is not None:
             yield from answers
             return
@@ -124,13 +125,11 @@ def _is_count(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
-def _failure(request: Request, error: Exception) -> Failure:
-    link: BaseException | None = error
-    while link is not None:
-        # Or whoever keeps failures would keep the pixels that were being decoded.
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
-    return Failure(request, error)
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Or whoever keeps failures would keep the pixels of the whole batch: frames refer to them."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 class _SharedPicture:

@@ -294,22 +294,39 @@ def test_an_error_of_the_source_comes_after_the_answers(model: Florence2, on_err
     assert list(answers) == []
 
 
-def test_a_failure_keeps_no_pixels(model: Florence2, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels: list[weakref.ref[Any]] = []
+def test_failures_keep_no_pixels(model: Florence2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that could not be decoded, and not the other pictures of the batch."""
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    read = streaming.read_picture
 
-    def to_rgb(image: Any) -> Any:
-        array = np.zeros((1000, 1000, 3), np.uint8)
-        pixels.append(weakref.ref(array))
-        try:
-            raise OSError("truncated")
-        except OSError as error:
-            raise ImageError("cannot decode it") from error
+    def failing(assets: Any, image: Any) -> Any:
+        alive.add(found := read(assets, image))
+        pixels = np.zeros((1000, 1000, 3), np.uint8)
+        references.append(weakref.ref(pixels))
+        if image is bad:
+            try:
+                raise OSError("truncated")
+            except OSError as error:
+                raise ImageError("cannot decode it") from error
+        return found
 
-    monkeypatch.setattr(preparing, "to_rgb", to_rgb)
-    failures = list(model.stream([Request(b"", "od")] * 3, on_error="return", batch_size=1))
+    references: list[weakref.ref[Any]] = []
+    bad = picture(9)
+    requests = [Request(bad if i % 2 else picture(i), "od") for i in range(6)]
+    monkeypatch.setattr(streaming, "read_picture", failing)
+    answers = model.stream(requests, on_error="return", batch_size=3, **SHORT)
+    failures = [answer for answer in answers if isinstance(answer, Failure)]
     gc.collect()
     assert len(failures) == 3
-    assert [reference() for reference in pixels] == [None] * len(pixels) != []
+    assert len(alive) == 0
+    assert [reference() for reference in references] == [None] * len(references) != []
+    assert isinstance(failures[0].error.__cause__, OSError)
+
+
+def test_an_error_that_is_raised_tells_where(model: Florence2) -> None:
+    with pytest.raises(ImageError) as error:
+        model.run([Request("nowhere.png", "od")])
+    assert "to_rgb" in [entry.name for entry in error.traceback]
 
 
 # Threads
