@@ -61,6 +61,8 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
     """
     with needs_pillow():
         from PIL import Image, ImageDraw
+    if not isinstance(result, Result):
+        raise InputError(f"result must be a florence_onnx.Result, not {type(result).__name__}")
     if result.answer_kind is AnswerKind.TEXT:
         raise InputError(f"the answer to {result.task} is text: there is nothing to draw")
     picture = Image.fromarray(to_rgb(image))

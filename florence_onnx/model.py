@@ -179,6 +179,7 @@ class Florence2:
         Raises:
             InputError: The picture, the task, its input or an option is wrong.
         """
+        self.policy.replace(**options)  # Or run() would take options of its own.
         if isinstance(image, list | tuple):
             requests = [Request(one, task, text, region, prompt, answer) for one in image]
             return self.run(requests, **options)

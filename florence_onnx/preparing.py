@@ -1,5 +1,7 @@
 """What of a request needs no engine: its picture is decoded and resized, its prompt tokenized."""
 
+import numpy as np
+
 from florence_onnx.assets.reading import Assets
 from florence_onnx.errors import ImageError, InputError
 from florence_onnx.images.pixels import ImageInput, to_rgb
@@ -14,10 +16,11 @@ def read_picture(assets: Assets, image: ImageInput | EncodedImage) -> Picture | 
         ImageError: The image is not a picture the model can read, or another model encoded it.
     """
     if isinstance(image, EncodedImage):
-        if len(image.image_features) != assets.image_tokens:
+        shape = np.shape(image.image_features)
+        if len(shape) != 2 or shape[0] != assets.image_tokens:
             raise ImageError(
-                f"the picture was encoded by another model, as {len(image.image_features)} tokens; "
-                f"this model has {assets.image_tokens} for a picture"
+                f"the picture was encoded by another model: image features {list(shape)}, where "
+                f"this model has {assets.image_tokens} tokens for a picture"
             )
         return image
     rgb = to_rgb(image)

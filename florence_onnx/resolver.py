@@ -83,6 +83,9 @@ def locate(
         PrecisionError: The model has no precision that suits.
         ProviderError: A provider cannot be had.
     """
+    if not isinstance(precision, str):
+        names = ", ".join((*contract.PRECISIONS, AUTO))
+        raise PrecisionError(f"precision is {precision!r}; it must be one of {names}")
     if precision != AUTO:
         return resolve(source, precision=precision), precision
     require_onnxruntime()

@@ -13,15 +13,21 @@ import math
 import os
 from pathlib import Path
 
+_MOST_THREADS = 1024
+
 
 def check_options(given: "ort.SessionOptions | None", threads: int | None) -> None:
-    """Refuses what is not session options, and threads beside them.
+    """Refuses what is no number of threads or not session options, and one beside the other.
 
     Raises:
         SessionOptionsError: Either is the case.
     """
     import onnxruntime as ort
 
+    if threads is not None and not (type(threads) is int and 1 <= threads <= _MOST_THREADS):
+        raise SessionOptionsError(
+            f"threads is {threads!r}; it must be a whole number from 1 to {_MOST_THREADS}, or None"
+        )
     if given is None:
         return
     if threads is not None:

@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,6 +82,15 @@ def providers_by_graph(requested: Providers | None) -> dict[str, list[Provider]]
     return {name: chosen[name if name in chosen else OTHERS] for name in contract.GRAPHS}
 
 
+def _listed(requested: Iterable[Provider]) -> list[Provider]:
+    try:
+        return list(requested)
+    except TypeError:
+        raise ProviderError(
+            f"providers is {requested!r}; it must be a list of names or (name, options) pairs"
+        ) from None
+
+
 def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
     """The providers to open a session with, most wanted first.
 
@@ -98,7 +107,7 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
     if requested is None:
         usable = CUDA in available and start_failure(CUDA) is None
         return [CUDA, CPU] if usable else [CPU]
-    chosen: list[Provider] = [requested] if isinstance(requested, str) else list(requested)
+    chosen: list[Provider] = [requested] if isinstance(requested, str) else _listed(requested)
     if not chosen:
         raise ProviderError(f"providers is empty; choose from {', '.join(available)}, or None")
     for provider in chosen:

@@ -74,6 +74,8 @@ def test_the_picture_itself_is_not_changed() -> None:
 def test_text_and_another_picture_are_refused() -> None:
     with pytest.raises(InputError, match="answer to <CAPTION> is text"):
         draw(GREY, parse_answer("a car", "<CAPTION>", SIZE))
+    with pytest.raises(InputError, match=r"must be a florence_onnx.Result, not dict"):
+        draw(GREY, {})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="picture of 300x100 pixels, this one has 200x100"):
         draw(GREY, parse_answer(BOX, "<REGION_PROPOSAL>", (300, 100)))
 
