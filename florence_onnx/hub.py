@@ -1,7 +1,7 @@
 """Repositories of the hub: found in the cache, or fetched with a limit to every wait."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path, PurePosixPath
 
 from florence_onnx.errors import FlorenceError, ModelNotFoundError
@@ -49,15 +49,24 @@ def fetch(
         ModelNotFoundError: The repository or revision does not exist, or the hub cannot be reached
             or does not answer in time, or the files cannot be written.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub import (
+        HfApi,
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+    )
 
     # Not snapshot_download, which waits for the list of files without a limit.
     limit = constants.HF_HUB_ETAG_TIMEOUT
     try:
         info = HfApi().model_info(repository, revision=revision, timeout=limit)
         names = select([file.rfilename for file in info.siblings or ()])
-        with redirect_stderr(standard_error()):  # The progress bars fail where it is None.
+        # The progress bars fail where stderr is None.
+        with redirect_stderr(standard_error()), _over_http():
             for name in sorted(names, key=lambda name: name != "config.json"):
+                # hf_hub_download asks the same, and up to seven times for a minute each.
+                get_hf_file_metadata(hf_hub_url(repository, name, revision=info.sha), timeout=limit)
                 path = hf_hub_download(repository, name, revision=info.sha, etag_timeout=limit)
                 folder = Path(path).parents[len(PurePosixPath(name).parts) - 1]
                 if revision != folder.name:
@@ -67,6 +76,19 @@ def fetch(
     except Exception as error:  # Which HTTP client raises depends on the hub library's version.
         raise ModelNotFoundError(_reason(error, repository, revision, lacking)) from error
     return folder
+
+
+@contextmanager
+def _over_http() -> Iterator[None]:
+    """Has files come over plain HTTP: hf_xet waits for a silent server without a limit."""
+    from huggingface_hub import constants
+
+    before = getattr(constants, "HF_HUB_DISABLE_XET", False)
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
 
 
 def _refer(reference: Path, commit: str) -> None:

@@ -210,6 +210,15 @@ def test_a_hub_that_falls_silent(
     assert capfd.readouterr().out == ""
 
 
+def test_hf_xet_is_not_waited_for(hub: Hub) -> None:
+    """Its requests have no limit."""
+    pytest.importorskip("hf_xet")
+    hub.silent = "xet"
+    resolve(NAME)
+    assert hub.fetched == NEEDED
+    assert not constants.HF_HUB_DISABLE_XET
+
+
 def test_a_part_of_a_model_in_the_cache(
     hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
