@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from florence_onnx.answering import answer_batch, encode
@@ -62,7 +63,7 @@ class Florence2:
             source: A model folder, a hub id, or ``"demo"``.
             precision: Which of the model's graphs to open: ``"fp32"``, ``"fp16"``, ``"q8"``,
                 ``"q4"``, or ``"auto"`` for q8 on a processor with 8-bit dot products, fp16 on
-                CUDA, and fp32 elsewhere or where the model lacks these.
+                CUDA, and fp32 elsewhere or where these cannot be had or opened.
             providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
                 graph name (``vision_encoder``, ``embed_tokens``, ``encoder_model``,
                 ``decoder_with_past_model``, or ``"*"`` for the others) to such a list. None, and
@@ -77,24 +78,29 @@ class Florence2:
 
         Warns:
             ModelWarning: A generation setting of the checkpoint changes answers elsewhere and is
-                not supported here. ``model.assets.notes`` keeps these sentences.
+                not supported here. ``model.assets.notes`` keeps these sentences. Or ``"auto"``
+                has passed over a precision that cannot be opened.
         """
-        folder, precision = locate(source, precision, providers)
-        with ThreadPoolExecutor(1) as pool:
-            opened = pool.submit(
-                open_graphs, folder, precision, providers, threads, session_options
-            )
-            assets = Assets.read(folder)
-            graphs = opened.result()
-        rows, known = assets.policy.vocab_size, graphs.geometry()["vocabulary"]
-        if rows > known:
-            raise ModelFileError(
-                f"{folder / 'config.json'} is of another model: text_config.vocab_size is {rows}, "
-                f"and the graphs know {known} tokens"
-            )
-        for note in assets.notes:
+
+        def opened(folder: Path, name: str) -> "Florence2":
+            with ThreadPoolExecutor(1) as pool:
+                opening = pool.submit(
+                    open_graphs, folder, name, providers, threads, session_options
+                )
+                assets = Assets.read(folder)
+                graphs = opening.result()
+            rows, known = assets.policy.vocab_size, graphs.geometry()["vocabulary"]
+            if rows > known:
+                raise ModelFileError(
+                    f"{folder / 'config.json'} is of another model: text_config.vocab_size is "
+                    f"{rows}, and the graphs know {known} tokens"
+                )
+            return cls(assets, graphs)
+
+        model = locate(source, precision, providers, opened)
+        for note in model.assets.notes:
             warnings.warn(note, ModelWarning, stacklevel=2)
-        return cls(assets, graphs)
+        return model
 
     @property
     def precision(self) -> str:

@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections.abc import Collection
+import warnings
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from florence_onnx import hub
 from florence_onnx.checkpoints.contents import Contents
@@ -12,9 +14,18 @@ from florence_onnx.engine import contract
 from florence_onnx.engine.precision import AUTO, suitable_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
-from florence_onnx.errors import ModelError, ModelNotFoundError, PrecisionError
+from florence_onnx.errors import (
+    GraphContractError,
+    ModelError,
+    ModelFileError,
+    ModelNotFoundError,
+    ModelWarning,
+    PrecisionError,
+)
 from florence_onnx.staging import finish_replacement
 from florence_onnx.terminal import say
+
+T = TypeVar("T")
 
 DEMO = Path(__file__).parent / "demo"
 
@@ -68,43 +79,67 @@ def _tell_what_the_demo_knows() -> None:
 
 
 def locate(
-    source: str | os.PathLike[str], precision: str, providers: Providers | None
-) -> tuple[Path, str]:
-    """The folder of a model and the precision to open there.
+    source: str | os.PathLike[str],
+    precision: str,
+    providers: Providers | None,
+    opened: Callable[[Path, str], T],
+) -> T:
+    """What comes of opening a model's folder at the precision asked for, or at one that suits.
 
     Args:
         source: A model folder, a hub id, or ``"demo"``.
         precision: The precision asked for; ``"auto"`` for the first of `suitable_precisions` that
-            the model has. Any other is passed on unchecked.
+            the model has and that can be opened. Any other is passed on unchecked.
         providers: What the graphs are to run on.
+        opened: Opens a folder at a precision.
 
     Raises:
         ModelNotFoundError: There is no such model.
         PrecisionError: The model has no precision that suits.
         ProviderError: A provider cannot be had.
+        ModelError: What ``opened`` raises; of several precisions, the first.
+
+    Warns:
+        ModelWarning: ``"auto"`` has passed over a precision that cannot be opened.
     """
     if not isinstance(precision, str):
         names = ", ".join((*contract.PRECISIONS, AUTO))
         raise PrecisionError(f"precision is {precision!r}; it must be one of {names}")
     if precision != AUTO:
-        return resolve(source, precision=precision), precision
+        return opened(resolve(source, precision=precision), precision)
     require_onnxruntime()
     suitable = suitable_precisions(providers_by_graph(providers))
-    failures: list[ModelError] = []
+    absent: list[ModelError] = []
+    passed: dict[str, ModelError] = {}
     for name in suitable:
         try:
             folder = resolve(source, precision=name)
         except ModelError as error:  # The next may be in the cache, or the only one on the hub.
-            failures.append(error)
+            absent.append(error)
             continue
-        present = present_precisions(folder)
-        if name in present:
-            return folder, name
-    if failures:
-        raise failures[0]
+        if not _has_some(folder, name):
+            continue
+        try:
+            found = opened(folder, name)
+        except (ModelFileError, GraphContractError, PrecisionError) as error:
+            passed[name] = error
+            continue
+        for other, why in passed.items():
+            warnings.warn(f"taking {name} instead of {other}: {why}", ModelWarning, stacklevel=3)
+        return found
+    for failure in (*passed.values(), *absent):
+        raise failure
+    present = present_precisions(folder)
     raise PrecisionError(
         f"{folder} has no precision that suits these providers and this processor "
         f"({', '.join(suitable)}); present: {', '.join(present) or 'none complete'}"
+    )
+
+
+def _has_some(folder: Path, precision: str) -> bool:
+    """Whether there are graphs of a precision, all four or fewer."""
+    return any(
+        (folder / contract.graph_file(graph, precision)).exists() for graph in contract.GRAPHS
     )
 
 

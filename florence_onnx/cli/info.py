@@ -30,9 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     providers = requested_providers(arguments)
-    folder, precision = locate(arguments.model, arguments.precision, providers)
-    opened = open_graphs(folder, precision, providers, arguments.threads)
-    assets = Assets.read(folder)
+    folder, opened = locate(
+        arguments.model,
+        arguments.precision,
+        providers,
+        lambda folder, name: (folder, open_graphs(folder, name, providers, arguments.threads)),
+    )
+    assets, precision = Assets.read(folder), opened.precision
     files = {name: contract.graph_parts(folder, name, precision) for name in contract.GRAPHS}
     content: dict[str, Any] = {
         "folder": str(folder),

@@ -1,6 +1,7 @@
 """Which graphs of a model to open: the precision asked for, or the one that suits the machine."""
 
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,13 @@ from florence_onnx.engine.providers import (
     Provider,
     provider_name,
 )
+from florence_onnx.errors import PrecisionError
 
 AUTO = "auto"
+
+NEEDS = {"q8": (1, 22), "q4": (1, 22)}
+"""The first ONNX Runtime that has the operators of a precision: MatMulNBits with 8 bits. It is what
+this package requires too, but may be installed otherwise."""
 
 
 def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[str, ...]:
@@ -26,6 +32,20 @@ def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[st
     if first == {CPU} and has_int8_dot_products():
         return ("q8", "fp32")
     return ("fp32",)
+
+
+def check_runtime(precision: str) -> None:
+    """Raises PrecisionError if the ONNX Runtime there is lacks operators of a precision."""
+    import onnxruntime as ort
+
+    needed = NEEDS.get(precision, (0, 0))
+    found = re.match(r"(\d+)\.(\d+)", ort.__version__)
+    if found and (int(found[1]), int(found[2])) < needed:
+        raise PrecisionError(
+            f"precision {precision} needs onnxruntime >= {needed[0]}.{needed[1]}, and "
+            f"{ort.__version__} is installed; run pip install -U 'florence-onnx[cpu]' (or [gpu], "
+            "[openvino] for these builds), or use precision fp32"
+        )
 
 
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}

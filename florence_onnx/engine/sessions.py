@@ -19,6 +19,7 @@ from florence_onnx.engine.checks import (
 )
 from florence_onnx.engine.external_data import check_external_data
 from florence_onnx.engine.options import check_options, default_options
+from florence_onnx.engine.precision import check_runtime
 from florence_onnx.engine.providers import (
     CPU,
     Provider,
@@ -114,7 +115,8 @@ def open_graphs(
         session_options: Options for all four sessions instead of this package's.
 
     Raises:
-        PrecisionError: The folder holds no graphs of this precision.
+        PrecisionError: The folder holds no graphs of this precision, or ONNX Runtime is too old
+            for them.
         ModelFileError: A graph's file is missing, truncated or foreign.
         GraphContractError: A graph has other inputs or outputs.
         ProviderError: A provider was asked for and not obtained.
@@ -124,6 +126,7 @@ def open_graphs(
     check_options(session_options, threads)
     finish_replacement(folder)
     check_precision(folder, precision)
+    check_runtime(precision)
     chosen = providers_by_graph(providers)
 
     options = {
@@ -171,6 +174,14 @@ def check_precision(folder: Path, precision: str) -> None:
     if precision in contract.PRECISIONS and not present:
         return  # The first missing file is the better message.
     listed = ", ".join(present) or "none complete"
+    if precision in contract.PRECISIONS:
+        paths = [folder / contract.graph_file(name, precision) for name in contract.GRAPHS]
+        missing = [path for path in paths if not path.is_file()]
+        if len(missing) < len(paths):
+            raise PrecisionError(
+                f"{missing[0]} is missing, without which precision {precision!r} cannot be opened; "
+                f"present: {listed}"
+            )
     raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
 
 
@@ -191,7 +202,8 @@ def _open(
         others = [name for name in map(provider_name, providers) if name != CPU]
         place = f" with {', '.join(others)}" if others else ""
         raise ModelFileError(
-            f"{path} is not a graph ONNX Runtime can run{place}: {first_line(error)}"
+            f"{path} is not a graph ONNX Runtime can run{place}: {first_line(error)} (onnxruntime "
+            f"{ort.__version__} is installed)"
         ) from error
     check_obtained(graph, providers, session.get_providers())
     check_tensors(path, graph, session)

@@ -1,19 +1,30 @@
 """Which precision is opened where the caller leaves the choice."""
 
 import json
+import re
 import shutil
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 
 from florence_onnx import Florence2
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
-from florence_onnx.engine.precision import suitable_precisions
+from florence_onnx.engine.precision import NEEDS, check_runtime, suitable_precisions
 from florence_onnx.engine.providers import CPU, CUDA
-from florence_onnx.errors import PrecisionError, ProviderError
+from florence_onnx.errors import (
+    ModelError,
+    ModelFileError,
+    ModelWarning,
+    PrecisionError,
+    ProviderError,
+)
 from florence_onnx.resolver import locate
+from tests.helpers.apart import move_weight
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
 from tests.helpers.tiny import TINY, copy_tiny
 
@@ -46,6 +57,11 @@ def holding(folder: Path, *precisions: str) -> Path:
         if "fp32" not in precisions:
             file.unlink()
     return folder
+
+
+def place(folder: Path, precision: str) -> tuple[Path, str]:
+    """What `locate` is to open, without opening it."""
+    return folder, precision
 
 
 def providers(**given: Any) -> dict[str, Any]:
@@ -83,7 +99,7 @@ def test_the_first_that_is_there(
     tmp_path: Path, present: list[str], dot_products: bool, chosen: str
 ) -> None:
     folder = holding(tmp_path, *present)
-    assert locate(folder, "auto", [CPU]) == (folder, chosen)
+    assert locate(folder, "auto", [CPU], place) == (folder, chosen)
 
 
 @VNNI
@@ -98,7 +114,7 @@ def test_the_model_tells_its_precision(tmp_path: Path, dot_products: bool) -> No
     ("present", "chosen"), [(["fp32", "fp16", "q8"], "fp16"), (["fp32", "q8"], "fp32")]
 )
 def test_on_a_gpu(tmp_path: Path, present: list[str], chosen: str) -> None:
-    assert locate(holding(tmp_path, *present), "auto", None)[1] == chosen
+    assert locate(holding(tmp_path, *present), "auto", None, place)[1] == chosen
 
 
 @pytest.mark.parametrize(
@@ -139,10 +155,124 @@ def test_a_model_of_the_hub(
     use_empty_cache(monkeypatch, tmp_path / "cache")
     with serve_hub("someone/Florence-2-tiny", files) as hub:
         use_hub(monkeypatch, hub.url)
-        _, precision = locate("someone/Florence-2-tiny", "auto", [CPU])
+        _, precision = locate("someone/Florence-2-tiny", "auto", [CPU], place)
     assert precision == present[-1]
     opened = {contract.graph_file(graph, precision) for graph in contract.GRAPHS}
     assert {name for name in hub.fetched if name.startswith("onnx/")} == opened
+
+
+def damaged(folder: Path) -> None:
+    path = folder / contract.graph_file(contract.DECODER, "q8")
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def incomplete(folder: Path) -> None:
+    (folder / contract.graph_file(contract.DECODER, "q8")).unlink()
+
+
+def exchanged(folder: Path) -> None:
+    encoder = folder / contract.graph_file(contract.ENCODER, "q8")
+    shutil.copy(encoder, folder / contract.graph_file(contract.DECODER, "q8"))
+
+
+def reaching_out(folder: Path) -> None:
+    move_weight(folder / contract.graph_file(contract.DECODER, "q8"), location="../../secret")
+
+
+FAULTS = {
+    damaged: r"decoder_with_past_model_quantized\.onnx is not a graph ONNX Runtime can run: ",
+    incomplete: r"decoder_with_past_model_quantized\.onnx is missing, without which precision 'q8'",
+    exchanged: r"decoder_with_past_model_quantized\.onnx has no input encoder_attention_mask",
+    reaching_out: r"decoder_with_past_model_quantized\.onnx is not opened, because it reads",
+}
+
+
+@VNNI
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_opened_is_passed_over_in_so_many_words(
+    tmp_path: Path, fault: Callable[[Path], None], dot_products: bool
+) -> None:
+    folder = holding(tmp_path, "fp32", "q8")
+    fault(folder)
+    wanted = rf"^taking fp32 instead of q8: .*{FAULTS[fault]}"
+    with pytest.warns(ModelWarning, match=wanted) as warned:
+        model = Florence2.load(folder, precision="auto", providers=[CPU], threads=1)
+    assert model.precision == "fp32"
+    assert [Path(warning.filename) for warning in warned] == [Path(__file__)]
+    with pytest.raises(ModelError, match=FAULTS[fault]):
+        Florence2.load(folder, precision="q8", providers=[CPU])
+
+
+@VNNI
+@pytest.mark.parametrize("fault", FAULTS)
+def test_where_nothing_else_is_there_the_fault_is_told(
+    tmp_path: Path, fault: Callable[[Path], None], dot_products: bool
+) -> None:
+    folder = holding(tmp_path, "q8", "q4")
+    fault(folder)
+    with pytest.raises(ModelError, match=FAULTS[fault]):
+        Florence2.load(folder, precision="auto", providers=[CPU])
+
+
+@VNNI
+def test_a_fault_of_another_file_is_of_no_precision(tmp_path: Path, dot_products: bool) -> None:
+    folder = holding(tmp_path, "fp32", "q8")
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelFileError, match=r"config\.json is missing"):
+        Florence2.load(folder, precision="auto", providers=[CPU])
+
+
+@pytest.mark.parametrize("version", ["1.21.1", "1.20.0", "1.9.0", "1.21.0.dev20250101"])
+@pytest.mark.parametrize("precision", ["q8", "q4"])
+def test_an_onnx_runtime_without_8_bit_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, version: str
+) -> None:
+    monkeypatch.setattr(ort, "__version__", version)
+    message = (
+        rf"^precision {precision} needs onnxruntime >= 1\.22, and {version} is installed; "
+        r"run pip install -U .*, or use precision fp32$"
+    )
+    with pytest.raises(PrecisionError, match=message):
+        Florence2.load(holding(tmp_path, "fp32", precision), precision=precision)
+
+
+@pytest.mark.parametrize("version", ["1.22.0", "1.32.0", "2.0.0", "1.24.0.dev1", "unknown"])
+def test_an_onnx_runtime_with_8_bit_blocks(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(ort, "__version__", version)
+    for precision in contract.PRECISIONS:
+        check_runtime(precision)
+
+
+@VNNI
+def test_auto_on_an_old_onnx_runtime(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    dot_products: bool,
+) -> None:
+    """One line on stderr, and an answer."""
+    monkeypatch.setattr(ort, "__version__", "1.21.1")
+    folder = str(holding(tmp_path, "fp32", "q8"))
+    for command in (["info", folder], ["bench", folder, "--tokens", "3", "--repeats", "1"]):
+        options = ["--precision", "auto", "--provider", CPU, "--threads", "1", "--json"]
+        assert main([*command, *options]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["precision"] == "fp32"
+        notes = [line for line in err.splitlines() if line.startswith("note: ")]
+        assert len(notes) == 1
+        assert notes[0].startswith(
+            "note: taking fp32 instead of q8: precision q8 needs onnxruntime"
+        )
+
+
+def test_what_is_required_has_the_operators_of_every_precision() -> None:
+    lines = metadata.requires("florence-onnx") or []
+    builds = [line for line in lines if line.startswith("onnxruntime")]
+    assert len(builds) == 3
+    for line in builds:
+        floor = re.search(r">=([0-9]+)\.([0-9]+)", line)
+        assert floor, line
+        assert (int(floor[1]), int(floor[2])) >= max(NEEDS.values())
 
 
 @VNNI
