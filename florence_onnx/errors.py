@@ -19,6 +19,7 @@
     │   └── GenerationError           a generation option is out of range
     ├── ExportError                   a checkpoint cannot be exported
     │   ├── CheckpointError           (ValueError) files, keys or shapes of no Florence-2
+    │   ├── FolderBusyError           another process is writing to the folder
     │   └── ValidationError           an exported graph does not agree with PyTorch
     ├── OutputExistsError             (FileExistsError) the output exists already
     └── MissingDependencyError        (ImportError) an optional package is needed
@@ -98,6 +99,10 @@ class GenerationError(InputError):
 
 class ExportError(FlorenceError):
     """A checkpoint cannot be exported."""
+
+
+class FolderBusyError(ExportError):
+    """Another process is writing to the folder."""
 
 
 class CheckpointError(ExportError, ValueError):

@@ -15,6 +15,7 @@ from florence_onnx.engine.precision import AUTO, suitable_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import (
+    FlorenceError,
     GraphContractError,
     ModelError,
     ModelFileError,
@@ -191,7 +192,10 @@ def _hub_model(repository: str, precision: str, revision: str | None) -> Path:
     wanted = {*required, *(name + contract.DATA_SUFFIX for name in graphs)}
 
     def select(names: Collection[str]) -> list[str]:
-        refuse(Contents(repository, names).why_no_model())
+        contents = Contents(repository, names)
+        if contents.is_checkpoint:
+            raise _CheckpointFoundError
+        refuse(contents.why_no_model())
         others = [
             other
             for other in contract.PRECISIONS
@@ -209,9 +213,28 @@ def _hub_model(repository: str, precision: str, revision: str | None) -> Path:
 
     folder = hub.cached(repository, revision)
     lacking = [name for name in required if folder and not (folder / name).is_file()]
-    if folder is None or lacking:
-        return hub.fetch(repository, revision, select, lacking)
-    return folder
+    if folder is not None and not lacking:
+        return folder
+    # They open models, so they import this module.
+    from florence_onnx.model_cache import cached_model, make_model
+
+    made = cached_model(repository, folder.name) if folder else None
+    if made is None and folder and Contents.of_folder(folder).is_checkpoint:
+        made = make_model(repository, revision)
+    try:
+        made = made or hub.fetch(repository, revision, select, lacking)
+    except _CheckpointFoundError:
+        made = make_model(repository, revision)
+    if precision not in present_precisions(made):
+        raise PrecisionError(
+            f"the model made of {repository!r} has no graphs of precision {precision!r}; make "
+            f"them with florence-onnx pull {repository} --precision {precision}"
+        )
+    return made
+
+
+class _CheckpointFoundError(FlorenceError):
+    """A repository holds weights, from which graphs have to be made."""
 
 
 def refuse(reason: str | None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from florence_onnx.errors import ExportError, ModelFileError, OutputExistsError
+from florence_onnx.errors import FolderBusyError, ModelFileError, OutputExistsError
 from florence_onnx.files import flush
 
 WORK = ".florence-onnx"
@@ -185,7 +185,7 @@ def _held(work: Path, target: Path) -> Iterator[Path]:
     _open_locks.add(file)
     try:
         if not (_try_lock(file) and _is_at(file, lock)):
-            raise ExportError(
+            raise FolderBusyError(
                 f"another process is writing to {target}; wait for it or choose another folder"
             )
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import onnx
 
+from florence_onnx.assets.report import REPORT
 from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
 from florence_onnx.staging import staged_folder
 from florence_onnx_export.exporter import export
 from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.graphs.half_storage import store_half
-from florence_onnx_export.report import REPORT
 
 
 def make_demo(checkpoint: Path, out: Path) -> None:

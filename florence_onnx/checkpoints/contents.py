@@ -48,6 +48,11 @@ class Contents:
         return any(name in self.names for name in WEIGHT_FILES)
 
     @property
+    def is_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, and no graphs made of it."""
+        return self.has_weights and "config.json" in self.names and not self.has_graphs
+
+    @property
     def is_adapter(self) -> bool:
         """Whether there is an adapter without the model it belongs to."""
         whole = self.has_weights and "config.json" in self.names

@@ -2,9 +2,10 @@
 
 import argparse
 import importlib
+from functools import partial
 from pathlib import Path
 
-from florence_onnx.checkpoints.checkpoint import read_checkpoint
+from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
     check_packages,
@@ -15,21 +16,27 @@ from florence_onnx.cli.exporting import (
 )
 from florence_onnx.engine import contract
 from florence_onnx.errors import OutputExistsError, PrecisionError
+from florence_onnx.exporting import AddPrecisions, WriteGraphs, export
+from florence_onnx.skeletons.filling import find_skeleton
+from florence_onnx.skeletons.writing import write_graphs
 from florence_onnx.terminal import show
 
 NAME = "export"
-SUMMARY = "Export a Florence-2 checkpoint to ONNX (needs the [export] extra)."
+SUMMARY = "Export a Florence-2 checkpoint to ONNX."
 EXAMPLES = """examples:
   florence-onnx export microsoft/Florence-2-base base-onnx
   florence-onnx export ./my-fine-tune my-onnx --force
   florence-onnx export ./my-fine-tune my-onnx --precision fp32,q8
 
-CHECKPOINT is in Microsoft's or transformers' format, .bin or safetensors. OUT appears whole or
-not at all; OUT/export_report.json says how far each output is from PyTorch, and how far every
-other precision is from fp32.
+CHECKPOINT is in Microsoft's or transformers' format, .bin or safetensors. The graphs of the
+released geometries, base and large, come with this package and are filled with the checkpoint's
+weights. Any other geometry is traced, which needs torch: pip install 'florence-onnx[export]'.
+OUT appears whole or not at all. OUT/export_report.json lists its files, and says how far a traced
+output is from PyTorch and every other precision from fp32.
 """
 
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "onnxruntime", "PIL")
+_QUANTIZING = ("onnx", "onnxruntime", "PIL")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,33 +50,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P,P",
         help=f"precisions to write, of {', '.join(contract.PRECISIONS)} (default fp32)",
     )
+    parser.add_argument(
+        "--with",
+        dest="ways",
+        choices=["torch"],
+        help="trace the graphs with torch also where the geometry is a released one",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     add_accept_error(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    check_packages(_NEEDED, "exporting")
-    _check(arguments)
+    progress = timed_progress()
+    asked = arguments.ways == "torch"
+    if asked:
+        check_packages(_NEEDED, "tracing a checkpoint")
+    released = find_skeleton(_check(arguments).config) is not None
+    traced = asked or not released
+    if traced:
+        why = "as --with torch asks" if asked else "because its geometry is no released one"
+        check_packages(_NEEDED, f"tracing the checkpoint, {why},")
+        progress(f"tracing the graphs with torch, {why}")
+    if set(arguments.precision) - {"fp32"}:
+        check_packages(_QUANTIZING, "quantising", "quantize")
     with exit_on_termination():
-        exporter = importlib.import_module("florence_onnx_export.exporter")
-        report = exporter.export(
+        report = export(
             arguments.checkpoint,
             arguments.out,
+            _writer(traced),
+            add_precisions=_adder(arguments),
             precisions=arguments.precision,
             force=arguments.force,
-            accept_error=arguments.accept_error,
-            progress=timed_progress(),
+            progress=progress,
         )
-    worst = max(check["max_rel_diff"] for check in report["graphs_against_pytorch"])
     size = sum(report["bytes"].values()) / 1e6
-    show(f"{arguments.out}: {size:.0f} MB, at most {worst:.1e} from PyTorch (relative)")
+    checks = report.get("graphs_against_pytorch", ())
+    worst = max((check["max_rel_diff"] for check in checks), default=None)
+    compared = "" if worst is None else f", at most {worst:.1e} from PyTorch (relative)"
+    show(f"{arguments.out}: {size:.0f} MB{compared}")
     print_precisions(report["precisions"])
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Raises what the exporter would raise after a download or the import of torch."""
+def _writer(traced: bool) -> WriteGraphs:
+    if not traced:
+        return write_graphs
+    writer: WriteGraphs = importlib.import_module("florence_onnx_export.exporter").trace_graphs
+    return writer
+
+
+def _adder(arguments: argparse.Namespace) -> AddPrecisions | None:
+    if arguments.precision == ["fp32"]:
+        return None
+    quantizing = importlib.import_module("florence_onnx_export.quantization.quantize")
+    return partial(quantizing.add_precisions, accept_error=arguments.accept_error)
+
+
+def _check(arguments: argparse.Namespace) -> Checkpoint:
+    """Raises what the exporter would raise after the import of torch; returns the checkpoint."""
     unknown = [name for name in arguments.precision if name not in contract.PRECISIONS]
     if unknown:
         raise PrecisionError(
@@ -77,4 +116,4 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.out.exists() and not arguments.force:
         raise OutputExistsError(f"{arguments.out} exists; choose another folder or pass --force")
-    read_checkpoint(arguments.checkpoint)
+    return read_checkpoint(arguments.checkpoint)

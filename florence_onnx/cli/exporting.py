@@ -13,13 +13,13 @@ from florence_onnx.errors import MissingDependencyError
 from florence_onnx.terminal import say, show
 
 
-def check_packages(needed: Sequence[str], doing: str) -> None:
+def check_packages(needed: Sequence[str], doing: str, extra: str = "export") -> None:
     """Raises MissingDependencyError when packages that ``doing`` needs are not installed."""
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         named = ", ".join(missing).replace("PIL", "pillow")
         raise MissingDependencyError(
-            f"{doing} needs {named}; run pip install 'florence-onnx[export]'"
+            f"{doing} needs {named}; run pip install 'florence-onnx[{extra}]'"
         )
 
 

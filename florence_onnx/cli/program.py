@@ -1,14 +1,25 @@
-"""The command line: ``florence-onnx run | export | quantize | info | bench | tune``."""
+"""The command line: ``florence-onnx run | pull | export | quantize | …``."""
 
 import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from florence_onnx.cli import bench, export, info, quantize, run, tune
+from florence_onnx.cli import (
+    bench,
+    export,
+    info,
+    models,
+    pull,
+    quantize,
+    remove,
+    run,
+    tune,
+    verify,
+)
 from florence_onnx.cli.status import exit_status
 from florence_onnx.terminal import printable
 
-COMMANDS = (run, export, quantize, info, bench, tune)
+COMMANDS = (run, pull, models, remove, verify, export, quantize, info, bench, tune)
 
 
 class _Parser(argparse.ArgumentParser):

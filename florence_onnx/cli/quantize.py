@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    check_packages(("onnx", "onnxruntime", "PIL"), "quantising")
+    check_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
     folder = DEMO if is_demo(arguments.model) else local_folder(arguments.model)
     if folder is None:
         raise ModelNotFoundError(

@@ -41,6 +41,9 @@ ENCODER = "encoder_model"
 DECODER = "decoder_with_past_model"
 GRAPHS = (VISION_ENCODER, EMBED_TOKENS, ENCODER, DECODER)
 
+VERSION = 2
+"""Counts the changes of graphs and tensors after which a cached model has to be made again."""
+
 PRECISIONS = {"fp32": "", "fp16": "fp16", "q8": "quantized", "q4": "q4"}
 """Precision name -> suffix of its graph files."""
 

@@ -41,6 +41,11 @@ _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9
 _FLOAT, _EXTERNAL = 1, 1
 
 
+def released_names() -> list[str]:
+    """The names of the geometries that have skeletons."""
+    return sorted(path.parent.name for path in SKELETONS.glob(f"*/{GEOMETRY}"))
+
+
 def find_skeleton(config: ModelConfig) -> Path | None:
     """The folder of the skeleton for a geometry, None where there is none."""
     for path in sorted(SKELETONS.glob(f"*/{GEOMETRY}")):

@@ -1,7 +1,14 @@
 """Exports that several tests share: tracing takes most of a minute."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.skeletons.filling import GEOMETRY
+from florence_onnx_export.graphs import files as graph_files
+from florence_onnx_export.skeletons import write_skeleton
 from tests.helpers.checkpoints import save_native, save_original
 from tests.helpers.exports import SQUARE, WIDE, Exported, export_random
 
@@ -16,3 +23,22 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A checkpoint in Microsoft's format, of another geometry; not to be changed."""
     return export_random(WIDE, 5, save_original, tmp_path_factory.mktemp("original"))
+
+
+BESIDE = 1 << 12
+"""Bytes from which a graph's weights lie beside it in the fixtures here, as in released models."""
+
+
+@pytest.fixture(scope="session")
+def skeletons(native: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of skeletons with one, of the geometry of `native`."""
+    folder = tmp_path_factory.mktemp("skeletons")
+    out, scratch = folder / "square", folder / "scratch"
+    out.mkdir()
+    scratch.mkdir()
+    content = (native.checkpoint / "config.json").read_text()
+    (out / GEOMETRY).write_text(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_files, "LARGE", BESIDE)
+        write_skeleton(ModelConfig.from_dict(json.loads(content)), out, scratch)
+    return folder

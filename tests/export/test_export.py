@@ -14,7 +14,8 @@ import onnxruntime
 import pytest
 import torch
 
-from florence_onnx import Florence2
+from florence_onnx import Florence2, exporting
+from florence_onnx.assets.report import REPORT
 from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
@@ -27,7 +28,7 @@ from florence_onnx.errors import (
     ValidationError,
 )
 from florence_onnx_export import exporter
-from florence_onnx_export.exporter import REPORT, export
+from florence_onnx_export.exporter import export
 from florence_onnx_export.graphs import tracing
 from florence_onnx_export.graphs.reference import compare_with_transformers, transformers_model
 from florence_onnx_export.graphs.specs import GraphSpec, build_specs
@@ -212,7 +213,7 @@ def test_a_bias_on_the_logits(native: Exported, tmp_path: Path) -> None:
 def test_an_existing_folder_is_refused_before_any_work(
     native: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "read_checkpoint", lambda source: pytest.fail("it was read"))
+    monkeypatch.setattr(exporting, "read_checkpoint", lambda *source: pytest.fail("it was read"))
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExistsError, match=r"out exists; choose another folder or pass --fo"):
         export(native.checkpoint, tmp_path / "out")

@@ -11,14 +11,14 @@ from typing import Any
 import onnx
 import pytest
 
-from florence_onnx import Florence2
+from florence_onnx import Florence2, exporting
+from florence_onnx.assets.ownership import digests
+from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.errors import ExportError, ModelFileError, OutputExistsError
 from florence_onnx.resolver import DEMO
-from florence_onnx_export import exporter
-from florence_onnx_export.exporter import REPORT, export
-from florence_onnx_export.ownership import digests
+from florence_onnx_export.exporter import export
 from florence_onnx_export.quantization import quantize as quantizing
 from florence_onnx_export.quantization.quantize import quantize
 from tests.helpers.kills import MOVES, contents, killed_at_every_step, make_files, posix
@@ -88,7 +88,7 @@ def fake_precision(made: Path) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def no_work(monkeypatch: pytest.MonkeyPatch, sets: dict[str, Path]) -> None:
-    monkeypatch.setattr(exporter, "_export_into", fake_export)
+    monkeypatch.setattr(exporting, "_export_into", fake_export)
     monkeypatch.setattr(quantizing, "Reference", FakeReference)
     monkeypatch.setattr(quantizing, "make_precision", fake_precision(sets["old q8"]))
 
@@ -174,7 +174,7 @@ def test_a_folder_that_becomes_another_during_the_export(
         make_files(out, FOREIGN)
         return fake_export(folder, new)
 
-    monkeypatch.setattr(exporter, "_export_into", swap)
+    monkeypatch.setattr(exporting, "_export_into", swap)
     with pytest.raises(OutputExistsError, match="is not a model folder, and --force replaces"):
         export(new, out, force=True)
     assert contents(out) == FOREIGN
@@ -292,7 +292,7 @@ def test_the_second_export_to_a_folder_is_told(
         return fake_export(folder, source)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(exporter, "_export_into", export_again)
+    monkeypatch.setattr(exporting, "_export_into", export_again)
     export(new, out)
     assert contents(out) == exported(out, new)
 
@@ -356,8 +356,9 @@ def change(folder):
     {change}
 """
 EXPORT = """
+    from florence_onnx import exporting
     from florence_onnx_export import exporter
-    exporter._export_into = fakes.fake_export
+    exporting._export_into = fakes.fake_export
     exporter.export(made, folder / "out", force=True)
 """
 QUANTIZE = 'quantizing.quantize(folder / "out", ["q8"], force=True)'

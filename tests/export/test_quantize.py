@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from florence_onnx import Florence2
+from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import build_parser, main
 from florence_onnx.engine import contract
 from florence_onnx.errors import (
@@ -30,7 +31,6 @@ from florence_onnx_export.quantization.fidelity import (
 from florence_onnx_export.quantization.matmuls import product_weights
 from florence_onnx_export.quantization.methods import FP32, levels
 from florence_onnx_export.quantization.quantize import BOUNDS, Bounds, quantize
-from florence_onnx_export.report import REPORT
 from tests.helpers.exports import Exported
 from tests.helpers.kernels import empty_tensors, profiled
 from tests.helpers.onnx_graphs import tiny_graph, weight_names
@@ -269,7 +269,7 @@ def fast_export(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
         shutil.copy(native.folder / "onnx" / path.name, path)
 
     original = quantizing.Reference
-    monkeypatch.setattr(exporter, "Reference", lambda folder: original(folder, pictures=1))
+    monkeypatch.setattr(quantizing, "Reference", lambda folder: original(folder, pictures=1))
     monkeypatch.setattr(exporter, "trace", copy_graph)
 
 

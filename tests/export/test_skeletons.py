@@ -30,6 +30,7 @@ from florence_onnx_export.graphs.tracing import trace
 from florence_onnx_export.recipes import derive_recipes
 from florence_onnx_export.skeletons import write_skeleton
 from florence_onnx_export.weights import torch_weights
+from tests.export.conftest import BESIDE
 from tests.helpers.checkpoints import (
     GEOMETRY,
     original_weights,
@@ -41,8 +42,6 @@ from tests.helpers.exports import Exported
 from tests.helpers.random_models import make_model
 
 RELEASED = ("base", "large")
-LARGE = 1 << 12
-"""Bytes from which weights lie beside a graph in these tests."""
 
 
 def traced(checkpoint: Checkpoint, out: Path) -> Path:
@@ -71,13 +70,9 @@ def write_small(config: ModelConfig, folder: Path) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def skeleton(native: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a small geometry, whose weights lie beside the graphs as those of released models do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph_files, "LARGE", LARGE)
-        config = read_checkpoint(native.checkpoint).config
-        return write_small(config, tmp_path_factory.mktemp("skeleton"))
+@pytest.fixture
+def skeleton(skeletons: Path) -> Path:
+    return skeletons / "square"
 
 
 def test_filled_graphs_equal_exported_ones(
@@ -119,7 +114,7 @@ def test_filled_graphs_equal_traced_ones_byte_for_byte(
     folder = save_original(model, tmp_path / "checkpoint")
     save_weights(odd_weights(original_weights(model)), folder, safetensors=False)
     checkpoint = read_checkpoint(folder)
-    monkeypatch.setattr(graph_files, "LARGE", LARGE)
+    monkeypatch.setattr(graph_files, "LARGE", BESIDE)
     expected = contents(traced(checkpoint, tmp_path / "traced"))
     found = contents(filled(checkpoint, skeleton, tmp_path / "filled"))
     assert found.keys() == expected.keys()

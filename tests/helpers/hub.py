@@ -60,6 +60,7 @@ def serve_hub(name: str, files: dict[str, bytes]) -> Iterator[Hub]:
 def use_empty_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Has downloads go to ``folder``, so that no test sees or fills the user's cache."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("FLORENCE_ONNX_CACHE", f"{folder}-models")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 

@@ -446,7 +446,7 @@ def test_export_without_its_packages(
 
     monkeypatch.setattr(importlib.util, "find_spec", find_others)
     monkeypatch.setattr(importlib, "import_module", refuse)
-    line = failure(capsys, "export", "checkpoint", str(tmp_path / "out"))
+    line = failure(capsys, "export", "checkpoint", str(tmp_path / "out"), "--with", "torch")
     assert "pip install 'florence-onnx[export]'" in line
     assert all(name in line for name in absent)
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from florence_onnx import resolver
 from florence_onnx.engine import contract
-from florence_onnx.errors import ModelNotFoundError, PrecisionError
+from florence_onnx.errors import CheckpointError, ModelNotFoundError, PrecisionError
 from florence_onnx.resolver import resolve
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
 
@@ -246,15 +246,11 @@ def test_a_download_that_broke_off(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
         resolve(NAME)
 
 
-def test_a_checkpoint_of_the_hub_is_no_model(hub: Hub) -> None:
+def test_a_checkpoint_of_the_hub_is_read_as_one(hub: Hub) -> None:
     hub.files = dict.fromkeys(("config.json", "tokenizer.json", "pytorch_model.bin"), b"{}")
-    with pytest.raises(ModelNotFoundError) as error:
+    with pytest.raises(CheckpointError, match=r"config\.json: model_type is null, but must be"):
         resolve(NAME)
-    assert str(error.value) == (
-        f"{NAME} is a checkpoint, not a model folder; export it with florence-onnx export {NAME} "
-        "OUT and open OUT"
-    )
-    assert hub.fetched == set()
+    assert hub.fetched == {"config.json"}
 
 
 def test_a_precision_that_the_hub_does_not_have(hub: Hub) -> None:

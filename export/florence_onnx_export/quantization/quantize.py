@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from florence_onnx.assets.ownership import digests
 from florence_onnx.assets.reading import Assets
+from florence_onnx.assets.report import REPORT, read_report, write_report
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import Graphs, check_precision, open_graphs
 from florence_onnx.errors import (
@@ -22,7 +24,6 @@ from florence_onnx.resolver import DEMO
 from florence_onnx.staging import finish_replacement, staged_folder
 from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.graphs.half_storage import load_float32
-from florence_onnx_export.ownership import digests
 from florence_onnx_export.quantization.calibration import calibration_feeds
 from florence_onnx_export.quantization.embedding import quantize_table
 from florence_onnx_export.quantization.fidelity import (
@@ -38,7 +39,6 @@ from florence_onnx_export.quantization.fidelity import (
 from florence_onnx_export.quantization.float16 import to_half
 from florence_onnx_export.quantization.methods import levels
 from florence_onnx_export.quantization.mixed import Measured, choose
-from florence_onnx_export.report import REPORT, read_report, write_report
 
 SAMPLES = 3
 """Requests that single graphs are measured on, while products are chosen."""
@@ -160,6 +160,24 @@ def quantize(
         raise
     except OSError as error:
         raise ExportError(f"quantising {folder} failed: {error}") from error
+
+
+def add_precisions(
+    folder: Path, precisions: Sequence[str], progress: Progress, accept_error: bool
+) -> dict[str, Any]:
+    """Makes the other precisions from float32, which goes if it was not asked for."""
+    others = [name for name in dict.fromkeys(precisions) if name != "fp32"]
+    entries = {}
+    if others:
+        progress("running the float32 graphs")
+        reference = Reference(folder)
+        for name in others:
+            entries[name] = make_precision(reference, name, folder, accept_error, progress)
+    if "fp32" not in precisions:
+        for graph in contract.GRAPHS:
+            for path in contract.graph_parts(folder, graph, "fp32"):
+                path.unlink()
+    return entries
 
 
 def check_quantizable(precisions: Sequence[str]) -> None:

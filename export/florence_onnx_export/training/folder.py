@@ -8,12 +8,12 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
+from florence_onnx.assets.ownership import check_apart, digests, written_files
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.files import read_json, write_whole
 from florence_onnx.staging import staged_folder, work_folder
-from florence_onnx_export.ownership import check_apart, digests, written_files
 from florence_onnx_export.training.steps import MEAN, STD
 
 MODEL = "model"

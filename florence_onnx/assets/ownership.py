@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from florence_onnx.assets.report import REPORT, read_report
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import present_precisions
-from florence_onnx.errors import OutputExistsError
+from florence_onnx.errors import ModelFileError, OutputExistsError
 from florence_onnx.staging import WORK
-from florence_onnx_export.report import REPORT, read_report
 
 
 def check_apart(out: Path, source: str | Path) -> None:
@@ -43,6 +43,31 @@ def written_files(listed: object, folder: Path) -> set[str]:
     files = listed.items() if isinstance(listed, dict) else ()
     inside = {name: digest for name, digest in files if _is_inside(name) and digest}
     return {name for name, digest in inside.items() if digest == _digest(folder / name)}
+
+
+def changed_files(folder: Path) -> tuple[dict[str, str], int]:
+    """Compares the files of an export with its report.
+
+    Returns:
+        What became of each file that is not as it was written, by relative path; and the number
+        of files that the report lists.
+
+    Raises:
+        ModelFileError: There is no report that lists files.
+    """
+    report = read_report(folder)
+    if "files" not in report:
+        raise ModelFileError(f"{folder} has no {REPORT} that lists its files; export it again")
+    added = report.get("precisions", {}).values()
+    entries = [report, *(entry for entry in added if isinstance(entry, dict))]
+    lists = [entry.get("files") for entry in entries]
+    listed = {name for files in lists if isinstance(files, dict) for name in files}
+    kept = set().union(*(written_files(files, folder) for files in lists))
+    states = {
+        name: "changed" if (folder / name).is_file() else "missing"
+        for name in sorted(listed - kept)
+    }
+    return states, len(listed)
 
 
 def exported_files(folder: Path) -> set[str]:

@@ -1,0 +1,22 @@
+"""``florence-onnx remove``: take a model out of the cache."""
+
+import argparse
+
+from florence_onnx.model_cache import remove
+
+NAME = "remove"
+SUMMARY = "Remove a model from the cache. The checkpoint in the hub's own cache stays."
+EXAMPLES = """examples:
+  florence-onnx remove florence-community/Florence-2-base-ft
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("model", metavar="ID", help="hub id, as florence-onnx list shows it")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    print(f"removed {arguments.model}: {remove(arguments.model) / 1e6:.0f} MB")
+    return 0

@@ -1,0 +1,159 @@
+"""A checkpoint in, a model folder out; how its graphs are made is left to the caller."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from florence_onnx.assets.ownership import check_apart, digests, exported_files
+from florence_onnx.assets.report import REPORT, write_report
+from florence_onnx.assets.writing import write_assets
+from florence_onnx.checkpoints.checkpoint import Checkpoint, check_values, read_checkpoint
+from florence_onnx.engine import contract
+from florence_onnx.errors import ExportError, FlorenceError, OutputExistsError, PrecisionError
+from florence_onnx.staging import staged_folder
+
+Progress = Callable[[str], None]
+
+
+class Steps:
+    """Tells what is being done, and notes how long it took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self.progress = progress
+
+    @contextmanager
+    def step(self, name: str, message: str) -> Iterator[None]:
+        """Times a block; ``message`` is shown before it runs."""
+        self.progress(message)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+WriteGraphs = Callable[[Checkpoint, Path, Steps], dict[str, Any]]
+"""Writes the float32 graphs of a checkpoint to a folder, and returns what the report says of
+them: the ``versions`` of the packages that made them, and more."""
+AddPrecisions = Callable[[Path, Sequence[str], Progress], dict[str, Any]]
+"""Makes other precisions from the float32 graphs in a folder, and returns their reports."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the graphs of one export are made."""
+
+    write_graphs: WriteGraphs
+    """Makes the float32 ones."""
+    add_precisions: AddPrecisions | None
+    """Makes others from these."""
+    steps: Steps
+    """Tells the user, and notes times."""
+
+
+def export(
+    source: str | Path,
+    out: Path,
+    write_graphs: WriteGraphs,
+    *,
+    add_precisions: AddPrecisions | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    revision: str | None = None,
+    force: bool = False,
+    progress: Progress = lambda message: None,
+) -> dict[str, Any]:
+    """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
+
+    Args:
+        source: A local folder or hub id, in Microsoft's or transformers' format.
+        out: The model folder to write; it appears whole or not at all.
+        write_graphs: How the float32 graphs are made.
+        add_precisions: How other precisions are made from them; needed where there are some.
+        precisions: Precisions to write, of `contract.PRECISIONS`.
+        revision: Branch, tag or commit of a hub repository; its main branch by default.
+        force: Whether the files of an export that is in ``out`` are replaced; other files stay.
+        progress: Called with a line of text at the start of every long step.
+
+    Returns:
+        The content of export_report.json.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read or is not a Florence-2.
+        ValidationError: The graphs do not agree with the reference, or a precision is beyond its
+            bounds.
+        OutputExistsError: ``out`` exists and ``force`` is false, or no export has written it, or
+            something else has the name of one of its files.
+        PrecisionError: An unknown precision.
+        ExportError: The disk is full, or the folder cannot be written, or another process is
+            writing there.
+    """
+    unknown = [name for name in precisions if name not in contract.PRECISIONS]
+    if unknown:
+        raise PrecisionError(
+            f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
+        )
+
+    def replaced(folder: Path) -> set[str]:
+        if not force:
+            raise OutputExistsError(f"{out} exists; choose another folder or pass --force")
+        check_apart(folder, source)
+        return exported_files(folder)
+
+    make = Making(write_graphs, add_precisions, Steps(progress))
+    try:
+        with staged_folder(out, replaced) as folder:
+            report = _export_into(folder, source, revision, precisions, make)
+            write_report(folder / REPORT, report)
+            return report
+    except FlorenceError:
+        raise
+    except OSError as error:
+        raise ExportError(f"exporting to {out} failed: {error}") from error
+
+
+def _export_into(
+    folder: Path,
+    source: str | Path,
+    revision: str | None,
+    precisions: Sequence[str],
+    make: Making,
+) -> dict[str, Any]:
+    """Writes all files but the report, which it returns."""
+    steps = make.steps
+    with steps.step("read", f"reading {source}"):
+        checkpoint = read_checkpoint(source, revision)
+        check_values(checkpoint)
+        repairs = write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
+    for repair in repairs:
+        steps.progress(f"note: {repair}")
+    graphs = make.write_graphs(checkpoint, folder, steps)
+    others = make.add_precisions(folder, precisions, steps.progress) if make.add_precisions else {}
+    versions = {
+        "python": platform.python_version(),
+        "florence-onnx": metadata.version("florence-onnx"),
+        **graphs.pop("versions"),
+    }
+    return {
+        "checkpoint": str(source),
+        "format": checkpoint.format,
+        "repairs": repairs,
+        "parameters": checkpoint.parameters,
+        "versions": versions,
+        "platform": platform.platform(),
+        "seconds": steps.seconds,
+        "bytes": {path.name: path.stat().st_size for path in sorted(folder.glob("onnx/*"))},
+        **graphs,
+        "precisions": others,
+        "files": digests(folder, _files(folder, precisions)),
+    }
+
+
+def _files(folder: Path, precisions: Sequence[str]) -> list[Path]:
+    """What the report lists besides the files of other precisions, which have entries there."""
+    graphs = contract.GRAPHS if "fp32" in precisions else ()
+    parts = [part for graph in graphs for part in contract.graph_parts(folder, graph, "fp32")]
+    return [*(folder / name for name in contract.ASSETS), *parts]

@@ -1,0 +1,42 @@
+"""The graphs of a checkpoint, written and tried without torch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from florence_onnx.checkpoints.checkpoint import Checkpoint
+from florence_onnx.errors import CheckpointError
+from florence_onnx.exporting import Steps
+from florence_onnx.model import Florence2
+from florence_onnx.skeletons.filling import fill, find_skeleton, released_names
+from florence_onnx.tasks import Task
+
+
+def write_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str, Any]:
+    """Fills the graphs of a checkpoint of a released geometry, and asks the model a question.
+
+    See `florence_onnx.exporting.WriteGraphs`.
+
+    Raises:
+        CheckpointError: The geometry is not a released one.
+    """
+    skeleton = find_skeleton(checkpoint.config)
+    if skeleton is None:
+        raise CheckpointError(
+            f"{checkpoint.folder} has a geometry of its own, not that of "
+            f"{' or '.join(released_names())}; export it "
+            "where torch is: pip install 'florence-onnx[export]', then florence-onnx export"
+        )
+    with steps.step("fill", f"filling the graphs of the geometry {skeleton.name}, without torch"):
+        fill(skeleton, checkpoint, folder)
+    with steps.step("check", "asking the model a question"):
+        _ask(folder)
+    return {"skeleton": skeleton.name, "versions": {"numpy": np.__version__}}
+
+
+def _ask(folder: Path) -> None:
+    """Answers one request; the engine raises where a graph fails or returns NaN."""
+    model = Florence2.load(folder, providers=["CPUExecutionProvider"])
+    width, height = 64, 64
+    model(np.zeros((height, width, 3), np.uint8), Task.OD, num_beams=1, max_new_tokens=3)
