@@ -127,4 +127,5 @@ def _refuse(what: str, names: Iterable[str]) -> None:
     names = sorted(names)
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise CheckpointError(f"the checkpoint has {what} {', '.join(names[:3])}{more}")
+        shown = ", ".join(name[:200] for name in names[:3])
+        raise CheckpointError(f"the checkpoint has {what} {shown}{more}")

@@ -10,8 +10,12 @@ import numpy as np
 from florence_onnx.checkpoints.tensors import FLOATS, StoredTensor
 from florence_onnx.errors import CheckpointError
 
-_LONGEST_HEADER = 100_000_000
-"""Bytes; the limit of the safetensors library."""
+_LONGEST_HEADER = 10_000_000
+"""Bytes; those of the released models have a hundredth of that, and JSON takes fifty times its size
+in memory."""
+
+_LONGEST_NAME = 200  # Of a weight, in messages.
+_MOST_AXES = 8
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -39,6 +43,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> StoredTensor:
+    name = name[:_LONGEST_NAME]
     dtype, shape = entry["dtype"], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if dtype not in FLOATS:
@@ -48,6 +53,8 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> StoredT
         )
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError(f"{name} has a shape or a place that is not of whole numbers")
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"{name} has {len(shape)} axes")
     if end - begin != math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize:
         raise ValueError(f"{name} of shape {list(shape)} has {end - begin} bytes")
     if start + end > path.stat().st_size:

@@ -12,6 +12,8 @@ Tokens = tuple[int, ...]
 _LONGEST = 80
 _MOST_BIAS = 1e6
 _MOST_FACTOR = 1e3
+_MOST_SEQUENCES = 10_000
+"""Every step looks at them all."""
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -49,7 +51,7 @@ def token_ids(name: str, value: Any) -> Tokens:
     """A list of token ids, None for an empty one."""
     found = () if value is None else value
     require(_are_tokens(found), name, value, "a list of token ids")
-    return tuple(int(token) for token in found)
+    return tuple(dict.fromkeys(int(token) for token in found))
 
 
 def one_or_more(name: str, value: Any) -> int | Tokens:
@@ -67,6 +69,7 @@ def token_sequences(name: str, value: Any) -> tuple[Tokens, ...]:
     found = () if value is None else value
     holds = _is_list(found) and all(_are_tokens(part) and len(part) > 0 for part in found)
     require(holds, name, value, "a list of lists of token ids")
+    require(len(found) <= _MOST_SEQUENCES, name, value, f"at most {_MOST_SEQUENCES} lists")
     return tuple(tuple(int(token) for token in part) for part in found)
 
 
@@ -79,6 +82,7 @@ def biases(name: str, value: Any) -> tuple[tuple[Tokens, float], ...]:
     for tokens, bias in pairs:
         holds = _are_tokens(tokens) and len(tokens) > 0
         require(holds and is_number(bias) and abs(bias) <= _MOST_BIAS, name, value, allowed)
+    require(len(pairs) <= _MOST_SEQUENCES, name, value, f"at most {_MOST_SEQUENCES} pairs")
     # As in a dictionary, the last bias of a sequence is the one that counts.
     found = {tuple(int(token) for token in tokens): float(bias) for tokens, bias in pairs}
     return tuple(found.items())

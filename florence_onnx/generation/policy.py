@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Literal
 
 from florence_onnx.errors import GenerationError, ModelFileError
@@ -32,11 +33,16 @@ _LISTS = {
     "sequence_bias": checks.biases,
     "exponential_decay_length_penalty": checks.decay,
 }
+_LONGEST_NGRAM = 1 << 31
 _PENALTY_LIMIT = 8.0
 _MOST_PENALTY = 1000.0
 _MOST_BEAMS = 256
 """Every step needs a slot of the cache and a row of logits for each beam: 9 MB that stay and 52 MB
 that do not, with 256 beams of the base model."""
+_ANY_TOKENS = (
+    *(*_SPECIAL, *_FORCED, "decoder_start_token_id"),
+    *("suppress_tokens", "begin_suppress_tokens"),
+)
 _OF_THE_MODEL = ("max_positions", "vocab_size")
 
 
@@ -142,6 +148,9 @@ class GenerationPolicy:
     def _check_limits(self) -> None:
         beams = self.num_beams
         require(beams <= _MOST_BEAMS, "num_beams", beams, f"at most {_MOST_BEAMS}")
+        for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
+            size = getattr(self, name)
+            require(size <= _LONGEST_NGRAM, name, size, f"at most {_LONGEST_NGRAM}")
         for name, other, why in (
             ("max_new_tokens", "max_positions", "the positions of this model's decoder"),
             ("min_new_tokens", "max_new_tokens", "max_new_tokens"),
@@ -152,8 +161,11 @@ class GenerationPolicy:
 
     def _check_tokens(self) -> None:
         size = self.vocab_size
-        for name in (*_SPECIAL, *_FORCED, "decoder_start_token_id"):
-            for token in self._tokens(name):
+        lists = {name: self._tokens(name) for name in _ANY_TOKENS}
+        lists["bad_words_ids"] = tuple(chain(*self.bad_words_ids))
+        lists["sequence_bias"] = tuple(chain(*(tokens for tokens, _ in self.sequence_bias)))
+        for name, tokens in lists.items():
+            for token in tokens:
                 require(token < size, name, token, f"below {size}, the size of the vocabulary")
         for name in _FORCED:
             if self._tokens(name) and not self._forced(name):

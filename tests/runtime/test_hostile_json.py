@@ -151,10 +151,37 @@ def generation_fields() -> Iterator[tuple[str, object]]:
         yield "sequence_bias", value
     for value in NO_BOOLEAN:
         yield "renormalize_logits", value
-    for value in (True, -1, 1.5, "3", [], {}):
-        yield "no_repeat_ngram_size", value
+    for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
+        for value in (True, -1, 1.5, "3", [], {}, 10**39):
+            yield name, value
     for value in (0, 1, "true", "always", [], {}, 1.0):
         yield "early_stopping", value
+    for value in (0, 1, "true", [], {}):
+        yield "renormalize_logits", value
+    for name in ("repetition_penalty", "encoder_repetition_penalty"):
+        for value in NO_NUMBER:
+            yield name, value
+    size = CONFIG["text_config"]["vocab_size"]
+    for value in (True, 3, "3", {}, [True], ["3"], [1.5], [-1], [size], [10**39], [[3]]):
+        yield "suppress_tokens", value
+        yield "begin_suppress_tokens", value
+        if value != [[3]]:
+            yield "bad_words_ids", value
+            yield "bad_words_ids", [value]
+            yield "sequence_bias", [[value, 1.0]]
+    for value in ([[]], [[3]] * 10_001):
+        yield "bad_words_ids", value
+    for value in (True, 3, "3", {"(3,)": 1}, [[3]], [[[3], "1"]], [[[3], 1e300]], [[[], 1]]):
+        yield "sequence_bias", value
+    for value in (True, 3, "3", [], {}, [3], [-1, 2], [3, 0], [3, "2"], [3, 1e300], [1.5, 2]):
+        yield "exponential_decay_length_penalty", value
+    for value in ([], [2, size], [2, -1], [2, True], [2, 10**39], [[2]]):
+        yield "eos_token_id", value
+        yield "forced_eos_token_id", value
+        yield "forced_bos_token_id", value
+    for name in ("max_length", "min_length"):
+        for value in (True, -1, 1.5, "20", [], 1_000_000, 10**39):
+            yield name, value
     for value in (True, "1", [], {}, 10**39, 1e300, -1e300):
         yield "length_penalty", value
 
