@@ -374,6 +374,35 @@ def test_closing_a_stream_ends_its_threads(model: Florence2, decoded: list[Any])
     assert set(threading.enumerate()) == before
 
 
+def test_a_closed_stream_decodes_nothing_more(
+    model: Florence2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread has one picture in hand, which waits until what is queued has been dropped."""
+    images = [picture(seed) for seed in range(16)]
+    begun: list[int] = []
+    dropped = threading.Event()
+    read, shut_down = streaming.read_picture, ThreadPoolExecutor.shutdown
+
+    def waiting(assets: Any, image: Any) -> Any:
+        place = next(i for i, one in enumerate(images) if one is image)
+        begun.append(place)
+        if place >= 8:
+            assert dropped.wait(timeout=60)
+        return read(assets, image)
+
+    def noted(pool: ThreadPoolExecutor, *, cancel_futures: bool = False, **options: Any) -> None:
+        shut_down(pool, wait=False, cancel_futures=cancel_futures)
+        dropped.set()
+        shut_down(pool, wait=True)
+
+    monkeypatch.setattr(streaming, "read_picture", waiting)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", noted)
+    answers = model.stream((Request(image, "od") for image in images), **SHORT)
+    next(answers)
+    answers.close()
+    assert max(begun) < 8 + 4
+
+
 def test_threads_share_a_model(model: Florence2) -> None:
     """Eight threads with mixed tasks, beams and sizes get what one thread gets."""
     jobs: list[tuple[list[Request], GenerationOptions]] = [
