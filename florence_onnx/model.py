@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from florence_onnx.generation.options import GenerationOptions
 
 
+_ONE_IMAGE = (str, bytes, bytearray, memoryview)
+"""Sequences that are no pictures in a row."""
+
+
 class Florence2:
     """A Florence-2 model opened on ONNX Runtime.
 
@@ -130,7 +134,7 @@ class Florence2:
         return encode(self.graphs, read_picture(self.assets, image))
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]  # The first takes text and bytes.
         self,
         image: ImageInput | EncodedImage,
         task: Task | str | None = None,
@@ -145,7 +149,7 @@ class Florence2:
     @overload
     def __call__(
         self,
-        image: "list[ImageInput | EncodedImage] | tuple[ImageInput | EncodedImage, ...]",
+        image: Sequence[ImageInput | EncodedImage],
         task: Task | str | None = None,
         text: str | None = None,
         *,
@@ -166,10 +170,10 @@ class Florence2:
         answer: AnswerKind | str | None = None,
         **options: "Unpack[GenerationOptions]",
     ) -> Result | list[Result]:
-        """Answers one task on a picture, or on every picture of a list or tuple.
+        """Answers one task on a picture, or on every picture of a list.
 
         Args:
-            image: As `encode` takes it, or what `encode` returned; or a list or tuple of these.
+            image: As `encode` takes it, or what `encode` returned; or a list of these, or any sequence.
             task: A task or its name; see `Request`, which has the same fields.
             text: For the tasks that take text.
             region: For the tasks that take a region: x1, y1, x2, y2 in pixels, or its four
@@ -186,7 +190,7 @@ class Florence2:
             InputError: The picture, the task, its input or an option is wrong.
         """
         self.policy.replace(**options)  # Or run() would take options of its own.
-        if isinstance(image, list | tuple):
+        if isinstance(image, Sequence) and not isinstance(image, _ONE_IMAGE):
             requests = [Request(one, task, text, region, prompt, answer) for one in image]
             return self.run(requests, **options)
         request = Request(cast(ImageInput, image), task, text, region, prompt, answer)

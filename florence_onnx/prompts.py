@@ -3,13 +3,16 @@
 import math
 import re
 from collections.abc import Mapping, Sequence, Set
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
+
+import numpy.typing as npt
 
 from florence_onnx.errors import RegionError, TaskError
 from florence_onnx.locations import BINS, check_image_size, to_bins, to_text
 from florence_onnx.tasks import AnswerKind, InputKind, Task, refuse_tags, resolve_task
 
-Region = str | Sequence[SupportsFloat]
+Box = Sequence[SupportsFloat] | npt.NDArray[Any]
+Region = str | Box
 """x1, y1, x2, y2 in pixels of the picture, or four location tokens."""
 
 
@@ -166,7 +169,7 @@ def _token_bins(region: str) -> tuple[int, int, int, int]:
     return x1, y1, x2, y2
 
 
-def _pixel_box(region: Sequence[SupportsFloat]) -> tuple[float, float, float, float]:
+def _pixel_box(region: Box) -> tuple[float, float, float, float]:
     try:
         if isinstance(region, bytes | Mapping | Set) or any(map(_is_no_number, region)):
             raise TypeError

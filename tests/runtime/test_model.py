@@ -1,6 +1,7 @@
 """Whole requests on the tiny model: what is answered, and what is run."""
 
 import io
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import fields as fields_of
 from dataclasses import replace
@@ -400,7 +401,8 @@ def test_several_pictures_at_once(model: Florence2, tmp_path: Path) -> None:
     Image.fromarray(pixels[2]).save(path)
     expected = [model(one, "od", **SHORT) for one in pixels]
     assert model([pixels[0], pixels[1], path], "od", **SHORT) == expected
-    assert model((pixels[0], pixels[1], path), "od", **SHORT) == expected
+    for several in (tuple, deque):
+        assert model(several([pixels[0], pixels[1], path]), "od", **SHORT) == expected
     assert model([model.encode(one) for one in pixels], "od", **SHORT) == expected
     assert model([pixels[0]], Task.REGION_TO_OCR, region=REGION, **SHORT) == [
         model(pixels[0], Task.REGION_TO_OCR, region=REGION, **SHORT)

@@ -8,13 +8,13 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from florence_onnx import Florence2
+from florence_onnx import Florence2, Prepared, Request, Result, profiling
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.engine.providers import CPU, CUDA
 from florence_onnx.errors import ProviderError
 from florence_onnx.profiling import Placement, Trial, attempt, choose, load_line, placements
-from tests.helpers.tiny import TINY, copy_tiny
+from tests.helpers.tiny import TINY, copy_tiny, picture
 
 OPENVINO = "OpenVINOExecutionProvider"
 MIXED: Placement = {"vision_encoder": [OPENVINO], "*": [CPU]}
@@ -103,6 +103,40 @@ def test_a_failure_is_part_of_the_answer(folder: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("florence_onnx.profiling.time_stages", fail)
     assert attempt(TINY, "fp32", [CPU], 1) == Trial("fp32", [CPU], None, "not implemented")
+
+
+def test_what_is_timed_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two verbs, once per run, and every stage of them."""
+    calls: list[tuple[str, ...]] = []
+    prepare, answer = Florence2.prepare, profiling.answer_batch
+
+    def noted_prepare(model: Florence2, request: Request) -> Prepared:
+        calls.append(("prepare",))
+        return prepare(model, request)
+
+    def noted_answer(*arguments: Any, watch: Any) -> list[Result]:
+        stages: list[str] = []
+
+        def noted_watch(stage: str) -> None:
+            stages.append(stage)
+            watch(stage)
+
+        results = answer(*arguments, watch=noted_watch)
+        calls.append(tuple(stages))
+        (result,) = results
+        assert result == model(picture(1), "od", min_new_tokens=5, max_new_tokens=5, num_beams=2)
+        return results
+
+    monkeypatch.setattr(Florence2, "prepare", noted_prepare)
+    monkeypatch.setattr(profiling, "answer_batch", noted_answer)
+    model = Florence2.load(TINY, threads=1)
+    image = picture(1)
+    seconds = profiling.time_stages(model, image, tokens=5, repeats=2, warmup=1, num_beams=2)
+    steps = ("step",) * 4  # The last token is forced and needs none.
+    stages = ("vision", "embed_encoder", *steps, "search", "parse")
+    assert [call for call in calls if call != ("prepare",)] == [stages] * 3
+    assert calls.count(("prepare",)) == 2 * 3, "one by the profiler, one by the comparison"
+    assert seconds.keys() == {*profiling.STAGES, "total"}
 
 
 def test_a_caption_is_timed(timed: list[dict[str, Any]]) -> None:

@@ -69,6 +69,7 @@ def bad_pictures() -> Iterator[Any]:
         ("no file", "nowhere.png", "cannot read the picture 'nowhere.png': No such file"),
         ("not a picture", __file__, "is not a picture in a format that Pillow reads"),
         ("None", None, "cannot read a picture from .*NoneType"),
+        ("bytearray", bytearray(b"RIFF"), "cannot read a picture from .*bytearray"),
         ("list", fine.tolist(), "cannot read a picture from .*list"),
     ]:
         yield pytest.param(image, message, id=name)
