@@ -3,17 +3,17 @@
 import os
 import warnings
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from florence_onnx.answering import answer_batch, encode
 from florence_onnx.assets.reading import Assets
 from florence_onnx.engine.providers import Providers
-from florence_onnx.engine.sessions import Graphs, open_graphs
-from florence_onnx.errors import InputError, ModelFileError, ModelWarning
+from florence_onnx.engine.sessions import Graphs
+from florence_onnx.errors import InputError, ModelWarning
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.images.pixels import ImageInput
+from florence_onnx.opening import open_folder
 from florence_onnx.preparing import check_request, prepare, read_picture
 from florence_onnx.prompts import Region
 from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
@@ -87,19 +87,7 @@ class Florence2:
         """
 
         def opened(folder: Path, name: str) -> "Florence2":
-            with ThreadPoolExecutor(1) as pool:
-                opening = pool.submit(
-                    open_graphs, folder, name, providers, threads, session_options
-                )
-                assets = Assets.read(folder)
-                graphs = opening.result()
-            rows, known = assets.policy.vocab_size, graphs.geometry()["vocabulary"]
-            if rows > known:
-                raise ModelFileError(
-                    f"{folder / 'config.json'} is of another model: text_config.vocab_size is "
-                    f"{rows}, and the graphs know {known} tokens"
-                )
-            return cls(assets, graphs)
+            return cls(*open_folder(folder, name, providers, threads, session_options))
 
         model = locate(source, precision, providers, opened)
         for note in model.assets.notes:
@@ -173,7 +161,7 @@ class Florence2:
         """Answers one task on a picture, or on every picture of a list.
 
         Args:
-            image: As `encode` takes it, or what `encode` returned; or a list of these, or any sequence.
+            image: As `encode` takes it, or what `encode` returned; or a list of these.
             task: A task or its name; see `Request`, which has the same fields.
             text: For the tasks that take text.
             region: For the tasks that take a region: x1, y1, x2, y2 in pixels, or its four

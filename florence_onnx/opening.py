@@ -1,0 +1,40 @@
+"""A model folder opened: its graphs and its files, checked against each other."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine.providers import Providers
+from florence_onnx.engine.sessions import Graphs, open_graphs
+from florence_onnx.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+def open_folder(
+    folder: Path,
+    precision: str,
+    providers: Providers | None,
+    threads: int | None,
+    session_options: "ort.SessionOptions | None",
+) -> tuple[Assets, Graphs]:
+    """Opens the graphs of a folder at one precision and reads its files at the same time.
+
+    Takes the arguments of `open_graphs`.
+
+    Raises:
+        ModelError: A file is missing, damaged, or of another model than the graphs.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(open_graphs, folder, precision, providers, threads, session_options)
+        assets = Assets.read(folder)
+        graphs = opening.result()
+    rows, known = assets.policy.vocab_size, graphs.geometry()["vocabulary"]
+    if rows > known:
+        raise ModelFileError(
+            f"{folder / 'config.json'} is of another model: text_config.vocab_size is {rows}, and "
+            f"the graphs know {known} tokens"
+        )
+    return assets, graphs
