@@ -20,7 +20,7 @@ The picture is 1280x960 random pixels: speed does not depend on what it shows.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument("model", metavar="MODEL", help="model folder, hub id, or demo")
     parser.add_argument(
         "--beams", type=whole_number(1), metavar="N", help="default: the checkpoint's"
     )

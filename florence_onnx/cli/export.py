@@ -3,7 +3,6 @@
 import argparse
 import importlib
 from functools import partial
-from pathlib import Path
 
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.cli.exporting import (
@@ -14,6 +13,7 @@ from florence_onnx.cli.exporting import (
     print_precisions,
     timed_progress,
 )
+from florence_onnx.cli.options import path
 from florence_onnx.engine import contract
 from florence_onnx.errors import OutputExistsError, PrecisionError
 from florence_onnx.exporting import AddPrecisions, WriteGraphs, export
@@ -42,7 +42,7 @@ _QUANTIZING = ("onnx", "onnxruntime", "PIL")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or hub id")
-    parser.add_argument("out", metavar="OUT", type=Path, help="model folder to write")
+    parser.add_argument("out", metavar="OUT", type=path, help="model folder to write")
     parser.add_argument(
         "--precision",
         default="fp32",

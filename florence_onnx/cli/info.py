@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument("model", metavar="MODEL", help="model folder, hub id, or demo")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model_options(parser)
 

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from florence_onnx.model_cache import cache_folder, cached_models
+from florence_onnx.terminal import show
 
 NAME = "list"
 SUMMARY = "List the models in the cache, with their sizes and precisions."
@@ -31,13 +32,13 @@ def execute(arguments: argparse.Namespace) -> int:
         for model in cached_models()
     ]
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        show(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        print(
+        show(
             f"{row['model']}  {row['commit'][:8]}  {row['bytes'] / 1e6:.0f} MB  "
             f"{', '.join(row['precisions'])}"
         )
     if not rows:
-        print(f"no models in {cache_folder()}")
+        show(f"no models in {cache_folder()}")
     return 0

@@ -2,6 +2,8 @@
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from florence_onnx.engine import contract
 from florence_onnx.engine.precision import AUTO
@@ -57,6 +59,13 @@ def requested_providers(arguments: argparse.Namespace) -> dict[str, list[Provide
         graph, equals, name = text.rpartition("=")
         requested.setdefault(graph if equals else OTHERS, []).append(name)
     return requested
+
+
+def path(text: str) -> Path:
+    """A path, with the home that a shell leaves to programs in ``--draw=~/drawn``."""
+    with suppress(RuntimeError):  # There is no home.
+        return Path(text).expanduser()
+    return Path(text)
 
 
 def whole_number(least: int) -> Callable[[str], int]:

@@ -7,6 +7,7 @@ from florence_onnx.cli.exporting import check_packages, timed_progress
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.resolver import resolve
+from florence_onnx.terminal import show
 
 NAME = "pull"
 SUMMARY = "Fetch a model of the hub; make ONNX graphs of a checkpoint, and other precisions."
@@ -39,5 +40,5 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.precision not in present_precisions(folder):
         quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
         quantizer.quantize(folder, [arguments.precision], progress=timed_progress())
-    print(folder)
+    show(str(folder))
     return 0

@@ -3,6 +3,7 @@
 import argparse
 
 from florence_onnx.model_cache import remove
+from florence_onnx.terminal import show
 
 NAME = "remove"
 SUMMARY = "Remove a model from the cache. The checkpoint in the hub's own cache stays."
@@ -18,5 +19,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    print(f"removed {arguments.model}: {remove(arguments.model) / 1e6:.0f} MB")
+    show(f"removed {arguments.model}: {remove(arguments.model) / 1e6:.0f} MB")
     return 0

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from florence_onnx.cli.drawings import plan_drawings, write_drawing
-from florence_onnx.cli.options import add_model_options, open_model
+from florence_onnx.cli.options import add_model_options, open_model, path
 from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.prompts import check_input, what_is_asked
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the answer to a prompt is read: "
         f"{', '.join(kind.name.lower() for kind in AnswerKind)} (default text)",
     )
-    parser.add_argument("--model", required=True, help="model folder or hub id")
+    parser.add_argument("--model", required=True, help="model folder, hub id, or demo")
     parser.add_argument("--text", help="for the tasks that take text")
     parser.add_argument(
         "--region",
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per picture and line")
     parser.add_argument(
         "--draw",
-        type=Path,
+        type=path,
         metavar="PATH",
         help="also write the picture with its answer drawn: a file for one picture, a folder of "
         "PNG files for several",

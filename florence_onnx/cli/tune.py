@@ -40,7 +40,7 @@ _COLUMNS = {"vision": "vision", "first_token": "first token", "per_token": "per 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder or hub id")
+    parser.add_argument("model", metavar="MODEL", help="model folder, hub id, or demo")
     parser.add_argument(
         "--repeats", type=whole_number(1), default=3, help="counted runs of each (default 3)"
     )

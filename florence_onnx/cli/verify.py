@@ -1,9 +1,10 @@
 """``florence-onnx verify``: whether the files of a model folder are those that were written."""
 
 import argparse
-from pathlib import Path
 
 from florence_onnx.assets.ownership import changed_files
+from florence_onnx.cli.options import path
+from florence_onnx.terminal import show
 
 NAME = "verify"
 SUMMARY = "Compare the files of a model folder with the digests in its export_report.json."
@@ -14,14 +15,14 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="model folder")
+    parser.add_argument("folder", metavar="FOLDER", type=path, help="model folder")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     changed, count = changed_files(arguments.folder)
     for name, state in changed.items():
-        print(f"{name}: {state}")
+        show(f"{name}: {state}")
     if not changed:
-        print(f"{count} files are as they were written")
+        show(f"{count} files are as they were written")
     return 2 if changed else 0

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from florence_onnx import Florence2, Task, streaming
-from florence_onnx.cli.program import COMMANDS, main
+from florence_onnx.cli.program import COMMANDS, build_parser, main
 from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
 from florence_onnx.profiling import STAGES
@@ -252,6 +252,18 @@ def test_a_picture_for_a_task(photo: str, capsys: pytest.CaptureFixture[str]) ->
     assert "positions" in capsys.readouterr().err
 
 
+def test_home_in_an_option(
+    tmp_path: Path, photo: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell leaves it to programs in --draw=~/drawn.png."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert main(["run", photo, "--task", "od", "--draw=~/drawn.png", *MODEL]) == 0
+    assert (tmp_path / "drawn.png").is_file()
+    arguments = build_parser().parse_args(["export", "checkpoint", "~/out"])
+    assert arguments.out == tmp_path / "out"
+
+
 def test_a_region_that_fits_one_picture_only(
     tmp_path: Path, photo: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -470,8 +482,6 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_examples_in_the_help_are_commands() -> None:
-    from florence_onnx.cli.program import build_parser
-
     parser = build_parser()
     for command in COMMANDS:
         examples = [line for line in command.EXAMPLES.splitlines() if line.startswith("  florence")]

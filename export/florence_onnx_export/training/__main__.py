@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import check_values, read_checkpoint
-from florence_onnx.cli.options import whole_number
+from florence_onnx.cli.options import path, whole_number
 from florence_onnx.cli.status import exit_status
 from florence_onnx.errors import FlorenceError, InputError
 from florence_onnx.tasks import Task
@@ -58,23 +58,23 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--config", type=Path, help="JSON recipe (default: one for fine-tuning, see config.py)"
+        "--config", type=path, help="JSON recipe (default: one for fine-tuning, see config.py)"
     )
     parser.add_argument(
         "--steps", type=whole_number(1), help="optimiser steps, in place of the recipe's"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for checkpoints and the model; resumes"
+        "--out", type=path, required=True, help="folder for checkpoints and the model; resumes"
     )
     parser.add_argument("--from", dest="checkpoint", help="Florence-2 to fine-tune")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=path,
         help='examples to fine-tune on, lines of {"image": path, "prompt": "<DocVQA>What is the '
         'date?", "answer": "May 4"}',
     )
     parser.add_argument(
-        "--validation", type=Path, help="examples like --data's, to measure at every checkpoint"
+        "--validation", type=path, help="examples like --data's, to measure at every checkpoint"
     )
     options = parser.parse_args(arguments)
     return exit_status(partial(_train, options))
