@@ -87,7 +87,9 @@ def make_parser(description: str, repeats: int, precisions: bool = True) -> argp
             "--precision", nargs="+", default=["fp32"], help="our precisions (default: fp32)"
         )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--out", type=Path, help="JSON file (default: in benchmarks/results)")
+    output.add_argument(
+        "--out", type=_result_file, help="JSON file (default: in benchmarks/results)"
+    )
     output.add_argument("--json", action="store_true", help="print the JSON and write no file")
     return parser
 
@@ -152,6 +154,17 @@ def publish(
     path = arguments.out or RESULTS / f"{name}-{device}.json"
     write_whole(path, json.dumps(record, indent=1) + "\n")
     progress(f"wrote {path}")
+
+
+def _result_file(text: str) -> Path:
+    """A file to write, which may replace a result but nothing else."""
+    path = Path(text)
+    try:
+        if path.exists() and "benchmark" not in json.loads(path.read_bytes()):
+            raise ValueError
+    except (OSError, ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} exists and is no result") from error
+    return path
 
 
 def _positive(text: str) -> int:

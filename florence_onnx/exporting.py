@@ -5,16 +5,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from florence_onnx.assets.ownership import check_apart, digests, exported_files
+from florence_onnx.assets.ownership import digests, replaced_files
 from florence_onnx.assets.report import REPORT, write_report
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import Checkpoint, check_values, read_checkpoint
 from florence_onnx.engine import contract
-from florence_onnx.errors import ExportError, FlorenceError, OutputExistsError, PrecisionError
+from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
 from florence_onnx.staging import staged_folder
 
 Progress = Callable[[str], None]
@@ -97,13 +98,8 @@ def export(
             f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
         )
 
-    def replaced(folder: Path) -> set[str]:
-        if not force:
-            raise OutputExistsError(f"{out} exists; choose another folder or pass --force")
-        check_apart(folder, source)
-        return exported_files(folder)
-
     make = Making(write_graphs, add_precisions, Steps(progress))
+    replaced = partial(replaced_files, source=source, precisions=precisions, force=force)
     try:
         with staged_folder(out, replaced) as folder:
             report = _export_into(folder, source, revision, precisions, make)

@@ -86,6 +86,31 @@ def work_folder(folder: Path) -> Iterator[Path]:
         yield work
 
 
+def check_places(folder: Path, new: Collection[str], old: Collection[str]) -> None:
+    """Checks that files can be renamed to their places and hit nothing there but old files.
+
+    Args:
+        folder: An existing folder.
+        new: The files to come, as relative paths.
+        old: Those that they replace.
+
+    Raises:
+        OutputExistsError: They cannot.
+    """
+    home = folder.resolve()
+    for name in {*new, *old}:
+        path = home / name
+        if os.path.lexists(path) and name not in old:
+            raise OutputExistsError(f"{path} is in the way: move it, or choose another folder")
+        between = path.parents[: len(path.relative_to(home).parts) - 1]
+        for parent in filter(os.path.lexists, between):
+            in_place = parent.resolve() == parent and parent.is_dir()
+            if not in_place or parent.stat().st_dev != home.stat().st_dev:
+                raise OutputExistsError(
+                    f"{parent} is a link, a mount or no folder: choose another folder"
+                )
+
+
 def finish_replacement(folder: Path) -> None:
     """Moves new files to their places if they are whole and the process that wrote them is gone.
 
@@ -137,26 +162,12 @@ def _move(source: Path, goal: Path) -> None:
 def _replace(target: Path, staging: Path, old: set[str]) -> None:
     """Declares the files in ``staging`` whole and puts them in place of ``old``."""
     new = {file.relative_to(staging).as_posix() for file in _files(staging)}
-    for name in new | old:
-        _check_reachable(target, target / name, name in old)
+    check_places(target, new, old)
     for name in old - new:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         (staging / name).touch()
     staging.rename(staging.with_name(_READY))
     finish_replacement(target)
-
-
-def _check_reachable(target: Path, path: Path, ours: bool) -> None:
-    """A rename has to reach the place of a file, and must not hit what is not ours."""
-    if os.path.lexists(path) and not ours:
-        raise OutputExistsError(f"{path} is in the way: move it, or choose another folder")
-    between = path.parents[: len(path.relative_to(target).parts) - 1]
-    for parent in filter(os.path.lexists, between):
-        on_disk = parent.resolve() == parent and parent.is_dir()
-        if not on_disk or parent.stat().st_dev != target.stat().st_dev:
-            raise OutputExistsError(
-                f"{parent} is a link, a mount or no folder: choose another folder"
-            )
 
 
 def _settle(staging: Path) -> None:

@@ -1,7 +1,7 @@
 """Which files of a folder were written here, and may be replaced."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,35 @@ from florence_onnx.assets.report import REPORT, read_report
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import ModelFileError, OutputExistsError
-from florence_onnx.staging import WORK
+from florence_onnx.staging import WORK, check_places, finish_replacement
+
+
+def replaced_files(
+    out: Path, source: str | Path, precisions: Sequence[str], force: bool
+) -> set[str]:
+    """The files of an existing ``out`` that go when ``source`` is exported there.
+
+    Args:
+        out: Where the export is to be.
+        source: The checkpoint.
+        precisions: Precisions that are exported.
+        force: Whether an export that is there may be replaced.
+
+    Returns:
+        Relative paths with slashes.
+
+    Raises:
+        OutputExistsError: It may not, or ``out`` is no export, or holds the checkpoint, or
+            something in it that is of no export has the name of a file to come.
+        ModelFileError: The report of ``out`` is not a JSON object.
+    """
+    if not force:
+        raise OutputExistsError(f"{out} exists; choose another folder or pass --force")
+    check_apart(out, source)
+    ours = exported_files(out)
+    graphs = [contract.graph_file(g, p) for g in contract.GRAPHS for p in precisions]
+    check_places(out, [*contract.ASSETS, REPORT, *graphs], ours)
+    return ours
 
 
 def check_apart(out: Path, source: str | Path) -> None:
@@ -40,9 +68,14 @@ def written_files(listed: object, folder: Path) -> set[str]:
     Returns:
         Relative paths with slashes.
     """
+    files = listed if isinstance(listed, dict) else {}
+    return {name for name in listed_names(files) if files[name] == _digest(folder / name)}
+
+
+def listed_names(listed: object) -> set[str]:
+    """The relative paths in what `digests` gave, without any that lead elsewhere."""
     files = listed.items() if isinstance(listed, dict) else ()
-    inside = {name: digest for name, digest in files if _is_inside(name) and digest}
-    return {name for name, digest in inside.items() if digest == _digest(folder / name)}
+    return {name for name, digest in files if _is_inside(name) and digest}
 
 
 def changed_files(folder: Path) -> tuple[dict[str, str], int]:
@@ -61,7 +94,7 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
     added = report.get("precisions", {}).values()
     entries = [report, *(entry for entry in added if isinstance(entry, dict))]
     lists = [entry.get("files") for entry in entries]
-    listed = {name for files in lists if isinstance(files, dict) for name in files}
+    listed = set().union(*map(listed_names, lists))
     kept = set().union(*(written_files(files, folder) for files in lists))
     states = {
         name: "changed" if (folder / name).is_file() else "missing"
@@ -83,6 +116,7 @@ def exported_files(folder: Path) -> set[str]:
         OutputExistsError: This is no folder that an export has written.
         ModelFileError: The report is not a JSON object.
     """
+    finish_replacement(folder)
     report = read_report(folder) if folder.is_dir() else {}
     if "files" in report:
         return _listed_files(report, folder) | {REPORT}

@@ -54,7 +54,8 @@ def _check_free(file: Path) -> None:
     """A drawing may be drawn again; any other file is somebody's."""
     if os.path.lexists(file) and not file.is_dir() and not is_drawing(file):
         raise OutputExistsError(
-            f"{file} exists and was not drawn by florence-onnx: name another file or folder"
+            f"{file} exists and is not marked as a drawing of florence-onnx: name another file or "
+            "folder"
         )
 
 

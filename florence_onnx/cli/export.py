@@ -2,8 +2,10 @@
 
 import argparse
 import importlib
+import os
 from functools import partial
 
+from florence_onnx.assets.ownership import replaced_files
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
@@ -15,7 +17,7 @@ from florence_onnx.cli.exporting import (
 )
 from florence_onnx.cli.options import path
 from florence_onnx.engine import contract
-from florence_onnx.errors import OutputExistsError, PrecisionError
+from florence_onnx.errors import PrecisionError
 from florence_onnx.exporting import AddPrecisions, WriteGraphs, export
 from florence_onnx.skeletons.filling import find_skeleton
 from florence_onnx.skeletons.writing import write_graphs
@@ -56,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["torch"],
         help="trace the graphs with torch also where the geometry is a released one",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--force", action="store_true", help="replace the export that is in OUT; other files stay"
+    )
     add_accept_error(parser)
 
 
@@ -114,6 +118,7 @@ def _check(arguments: argparse.Namespace) -> Checkpoint:
         raise PrecisionError(
             f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
         )
-    if arguments.out.exists() and not arguments.force:
-        raise OutputExistsError(f"{arguments.out} exists; choose another folder or pass --force")
-    return read_checkpoint(arguments.checkpoint)
+    out, source = arguments.out, arguments.checkpoint
+    if os.path.lexists(out):
+        replaced_files(out, source, arguments.precision, arguments.force)
+    return read_checkpoint(source)

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path,
         metavar="PATH",
         help="also write the picture with its answer drawn: a file for one picture, a folder of "
-        "PNG files for several",
+        "PNG files for several; replaces nothing but drawings",
     )
     add_model_options(parser)
 

@@ -27,7 +27,7 @@ from benchmarks import (
     size,
     stages,
 )
-from benchmarks.checkpoint import prepare
+from benchmarks.checkpoint import kept, prepare
 from benchmarks.common import BenchmarkError, Setup, make_parser, make_picture
 from benchmarks.peers import Answer, open_peer, open_peers
 from benchmarks.peers.ours import Ours
@@ -170,6 +170,30 @@ def test_choices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(seconds > 0 for seconds in column("time").values())
     assert f"{contract.DECODER}: ours q8 / fp32" in record["ratios"]
     assert "| 0 % |" in report.render({"choices-cpu": record})
+
+
+def test_a_result_replaces_nothing_but_a_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = make_parser("A test.", repeats=1)
+    path = tmp_path / "result.json"
+    assert parser.parse_args(["--out", str(path)]).out == path
+    path.write_text('{"benchmark": "size"}')
+    assert parser.parse_args(["--out", str(path)]).out == path
+    for content in (b"{}", b"[1", b"1", b"\xff"):
+        path.write_bytes(content)
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--out", str(path)])
+        assert "result.json exists and is no result" in capsys.readouterr().err
+
+
+def test_outdated_models_are_not_deleted(tmp_path: Path) -> None:
+    mine = tmp_path / "base-photos" / "mine"
+    mine.mkdir(parents=True)
+    made = kept(tmp_path, "base", [Path(__file__)], lambda home: (home / "made").touch())
+    assert (made / "made").exists()
+    assert mine.is_dir()
+    assert kept(tmp_path, "base", [Path(__file__)], lambda home: pytest.fail("again")) == made
 
 
 def test_lengths_are_checked() -> None:

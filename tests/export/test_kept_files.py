@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from florence_onnx import Florence2, exporting
-from florence_onnx.assets.ownership import digests
+from florence_onnx.assets.ownership import digests, replaced_files
 from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
@@ -150,7 +150,10 @@ def test_a_model_that_was_put_together_by_hand_is_refused(out: Path, new: Path) 
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "onnx/encoder_model.onnx"])
-def test_a_file_that_was_changed_is_refused(out: Path, name: str, new: Path) -> None:
+def test_a_file_that_was_changed_is_refused_before_any_work(
+    out: Path, name: str, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "_export_into", lambda *rest: pytest.fail("it was exported"))
     (out / name).write_bytes((out / name).read_bytes() + b" ")
     before = contents(out)
     with pytest.raises(OutputExistsError, match=f"{name} is in the way: move it"):
@@ -405,6 +408,7 @@ def test_a_kill_at_any_step_of_an_export_leaves_one_whole_model(
     old = contents(out)
 
     def finish() -> None:
+        replaced_files(out, new, ["fp32"], force=True)  # as the command does, before any work
         export(new, out, force=True)
 
     first, second = states_after_kills(tmp_path, out, EXPORT, new, "fp32", finish)

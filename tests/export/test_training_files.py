@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from florence_onnx.errors import ExportError, InputError, OutputExistsError
+from florence_onnx.errors import ExportError, InputError, ModelFileError, OutputExistsError
 from florence_onnx_export.training import __main__ as training
 from florence_onnx_export.training import loop
 from florence_onnx_export.training.__main__ import main
@@ -79,7 +79,39 @@ def test_a_model_that_no_training_wrote_is_refused_before_the_run(
 def test_a_model_that_was_edited_is_not_replaced(out: Path) -> None:
     (out / MODEL / "config.json").write_bytes(b'{"edited": true}')
     before = contents(out)
-    with pytest.raises(OutputExistsError, match=r"config\.json is in the way"):
+    with pytest.raises(OutputExistsError, match=r"config\.json is in the way"), run_folder(out):
+        pytest.fail("the run began")
+    assert contents(out) == before
+
+
+def test_a_run_goes_on_where_the_last_one_ended_while_it_moved_its_model(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def fail(source: Path, goal: Path) -> Path:
+        if goal.parent.name == MODEL and goal.name == "config.json":
+            raise OSError(28, "No space left on device")
+        return replace(source, goal)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", fail)
+        with pytest.raises(ModelFileError, match="cannot be moved to their places"):
+            train_model(out, b"new")
+    with run_folder(out):
+        assert (out / MODEL / "model.safetensors").read_bytes() == b"new"
+    train_model(out, b"newer")
+    written = {path.name for path in (out / MODEL).iterdir()}
+    assert written == {"config.json", "model.safetensors", REPORT}
+
+
+@pytest.mark.parametrize(
+    "listed", [None, [1], {"../x": "1", "/x": "1", "a\0": "1", "config.json": 1}]
+)
+def test_a_report_of_a_training_that_was_damaged(out: Path, listed: object) -> None:
+    (out / MODEL / REPORT).write_text(json.dumps({"files": listed}))
+    before = contents(out)
+    with pytest.raises(OutputExistsError, match="in the way"):
         train_model(out, b"new")
     assert contents(out) == before
 

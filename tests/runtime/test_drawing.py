@@ -182,7 +182,7 @@ def test_a_file_that_is_no_drawing_is_never_replaced(
         assert main(command) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
-        assert "exists and was not drawn by florence-onnx: name another file or folder" in err
+        assert "exists and is not marked as a drawing of florence-onnx: name another" in err
     assert {path.name: path.lstat() for path in folder.iterdir()} == before
 
 
@@ -200,7 +200,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
 
     monkeypatch.setattr(drawings, "draw", draw_late)
     assert main(["run", photos[0], "--task", "od", "--draw", str(out), *MODEL]) == 2
-    assert "exists and was not drawn by" in capsys.readouterr().err
+    assert "exists and is not marked as a drawing" in capsys.readouterr().err
     assert out.read_bytes() == b"mine"
 
 

@@ -381,7 +381,8 @@ def test_what_a_killed_process_left_goes(tmp_path: Path, existing: bool) -> None
 @posix
 def test_the_child_of_a_killed_process_does_not_keep_the_lock(tmp_path: Path) -> None:
     """As the workers of a pool, which do not notice that their parent has gone."""
-    process = start(tmp_path / "out", WORKING.replace("os.getpid()", "os.fork()"))
+    child_speaks = WORKING.replace("os.getpid()", "0 if os.fork() else os.getpid()")
+    process = start(tmp_path / "out", child_speaks)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.kill()

@@ -8,12 +8,12 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
-from florence_onnx.assets.ownership import check_apart, digests, written_files
+from florence_onnx.assets.ownership import check_apart, digests, listed_names, written_files
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.files import read_json, write_whole
-from florence_onnx.staging import staged_folder, work_folder
+from florence_onnx.staging import check_places, finish_replacement, staged_folder, work_folder
 from florence_onnx_export.training.steps import MEAN, STD
 
 MODEL = "model"
@@ -64,10 +64,14 @@ def trained_files(folder: Path) -> set[str]:
     """The files that a training wrote, as relative paths; none where the folder is empty.
 
     Raises:
-        OutputExistsError: No training has written what is in ``folder``.
+        OutputExistsError: No training has written what is in ``folder``, or it was changed.
     """
+    finish_replacement(folder)
     if (folder / REPORT).exists():
-        return written_files(read_json(folder / REPORT, InputError).get("files"), folder) | {REPORT}
+        listed = read_json(folder / REPORT, InputError).get("files")
+        ours = written_files(listed, folder) | {REPORT}
+        check_places(folder, listed_names(listed), ours)
+        return ours
     if not folder.is_dir() or any(folder.iterdir()):
         raise OutputExistsError(
             f"{folder} is no model that a training wrote; move it, or choose another output folder"
