@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.helpers.parity import (
     reference,
     with_settings,
 )
-from tests.helpers.random_models import BOS, EOS, SMALL
+from tests.helpers.random_models import BOS, EOS, SMALL, Geometry
 from tests.helpers.torch_steps import TorchSteps
 
 
@@ -62,6 +63,16 @@ def test_many_beams_equal_generate(beams: int) -> None:
     report = compare([many], run)
     assert not report.failures
     assert len(report.excused) <= 1
+
+
+@pytest.mark.parametrize("beams", [5, 11, 20, 100])
+@pytest.mark.parametrize("forced", [BOS, None])
+def test_a_vocabulary_smaller_than_the_candidates(beams: int, forced: int | None) -> None:
+    few = Geometry("few-tokens", vocab_size=12, image_token_id=11)
+    options = {"num_beams": beams, "forced_bos_token_id": forced, "max_new_tokens": 7}
+    report = compare([replace(case(**options), geometry=few)], run)
+    assert not report.failures
+    assert not report.excused
 
 
 def case(**options: Any) -> Case:
