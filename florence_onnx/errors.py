@@ -8,7 +8,7 @@
     │   ├── ModelFileError            (OSError) a file is missing, truncated or foreign
     │   ├── GraphContractError        (ValueError) a graph has other inputs or outputs
     │   ├── GraphRunError             (RuntimeError) a graph failed, or returned NaN or other shapes
-    │   ├── TokenizerError            (ValueError) the tokenizer lacks tokens Florence-2 needs
+    │   ├── TokenizerError            (ValueError) the tokenizer is none of a Florence-2
     │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
     │   ├── SessionOptionsError       (ValueError) not session options, or threads besides
     │   └── ProviderError             (RuntimeError) a provider was asked for and not obtained
@@ -62,7 +62,7 @@ class GraphRunError(ModelError, RuntimeError):
 
 
 class TokenizerError(ModelError, ValueError):
-    """The tokenizer lacks tokens that Florence-2 needs."""
+    """The tokenizer is not of the kind that Florence-2 has, or lacks tokens that it needs."""
 
 
 class PrecisionError(ModelError, ValueError):
