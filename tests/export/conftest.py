@@ -1,22 +1,29 @@
-"""Exports that several tests share: tracing takes most of a minute."""
+"""What the tests of the exporter share: exports, as tracing takes half a minute, and one thread."""
 
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.skeletons.filling import GEOMETRY
 from florence_onnx_export.graphs import files as graph_files
 from florence_onnx_export.skeletons import write_skeleton
 from tests.helpers.checkpoints import save_native, save_original
-from tests.helpers.exports import SQUARE, WIDE, Exported, export_random
+from tests.helpers.exports import SEED, SQUARE, WIDE, Exported, export_random
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """PyTorch's threads cost small models many times what they compute."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def native(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A checkpoint in transformers' format; not to be changed."""
-    return export_random(SQUARE, 3, save_native, tmp_path_factory.mktemp("native"))
+    return export_random(SQUARE, SEED, save_native, tmp_path_factory.mktemp("native"))
 
 
 @pytest.fixture(scope="session")

@@ -13,22 +13,33 @@ from onnx import numpy_helper
 from benchmarks import accuracy
 from florence_onnx.engine import contract
 from florence_onnx.resolver import DEMO as SHIPPED
+from florence_onnx_export import exporter
 from florence_onnx_export.demo import make_demo
 from florence_onnx_export.quantization.methods import SMOOTH
 from florence_onnx_export.quantization.mixed import Measured
 from florence_onnx_export.quantization.quantize import Reference
+from tests.helpers.exports import copied_graphs
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the export and its 8-bit graphs are kept between two runs of the script."""
-    return tmp_path_factory.mktemp("accuracy")
+    """Where every run of the script finds the export and its 8-bit graphs, which are made here."""
+    work = tmp_path_factory.mktemp("accuracy")
+    measure(work, 1, "ours:fp32", "ours:q8", tasks=["CAPTION"])
+    return work
+
+
+def exported(work: Path) -> Path:
+    """The model folder that the script has made."""
+    (folder,) = (work / "demo").glob("export-*")
+    return folder
 
 
 def measure(work: Path, scenes: int, *sides: str, tasks: Sequence[str] = ()) -> dict[str, Any]:
     """What the script publishes about sides."""
     out = work / "accuracy.json"
     options = ["--work", str(work), "--out", str(out), "--scenes", str(scenes), "--beams", "3"]
+    options += ["--threads", "1"]
     accuracy.main([*options, "--sides", *sides, *(["--tasks", *tasks] if tasks else [])])
     published: dict[str, Any] = json.loads(out.read_text())
     return published
@@ -63,12 +74,11 @@ def test_eight_bits_keep_the_accuracy(work: Path) -> None:
 
 
 def test_smoothing_serves_a_trained_model(work: Path) -> None:
-    measure(work, 1, "ours:fp32", tasks=["CAPTION"])
-    (exported,) = (work / "demo").glob("export-*")
-    reference = Reference(exported, 3)
+    folder = exported(work)
+    reference = Reference(folder, 3)
     for graph, seen, unseen in ((contract.VISION_ENCODER, 0.9, 0.9), (contract.ENCODER, 0.7, 0.85)):
         held_out = reference.measured(graph)
-        path = exported / contract.graph_file(graph, "fp32")
+        path = folder / contract.graph_file(graph, "fp32")
         own = Measured(path, held_out.feeds, held_out.outputs, held_out.feeds.copy)
         for measured, gain in ((own, seen), (held_out, unseen)):
             plain, smooth = (
@@ -84,7 +94,10 @@ def test_only_the_tasks_asked_for(work: Path) -> None:
     assert record["notes"] == ["2 held-out scenes, every one asked OD, CAPTION."]
 
 
-def test_the_shipped_model_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+def test_the_shipped_model_is_that_of_the_checkpoint(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "trace", copied_graphs(exported(work)))
     make_demo(accuracy.DEMO, tmp_path / "demo")
     for name in contract.ASSETS:
         assert (tmp_path / "demo" / name).read_text() == (SHIPPED / name).read_text()

@@ -34,7 +34,7 @@ from florence_onnx_export.graphs.reference import compare_with_transformers, tra
 from florence_onnx_export.graphs.specs import GraphSpec, build_specs
 from florence_onnx_export.weights import torch_weights
 from tests.helpers.checkpoints import save_native, save_original
-from tests.helpers.exports import Exported
+from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.kills import modes, usual_mode
 from tests.helpers.tiny import picture
 
@@ -42,11 +42,7 @@ from tests.helpers.tiny import picture
 @pytest.fixture
 def no_tracing(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes graphs from the export that the tests share, which saves most of a minute."""
-
-    def copy_graph(spec: GraphSpec, path: Path) -> None:
-        shutil.copy(native.folder / "onnx" / path.name, path)
-
-    monkeypatch.setattr(exporter, "trace", copy_graph)
+    monkeypatch.setattr(exporter, "trace", copied_graphs(native.folder))
 
 
 @pytest.fixture

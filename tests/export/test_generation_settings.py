@@ -1,7 +1,6 @@
 """Checkpoints that say how to generate, in every file: the tokens of transformers' generate."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ Json = dict[str, Any]
 START = {"decoder_start_token_id": 2}
 FULL = {**IDS, **POLICY, **START}
 PROMPT = [0, 10, 20, 30, 40, 2]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from florence_onnx.errors import (
 )
 from florence_onnx.resolver import DEMO
 from florence_onnx_export import exporter
-from florence_onnx_export.graphs.specs import GraphSpec
 from florence_onnx_export.quantization import calibration
 from florence_onnx_export.quantization import quantize as quantizing
 from florence_onnx_export.quantization.fidelity import (
@@ -31,7 +30,7 @@ from florence_onnx_export.quantization.fidelity import (
 from florence_onnx_export.quantization.matmuls import product_weights
 from florence_onnx_export.quantization.methods import FP32, levels
 from florence_onnx_export.quantization.quantize import BOUNDS, Bounds, quantize
-from tests.helpers.exports import Exported
+from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.kernels import empty_tensors, profiled
 from tests.helpers.onnx_graphs import tiny_graph, weight_names
 from tests.helpers.tiny import copy_tiny, picture
@@ -264,13 +263,9 @@ def test_a_hub_id_is_no_folder() -> None:
 @pytest.fixture
 def fast_export(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies graphs instead of tracing them, and measures less."""
-
-    def copy_graph(spec: GraphSpec, path: Path) -> None:
-        shutil.copy(native.folder / "onnx" / path.name, path)
-
     original = quantizing.Reference
     monkeypatch.setattr(quantizing, "Reference", lambda folder: original(folder, pictures=1))
-    monkeypatch.setattr(exporter, "trace", copy_graph)
+    monkeypatch.setattr(exporter, "trace", copied_graphs(native.folder))
 
 
 def check_exported(out: Path, *precisions: str) -> None:

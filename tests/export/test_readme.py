@@ -9,13 +9,15 @@ import pytest
 from PIL import Image
 
 from florence_onnx.cli.program import main
+from florence_onnx_export import exporter
 from florence_onnx_export.training.__main__ import main as training
-from tests.helpers.checkpoints import GEOMETRY, save_original
+from tests.helpers.checkpoints import save_original
+from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
-from tests.helpers.random_models import make_model
 from tests.helpers.tiny import picture
 
 ROOT = Path(__file__).parents[2]
+RELEASED = "microsoft/Florence-2-base"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -39,29 +41,35 @@ def run(words: list[str]) -> int:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(native: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone's pictures, a photo to ask and learn about, a checkpoint in Microsoft's format."""
     folder = tmp_path_factory.mktemp("readme")
-    Image.fromarray(picture(3, 200, 240)).save(folder / "photo.jpg")
+    Image.fromarray(picture(7, 200, 240)).save(folder / "photo.jpg")
     shutil.copytree(ROOT / "docs", folder / "docs")
     for name in ("train.jsonl", "held-out.jsonl"):
         (folder / name).write_text(blocks("json")[0])
-    save_original(make_model(GEOMETRY, seed=5), folder / "checkpoint")
+    save_original(native.model, folder / "checkpoint")
     return folder
 
 
 def test_commands_then_snippets(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    native: Exported,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folder)
     printed = {}
     files = {p.name: p.read_bytes() for p in (folder / "checkpoint").iterdir()}
     use_empty_cache(monkeypatch, folder / "cache")
-    with serve_hub("microsoft/Florence-2-base", files) as hub:
+    with serve_hub(RELEASED, files) as hub:
         use_hub(monkeypatch, hub.url)
         assert len(commands()) >= 5
         for command in commands():
-            assert run(command) == 0, command
+            with monkeypatch.context() as patch:
+                if command[:3] == ["florence-onnx", "export", RELEASED]:
+                    patch.setattr(exporter, "trace", copied_graphs(native.folder))
+                assert run(command) == 0, command
             printed[shlex.join(command)] = capsys.readouterr().out
     silent = [command for command, output in printed.items() if not output]
     # Two steps of training log nothing.

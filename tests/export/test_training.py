@@ -19,6 +19,7 @@ from transformers import Florence2ForConditionalGeneration
 from florence_onnx import Florence2
 from florence_onnx.errors import InputError, TaskError
 from florence_onnx.tasks import Task
+from florence_onnx_export import exporter
 from florence_onnx_export.demo import make_demo
 from florence_onnx_export.exporter import export
 from florence_onnx_export.scenes.drawing import draw
@@ -38,6 +39,7 @@ from florence_onnx_export.training.evaluation import model_inputs
 from florence_onnx_export.training.loop import decay_progress, learning_rate, train
 from florence_onnx_export.training.losses import token_loss
 from florence_onnx_export.training.network import smooth_code
+from tests.helpers.exports import copied_graphs
 from tests.helpers.kills import modes, usual_mode
 
 MADE = ("demo", "plain")
@@ -123,11 +125,14 @@ def test_files_of_a_run_take_the_umask(trained: tuple[Path, list[float]], tmp_pa
     assert names == {"state.pt", "log.jsonl", "pictures-64.npy", "model"}
 
 
-def test_a_run_goes_through_export(trained: tuple[Path, list[float]], tmp_path: Path) -> None:
+def test_a_run_goes_through_export(
+    trained: tuple[Path, list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the demo model does: weights stored in float16 give the very outputs of float32."""
     checkpoint = trained[0] / "model"
-    make_demo(checkpoint, tmp_path / "demo")
     export(checkpoint, tmp_path / "plain")
+    monkeypatch.setattr(exporter, "trace", copied_graphs(tmp_path / "plain"))
+    make_demo(checkpoint, tmp_path / "demo")
     sizes = [sum(p.stat().st_size for p in (tmp_path / n / "onnx").iterdir()) for n in MADE]
     assert sizes[0] < 0.7 * sizes[1]
     models = [Florence2.load(tmp_path / name, threads=1) for name in MADE]

@@ -1,6 +1,7 @@
 """Checkpoints with random weights, exported."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 from transformers import Florence2ForConditionalGeneration
 
+from florence_onnx.engine import contract
 from florence_onnx_export.exporter import export
+from florence_onnx_export.graphs.specs import GraphSpec
 from tests.helpers.random_models import SMALL, Geometry, make_model
 from tests.helpers.tokenizers import VOCABULARY
 
@@ -20,6 +23,8 @@ SQUARE = dataclasses.replace(
     image_token_id=VOCABULARY,
     eos_bias=6.0,
 )
+SEED = 3
+"""Of the weights of ``SQUARE`` that the tests share."""
 # Another grid, and a table of positions with no place to spare for it.
 WIDE = dataclasses.replace(
     next(geometry for geometry in SMALL if geometry.name == "wide-picture"),
@@ -47,6 +52,15 @@ class Exported:
     """What `export` returned."""
     progress: list[str]
     """What it said meanwhile."""
+
+
+def copied_graphs(folder: Path) -> Callable[[GraphSpec, Path], None]:
+    """Stands in for `trace`, where the model in ``folder`` was traced from the same weights."""
+
+    def copy_graph(spec: GraphSpec, path: Path) -> None:
+        shutil.copy(folder / contract.graph_file(spec.name, "fp32"), path)
+
+    return copy_graph
 
 
 def export_random(
