@@ -6,7 +6,8 @@ import importlib
 from florence_onnx.cli.exporting import check_packages, timed_progress
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import present_precisions
-from florence_onnx.resolver import resolve
+from florence_onnx.errors import ModelNotFoundError
+from florence_onnx.resolver import local_folder, resolve
 from florence_onnx.terminal import show
 
 NAME = "pull"
@@ -36,6 +37,8 @@ def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     if arguments.precision != "fp32":
         check_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
+    if local_folder(arguments.model) is not None:
+        raise ModelNotFoundError(f"{arguments.model!r} is a folder here, so nothing is fetched")
     folder = resolve(arguments.model, revision=arguments.revision)
     if arguments.precision not in present_precisions(folder):
         quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")

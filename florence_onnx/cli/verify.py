@@ -4,6 +4,7 @@ import argparse
 
 from florence_onnx.assets.ownership import changed_files
 from florence_onnx.cli.options import path
+from florence_onnx.errors import ModelNotFoundError
 from florence_onnx.terminal import show
 
 NAME = "verify"
@@ -20,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
+    if not arguments.folder.is_dir():
+        raise ModelNotFoundError(f"{arguments.folder} is not an existing folder")
     changed, count = changed_files(arguments.folder)
     for name, state in changed.items():
         show(f"{name}: {state}")

@@ -498,6 +498,18 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: florence-onnx" in capsys.readouterr().err
 
 
+def test_folders_that_are_not_there_or_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    for command in ("verify", "pull"):
+        line = failure(capsys, command, str(nowhere))
+        assert "is not an existing folder" in line
+        assert str(nowhere) in line
+    line = failure(capsys, "pull", str(TINY))
+    assert line.endswith(f"'{TINY}' is a folder here, so nothing is fetched")
+
+
 def test_an_error_of_the_system_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
