@@ -220,6 +220,29 @@ def test_what_a_graph_returns(
     assert (out, err) == ("", ""), "ONNX Runtime's log is not the user's"
 
 
+def test_embeddings_that_are_wider_for_one_token(tmp_path: Path) -> None:
+    """A prompt has more, so the lie comes out at the first step of the search."""
+    folder = copy_tiny(tmp_path)
+
+    def edit(graph: onnx.GraphProto) -> None:
+        longer("inputs_embeds", 2)(graph)
+        constants = {"one": np.int64(1), "axis": np.array([1], np.int64)}
+        graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
+        pad = graph.node[-1]
+        graph.node.insert(0, helper.make_node("Shape", ["input_ids"], ["ids_shape"]))
+        graph.node.insert(1, helper.make_node("Gather", ["ids_shape", "axis"], ["tokens"]))
+        graph.node.insert(2, helper.make_node("Equal", ["tokens", "one"], ["is_one"]))
+        graph.node.insert(3, helper.make_node("Cast", ["is_one"], ["once"], to=TensorProto.INT64))
+        node = helper.make_node("Mul", [pad.input[1], "once"], ["pads"])
+        pad.input[1] = "pads"
+        graph.node.insert(len(graph.node) - 1, node)
+
+    file = edited(folder, EMBED, edit)
+    message = rf"{file} returned inputs_embeds as tensor\(float\) \[1, 1, 33\], where"
+    with pytest.raises(GraphRunError, match=message):
+        Florence2.load(folder, threads=1)(picture(1), "caption")
+
+
 @pytest.mark.parametrize("shift", [2000, -2000])
 def test_tokens_that_are_not_of_the_model(tmp_path: Path, shift: int) -> None:
     folder = copy_tiny(tmp_path)

@@ -45,7 +45,7 @@ def test_a_jpeg_of_many_scans(extra: bytes) -> None:
 
 def test_what_follows_a_jpeg_is_none_of_its_scans() -> None:
     """A motion photo: a film is put behind the picture."""
-    data = encoded(Image.new("L", (1000, 1000)), "JPEG") + b"\xff\xda\0\x02" * 5000
+    data = encoded(Image.new("L", (1000, 1000)), "JPEG") + b"\xff\xda\0\x02" * 40_000
     assert to_rgb(data).shape == (1000, 1000, 3)
 
 
