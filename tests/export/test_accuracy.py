@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_smoothing_serves_a_trained_model(work: Path) -> None:
     for graph, seen, unseen in ((contract.VISION_ENCODER, 0.9, 0.9), (contract.ENCODER, 0.7, 0.85)):
         held_out = reference.measured(graph)
         path = folder / contract.graph_file(graph, "fp32")
-        own = Measured(path, held_out.feeds, held_out.outputs, held_out.feeds.copy)
+        own = Measured(path, held_out.feeds, held_out.outputs, partial(iter, held_out.feeds))
         for measured, gain in ((own, seen), (held_out, unseen)):
             plain, smooth = (
                 measured.error(dict.fromkeys(measured.products, method))

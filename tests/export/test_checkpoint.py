@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_an_untied_head_stays_one(native: Path, expected: dict[str, Tensor]) -> 
     weights = expected | {HEAD: expected[HEAD] + 1}
     save_weights(weights, native)
     for tied in (True, False):
-        change_json(native / "config.json", lambda c, t=tied: c.update(tie_word_embeddings=t))
+        change_json(native / "config.json", partial(dict.update, tie_word_embeddings=tied))
         assert_weights(read_checkpoint(native), weights)
 
 

@@ -104,7 +104,9 @@ def test_hardly_a_token(most: int, beams: int, forced: int | None) -> None:
         min_new_tokens=min(most, 2),
     )
     for ours, theirs in zip(run(short), reference(short), strict=True):
-        real = [(ids, pytest.approx(score, rel=1e-5)) for ids, score in theirs if score > -1e9]
+        real: list[Any] = [
+            (ids, pytest.approx(score, rel=1e-5)) for ids, score in theirs if score > -1e9
+        ]
         assert ours[: len(real)] == real
         assert all(score <= -1e9 for _, score in ours[len(real) :])
 

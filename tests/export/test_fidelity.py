@@ -1,5 +1,7 @@
 """How far graphs are from float32, and which products are spared for it."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -38,7 +40,7 @@ class Additive:
 
 
 LEVELS = dict.fromkeys("abcd", ("dynamic8", "blocks8", FP32))
-ERRORS = {
+ERRORS: dict[tuple[str, str], float] = {
     **{(name, "dynamic8"): error for name, error in zip("abcd", (3, 1, 10, 1), strict=True)},
     **{(name, "blocks8"): error for name, error in zip("abcd", (1, 1, 6, 1), strict=True)},
 }
@@ -57,7 +59,7 @@ ERRORS = {
 def test_the_worst_are_spared_first_and_no_more_than_needed(
     limit: float, expected: dict[str, str]
 ) -> None:
-    graph = Additive(ERRORS)
+    graph: Any = Additive(ERRORS)
     said: list[str] = []
     choice = choose(graph, LEVELS, limit, said.append)
     assert choice.methods == {**dict.fromkeys("abcd", "dynamic8"), **expected}
@@ -76,7 +78,7 @@ class Linear(Additive):
 
 def test_what_need_not_be_spared_is_put_back() -> None:
     levels = dict.fromkeys("ab", ("dynamic8", FP32))
-    graph = Linear({("a", "dynamic8"): 4, ("b", "dynamic8"): 3})
+    graph: Any = Linear({("a", "dynamic8"): 4, ("b", "dynamic8"): 3})
     choice = choose(graph, levels, 4, lambda message: None)
     assert choice.methods == {"a": FP32, "b": "dynamic8"}
     assert choice.error == 3
@@ -120,7 +122,7 @@ def test_blocks_are_for_the_decoder_four_bits_for_what_can_bear_them(
 
 def test_fidelity_counts_tokens_until_the_answer_ends() -> None:
     fed = np.array([[2, 0, 5, 2, 9], [2, 0, 6, 7, 8]])
-    want = Answers(np.ones((1, 2, 2)), np.array([[3.0, 4.0]] * 2), fed + 1, fed)
+    want = Answers(np.ones((1, 2, 2), np.float32), np.array([[3, 4]] * 2, np.float32), fed + 1, fed)
     best = fed + 1
     best[0, 3:] = 0  # after the end
     best[1, 4] = 0

@@ -1,5 +1,7 @@
 """Weights rounded so that the errors of a product's terms cancel."""
 
+from functools import partial
+
 import numpy as np
 import onnx
 import pytest
@@ -96,10 +98,7 @@ def test_every_method_rounds_for_its_inputs(method: str) -> None:
     for factor in (None, inverse_factor(seen.T @ seen)):
         model = make_model([node], {"w": weight}, {"x": x.shape})
 
-        def product(*args: object, factor: np.ndarray | None = factor) -> object:
-            return METHODS[method](*args, factor=factor)
-
-        replace_products(model, {"w": product})
+        replace_products(model, {"w": partial(METHODS[method], factor=factor)})
         values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         errors.append(relative_error(_read_back(method, values), weight))
         errors.append(relative_error(run(model, {"x": x})[0], x @ weight))

@@ -215,7 +215,8 @@ def test_no_operator_gets_an_empty_tensor(
     """Windows and tokens of a small picture are fewer than the parts that it is worked on in."""
     exported: Exported = request.getfixturevalue(kind)
     checkpoint = read_checkpoint(exported.checkpoint)
-    (spec,) = (s for s in build_specs(checkpoint.config, checkpoint.weights) if s.name == graph)
+    specs = build_specs(checkpoint.config, torch_weights(checkpoint))
+    (spec,) = (spec for spec in specs if spec.name == graph)
     session = profiled(path_of(exported, graph), tmp_path / "profile")
     one = Sizes(batch=1, beams=1, height=1, width=1, sequence=1, tokens=1, slots=1)
     two = Sizes(batch=1, beams=3, height=24, width=40, sequence=5, tokens=2, slots=4)

@@ -289,15 +289,16 @@ def test_names_beside_the_output_do_not_stop_an_export(
 def test_the_second_export_to_a_folder_is_told(
     tmp_path: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    target = tmp_path / "out"
+
     def export_again(folder: Path, source: str | Path, *rest: object) -> dict[str, Any]:
         with pytest.raises(ExportError, match="another process is writing to"):
-            export(new, out)
+            export(new, target)
         return fake_export(folder, source)
 
-    out = tmp_path / "out"
     monkeypatch.setattr(exporting, "_export_into", export_again)
-    export(new, out)
-    assert contents(out) == exported(out, new)
+    export(new, target)
+    assert contents(target) == exported(target, new)
 
 
 # Quantising

@@ -50,7 +50,7 @@ def after(output: str, kind: str, value: object, hidden: bool = True) -> Edit:
         graph.initializer.append(numpy_helper.from_array(constant, f"{output}_given"))
         given = f"{output}_given"
         if hidden and constant.dtype == np.int64:
-            graph.initializer.append(numpy_helper.from_array(np.int64(0), "zero"))
+            graph.initializer.append(numpy_helper.from_array(np.array(0), "zero"))
             graph.node.append(helper.make_node("Size", [f"{output}_true"], ["size"]))
             graph.node.append(helper.make_node("Mul", ["size", "zero"], ["nothing"]))
             graph.node.append(helper.make_node("Add", [given, "nothing"], ["hidden"]))
@@ -260,7 +260,7 @@ def test_logits_that_are_read_beyond_the_best_tokens(tmp_path: Path) -> None:
     def edit(graph: onnx.GraphProto) -> None:
         """The best tokens are right, the logits beside them are not."""
         graph.node.append(helper.make_node("Mul", ["logits_good", "nan"], ["logits"]))
-        graph.initializer.append(numpy_helper.from_array(np.float32([NAN]), "nan"))
+        graph.initializer.append(numpy_helper.from_array(np.array([NAN], np.float32), "nan"))
 
     def rename(graph: onnx.GraphProto) -> None:
         for node in graph.node:
@@ -346,5 +346,5 @@ def test_damaged_weights_give_an_answer_or_an_error_that_names_the_graph(tmp_pat
             refused += 1
             assert "onnx/" in str(error), json.dumps(str(error))
         else:
-            assert np.isfinite(result.score), graph
+            assert result.score is not None and np.isfinite(result.score), graph
     assert 0 < refused < 24

@@ -162,7 +162,7 @@ def test_two_that_start_at_once_make_it_once(hub: Hub, monkeypatch: pytest.Monke
             made.append(out)
             return write(*given)  # type: ignore[arg-type]
 
-        export(source, out, write_and_count)  # type: ignore[arg-type]
+        export(source, out, write_and_count)
 
     monkeypatch.setattr(model_cache, "export", counted)
     folders = []

@@ -69,7 +69,7 @@ def test_an_attention_operator_becomes_a_product_and_the_attention(method: str) 
     rng = np.random.default_rng(2)
     x = rng.standard_normal((2, 9, 64), dtype=np.float32)
     weights = {
-        "w": rng.standard_normal((64, 192), dtype=np.float32) / 8,
+        "w": rng.standard_normal((64, 192), dtype=np.float32) / np.float32(8),
         "b": rng.standard_normal(192, dtype=np.float32),
     }
     node = helper.make_node("Attention", ["x", "w", "b"], ["y"], domain="com.microsoft")

@@ -1,15 +1,17 @@
 """The export modules against transformers, stage by stage, before anything is traced."""
 
-import dataclasses
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import pytest
 import torch
+from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
 from florence_onnx.errors import ValidationError
 from florence_onnx_export.graphs.reference import compare_with_transformers
-from florence_onnx_export.graphs.specs import build_specs
+from florence_onnx_export.graphs.specs import GraphSpec, build_specs
 from florence_onnx_export.modules.layers import ACTIVATIONS
 from tests.helpers.random_models import BASE, SMALL, Geometry, make_model
 
@@ -17,7 +19,7 @@ TINY = SMALL[0]
 PADDED = next(geometry for geometry in SMALL if geometry.name == "padded")
 
 
-def specs_of(model):
+def specs_of(model: Florence2ForConditionalGeneration) -> list[GraphSpec]:
     config = ModelConfig.from_dict(model.config.to_dict())
     return build_specs(config, model.state_dict())
 
@@ -47,11 +49,7 @@ def test_base_geometry_equals_transformers(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations_are_those_of_transformers(activation: str) -> None:
-    config = TINY.config()
-    config.vision_config.activation_function = activation
-    config.text_config.activation_function = activation
-    geometry = _Fixed(TINY, config)
-    model = make_model(geometry, seed=3)
+    model = make_model(_Activated(**asdict(TINY), activation=activation), seed=3)
     compare_with_transformers(specs_of(model), model, 64, 64)
 
 
@@ -74,12 +72,14 @@ def test_a_wrong_weight_is_noticed_and_its_stage_named(stage: str, name: str) ->
         compare_with_transformers(specs, model, 64, 64)
 
 
-class _Fixed(Geometry):
-    """A geometry with another configuration."""
+@dataclass(frozen=True)
+class _Activated(Geometry):
+    """A geometry with another activation function."""
 
-    def __init__(self, geometry: Geometry, config) -> None:
-        super().__init__(**dataclasses.asdict(geometry))
-        object.__setattr__(self, "fixed", config)
+    activation: str = ""
 
-    def config(self):
-        return self.fixed
+    def config(self) -> Florence2Config:
+        config: Any = super().config()
+        config.vision_config.activation_function = self.activation
+        config.text_config.activation_function = self.activation
+        return cast(Florence2Config, config)

@@ -64,9 +64,8 @@ def test_prompts(reference: Any, task: Task) -> None:
         words += ["a green car", " {input} 50% {0}", "猫 \t"]
     name = task.input_kind.value
     for text in words:
-        assert [build_prompt(task, **{name: text})] == reference._construct_prompts(
-            task.value + text
-        )
+        given: dict[str, Any] = {name: text}
+        assert [build_prompt(task, **given)] == reference._construct_prompts(task.value + text)
 
 
 @pytest.mark.parametrize("prompt", ["<DocVQA>What is the date?", "Describe the defect", "<VQA>"])

@@ -14,6 +14,7 @@ from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import build_parser, main
 from florence_onnx.engine import contract
 from florence_onnx.errors import (
+    ExportError,
     ModelFileError,
     ModelNotFoundError,
     OutputExistsError,
@@ -186,7 +187,7 @@ def test_nothing_is_left_when_it_fails(tiny: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx, "save_model", fail)
-    with pytest.raises(quantizing.ExportError, match=r"quantising .*tiny failed: .*No space left"):
+    with pytest.raises(ExportError, match=r"quantising .*tiny failed: .*No space left"):
         quantize(tiny, ["q8"])
     assert files(tiny) == before
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -109,8 +110,9 @@ def odd_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_filled_graphs_equal_traced_ones_byte_for_byte(
     native: Exported, skeleton: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = {"vocab_size": native.geometry.vocab_size + 13, "max_positions": 500}
-    model = make_model(replace(native.geometry, **sizes), seed=4)
+    tokens = native.geometry.vocab_size + 13
+    other = replace(native.geometry, vocab_size=tokens, max_positions=500)
+    model = make_model(other, seed=4)
     folder = save_original(model, tmp_path / "checkpoint")
     save_weights(odd_weights(original_weights(model)), folder, safetensors=False)
     checkpoint = read_checkpoint(folder)
@@ -145,7 +147,8 @@ def test_how_a_checkpoint_is_stored_makes_no_difference(
 def rounded(
     model: Florence2ForConditionalGeneration, dtype: torch.dtype
 ) -> Florence2ForConditionalGeneration:
-    return copy.deepcopy(model).to(dtype).float()
+    copied: Any = copy.deepcopy(model)
+    return copied.to(dtype).float()
 
 
 def test_every_released_configuration_has_a_skeleton(shared: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_run_goes_through_export(
     for seed in range(3):
         picture = np.asarray(draw(sample_scene(seed, "held-out")))
         features = [model.encode(picture).image_features for model in models]
-        np.testing.assert_array_equal(*features)
+        np.testing.assert_array_equal(features[0], features[1])
         answers = [model(picture, "od", max_new_tokens=20) for model in models]
         assert answers[0] == answers[1]
         pixels = squashed(Image.fromarray(picture), 64)[None].copy()
@@ -175,8 +175,9 @@ def test_a_state_that_no_training_can_go_on_from(tmp_path: Path, state: str) -> 
         path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
     elif state == "code":
         torch.save({"step": 3, "parts": Path("x")}, path)
+    network: Any = torch.nn.Linear(4, 4)
     with pytest.raises(InputError) as error:
-        train(torch.nn.Linear(4, 4), None, None, Optimisation(), tmp_path)  # type: ignore[arg-type]
+        train(network, None, None, Optimisation(), tmp_path, tmp_path)  # type: ignore[arg-type]
     assert str(error.value) == (
         f"{path} is damaged or the state of another training, so that this one cannot go on from "
         "it; choose another --out, or delete the file to begin again"
@@ -200,7 +201,7 @@ def test_a_training_that_diverges_ends(
     )
     settings = Optimisation(steps=9, save_every=1)
     with pytest.raises(InputError, match=r"has diverged at step 2: .*; begin again with a lower"):
-        train(network, None, source, settings, tmp_path)  # type: ignore[arg-type]
+        train(network, None, source, settings, tmp_path, tmp_path)  # type: ignore[arg-type]
     state = torch.load(tmp_path / "state.pt")
     assert state["step"] == 2
     assert torch.equal(state["parts"]["network.weight"], network.weight)
@@ -345,6 +346,7 @@ def test_the_tokenizer_keeps_prompts_short() -> None:
         3,
     ]
     first = tokenizer.token_to_id("<loc_0>")
+    assert first is not None
     assert tokenizer.token_to_id("<loc_999>") == first + 999
     assert tokenizer.token_to_id("<sep>") == first + 1010
     for task in Task:

@@ -99,7 +99,7 @@ def original_weights(model: Florence2ForConditionalGeneration) -> dict[str, Tens
     """The state dict under Microsoft's names, tied tensors under each of theirs."""
     weights = {original_name(name): tensor for name, tensor in model.state_dict().items()}
     weights["image_projection"] = weights["image_projection"].t().contiguous()
-    vocabulary = model.config.text_config.vocab_size
+    vocabulary = len(weights["language_model.lm_head.weight"])
     weights["language_model.final_logits_bias"] = torch.zeros((1, vocabulary))
     return weights
 
@@ -134,7 +134,8 @@ def original_name(native: str) -> str:
 
 def original_config(model: Florence2ForConditionalGeneration) -> dict[str, Any]:
     """The config.json that Microsoft's code would need for ``model``."""
-    text, vision = model.config.text_config.to_dict(), model.config.vision_config.to_dict()
+    config = model.config.to_dict()
+    text, vision = config["text_config"], config["vision_config"]
     text_names = [
         "vocab_size",
         "activation_function",
@@ -202,7 +203,7 @@ def save_weights(
     """Writes weight files under transformers' names, with an index if there are several."""
     stem, suffix = ("model", "safetensors") if safetensors else ("pytorch_model", "bin")
     names = sorted(weights)
-    index = {}
+    index: dict[str, str] = {}
     for shard in range(shards):
         part = {name: weights[name].to(dtype) for name in names[shard::shards]}
         several = f"-{shard + 1:05}-of-{shards:05}" if shards > 1 else ""

@@ -1,5 +1,8 @@
 """Small ONNX graphs, and running them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -12,7 +15,7 @@ from tests.helpers.tiny import TINY
 Array = npt.NDArray[np.float32]
 
 
-def run(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
+def run(model: onnx.ModelProto, feeds: Mapping[str, npt.NDArray[Any]]) -> list[Array]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])

@@ -206,9 +206,8 @@ def _without_padding(row: list[int], ends: tuple[int, ...]) -> tuple[int, ...]:
 
 def _greedy_scores(case: Case, sequences: list[tuple[int, ...]], output: Any) -> list[float]:
     """Greedy search keeps no score: the one of a beam search, from the transition scores."""
-    gains = case.model().compute_transition_scores(
-        output.sequences, output.logits, normalize_logits=True
-    )
+    model: Any = case.model()
+    gains = model.compute_transition_scores(output.sequences, output.logits, normalize_logits=True)
     scores = []
     for sequence, row in zip(sequences, gains.tolist(), strict=True):
         length = len(sequence) - 1

@@ -43,9 +43,9 @@ def plain_search(
     it chooses by: logits with penalties and biases.
     """
     count = policy.num_beams
-    start = (policy.decoder_start_token_id,)
-    running = [(start, 0.0)] + [(start, NOTHING)] * (count - 1)
-    ended = [(start, -math.inf if count == 1 else NOTHING)] * count
+    start: Sequence = (policy.decoder_start_token_id,)
+    running: Ranking = [(start, 0.0)] + [(start, NOTHING)] * (count - 1)
+    ended: Ranking = [(start, -math.inf if count == 1 else NOTHING)] * count
     steps = []
     for length in range(1, policy.max_new_tokens + 1):
         ranked = _ranked(
@@ -136,11 +136,11 @@ def _continuations(
     for tokens, bias in policy.sequence_bias:
         if _stands_before_its_end(sequence, tokens):
             gains[tokens[-1]] += bias
-    for tokens, factor in (
+    for seen, factor in (
         (set(read), 1 / policy.encoder_repetition_penalty),
         (set(sequence), policy.repetition_penalty),
     ):
-        for token in tokens & known:
+        for token in seen & known:
             gains[token] *= factor if gains[token] < 0 else 1 / factor
     gains[sorted(_all_banned(sequence, policy, read) & known)] = -math.inf
     if policy.exponential_decay_length_penalty is not None:

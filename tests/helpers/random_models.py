@@ -28,6 +28,7 @@ for the same model nearly always give different answers.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -175,7 +176,7 @@ def _draw_module(module: nn.Module, geometry: Geometry, generator: torch.Generat
 
 
 def _scale_language_model(
-    language_model: nn.Module, geometry: Geometry, generator: torch.Generator
+    language_model: Any, geometry: Geometry, generator: torch.Generator
 ) -> None:
     """Weigh blocks and positions against the skip connections; raise the logit of ``</s>``."""
     for name, module in language_model.named_modules():

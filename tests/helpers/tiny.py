@@ -147,7 +147,7 @@ class Counted:
 def counted(model: Florence2) -> Florence2:
     """The same model with every session counted."""
     names = ("vision_encoder", "embed_tokens", "encoder", "decoder")
-    sessions = {name: Counted(getattr(model.graphs, name)) for name in names}
+    sessions: dict[str, Any] = {name: Counted(getattr(model.graphs, name)) for name in names}
     return Florence2(model.assets, replace(model.graphs, **sessions))
 
 

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from florence_onnx import Florence2, Task, streaming
+from florence_onnx import Florence2, Task, answering, streaming
 from florence_onnx.cli.program import COMMANDS, build_parser, main
 from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
@@ -175,7 +175,7 @@ def test_many_pictures_are_answered_in_batches(
 ) -> None:
     """Nine pictures, one of them broken, in batches of at most eight."""
     sizes: list[int] = []
-    answer = streaming.answer_batch
+    answer = answering.answer_batch
 
     def noted(assets: Any, graphs: Any, batch: Any, policy: Any) -> Any:
         sizes.append(len(batch))
@@ -201,7 +201,7 @@ def test_an_engine_error_costs_one_picture_only(
 ) -> None:
     other = tmp_path / "other.png"
     Image.fromarray(picture(2, 10, 10)).save(other)
-    encode = streaming.encode
+    encode = answering.encode
 
     def failing(graphs: Any, found: Any) -> Any:
         if found.size == (10, 10):

@@ -155,6 +155,6 @@ def test_equal_logits_are_ordered_by_id() -> None:
     best = (Value(np.zeros((2, 1), np.float32)), Value(np.zeros((2, 1), np.int64)))
     logits = np.zeros((2, 1, 9), np.float32)
     logits[1, 0, 7] = 1
-    log_probs, ids = Scores(best, Value(logits)).top(9)  # type: ignore[arg-type]
+    log_probs, ids = Scores(best, Value(logits)).top(9)
     assert ids.tolist() == [list(range(9)), [7, 0, 1, 2, 3, 4, 5, 6, 8]]
     np.testing.assert_allclose(log_probs[0], -np.log(9), rtol=1e-6)

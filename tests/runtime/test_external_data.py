@@ -323,4 +323,4 @@ def test_damaged_graphs_are_read_or_refused(folder: Path) -> None:
 def test_graphs_without_external_data_open_as_before() -> None:
     for graph in contract.GRAPHS:
         data = np.memmap(TINY / contract.graph_file(graph, "fp32"), mode="r")
-        assert list(external_data(memoryview(data))) == []
+        assert list(external_data(memoryview(data.data))) == []

@@ -10,7 +10,17 @@ from florence_onnx.checkpoints.safetensors_file import stored_tensors
 from florence_onnx.errors import CheckpointError
 
 NAN = float("nan")
-FINE = {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}
+FINE: dict[str, object] = {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}
+
+
+ENTRIES: list[object] = [
+    *(None, 3, "F32", [], {}, FINE | {"dtype": ["F32"]}, FINE | {"dtype": "F4"}),
+    *(FINE | {"shape": shape} for shape in (1, None, "1", [True], [-1], [1.0], [NAN])),
+    *(FINE | {"shape": shape} for shape in ([2], [1] * 100_000, [10**39], ["1"])),
+    *(FINE | {"data_offsets": at} for at in (4, [4], [4, 8, 9], [8, 4], [-4, 0])),
+    *(FINE | {"data_offsets": at} for at in ([64, 68], [4, 10**39], [4.0, 8.0])),
+]
+"""What a header may say of a tensor, none of it right."""
 
 
 def written(folder: Path, header: bytes) -> Path:
@@ -26,16 +36,7 @@ def written(folder: Path, header: bytes) -> Path:
         b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,4]}}' % (b"9" * 400),
         b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,4]}}' % (b"9" * 5000),
         b'{"a":1}' + b" " * 10_000_000,
-        *(
-            json.dumps({"a" * 1000: entry}).encode()
-            for entry in (
-                *(None, 3, "F32", [], {}, FINE | {"dtype": ["F32"]}, FINE | {"dtype": "F4"}),
-                *(FINE | {"shape": shape} for shape in (1, None, "1", [True], [-1], [1.0], [NAN])),
-                *(FINE | {"shape": shape} for shape in ([2], [1] * 100_000, [10**39], ["1"])),
-                *(FINE | {"data_offsets": at} for at in (4, [4], [4, 8, 9], [8, 4], [-4, 0])),
-                *(FINE | {"data_offsets": at} for at in ([64, 68], [4, 10**39], [4.0, 8.0])),
-            )
-        ),
+        *(json.dumps({"a" * 1000: entry}).encode() for entry in ENTRIES),
     ],
     ids=lambda header: str(header[:20]),
 )

@@ -252,7 +252,7 @@ def test_a_promise_above_the_limit_is_refused_before_it_is_decoded(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     monkeypatch.setenv(MEMORY_VARIABLE, "300")
-    monkeypatch.setattr(Image.core, "new", None)  # nothing is made to decode into
+    monkeypatch.setattr("PIL.Image.core.new", None)  # nothing is made to decode into
     message = (
         rf"the {len(data)} bytes given claims \d+x\d+ pixels, and decoding it may take \d+ MiB of "
         f"memory where 300 are allowed; .* raise the environment variable {MEMORY_VARIABLE}$"
@@ -309,7 +309,7 @@ def test_memory_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Image.core, "new", fail)
+    monkeypatch.setattr("PIL.Image.core.new", fail)
     with pytest.raises(ImageError, match="not enough memory to decode the 12 bytes given"):
         to_rgb(b"P5 1 1 255\n\0")
 

@@ -179,7 +179,7 @@ def reaching_out(folder: Path) -> None:
     move_weight(folder / contract.graph_file(contract.DECODER, "q8"), location="../../secret")
 
 
-FAULTS = {
+FAULTS: dict[Callable[[Path], None], str] = {
     damaged: r"decoder_with_past_model_quantized\.onnx is not a graph ONNX Runtime can run: ",
     incomplete: r"decoder_with_past_model_quantized\.onnx is missing, without which precision 'q8'",
     exchanged: r"decoder_with_past_model_quantized\.onnx has no input encoder_attention_mask",

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from florence_onnx import Florence2, Prepared, Request, Result, profiling
+from florence_onnx import Florence2, Prepared, Request, Result, answering, profiling
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.engine.providers import CPU, CUDA
@@ -108,20 +108,20 @@ def test_a_failure_is_part_of_the_answer(folder: Path, monkeypatch: pytest.Monke
 def test_what_is_timed_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two verbs, once per run, and every stage of them."""
     calls: list[tuple[str, ...]] = []
-    prepare, answer = Florence2.prepare, profiling.answer_batch
+    prepare, answer = Florence2.prepare, answering.answer_batch
 
     def noted_prepare(model: Florence2, request: Request) -> Prepared:
         calls.append(("prepare",))
         return prepare(model, request)
 
-    def noted_answer(*arguments: Any, watch: Any) -> list[Result]:
+    def noted_answer(a: Any, b: Any, c: Any, d: Any, *, watch: Any) -> list[Result]:
         stages: list[str] = []
 
         def noted_watch(stage: str) -> None:
             stages.append(stage)
             watch(stage)
 
-        results = answer(*arguments, watch=noted_watch)
+        results = answer(a, b, c, d, watch=noted_watch)
         calls.append(tuple(stages))
         (result,) = results
         assert result == model(picture(1), "od", min_new_tokens=5, max_new_tokens=5, num_beams=2)

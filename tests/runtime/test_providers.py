@@ -84,7 +84,7 @@ def test_malformed_providers(requested: Any, message: str) -> None:
 
 
 def test_names_and_options_are_handed_on() -> None:
-    assert choose_providers(CPU) == [CPU]  # type: ignore[arg-type]
+    assert choose_providers(CPU) == [CPU]
     assert choose_providers([(CPU, {})]) == [(CPU, {})]
     assert provider_name(CPU) == provider_name((CPU, {"any": "thing"})) == CPU
 

@@ -9,7 +9,15 @@ import pytest
 from florence_onnx import Florence2
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
-from florence_onnx.engine.providers import CPU, CUDA, HOST, Device, device_of, providers_by_graph
+from florence_onnx.engine.providers import (
+    CPU,
+    CUDA,
+    HOST,
+    Device,
+    Provider,
+    device_of,
+    providers_by_graph,
+)
 from florence_onnx.errors import ProviderError
 from tests.helpers.tiny import TINY, mixed_requests, varied_end
 
@@ -18,7 +26,7 @@ AZURE = "AzureExecutionProvider"
 needs_azure = pytest.mark.skipif(
     AZURE not in ort.get_available_providers(), reason="this build has no second provider"
 )
-ANY = [(CPU, {})]
+ANY: list[Provider] = [(CPU, {})]
 
 
 def test_a_list_is_for_all_graphs() -> None:

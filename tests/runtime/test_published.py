@@ -109,7 +109,7 @@ def test_published_prompts(shared: Path) -> None:
 def test_prompts_become_the_expected_ids(shared: Path) -> None:
     tokenizer = Tokenizer.from_file(str(shared / "tokenizer" / "onnx-community" / "tokenizer.json"))
     known = load(shared / "tokenizer" / "prompt_ids.json")["ids"]
-    inputs = {
+    inputs: dict[InputKind, list[str | None]] = {
         InputKind.NONE: [None],
         InputKind.TEXT: ["A green car parked in front of a yellow building."],
         InputKind.REGION: [

@@ -165,7 +165,8 @@ def test_text_and_region_at_once(model: Florence2) -> None:
 def test_bad_generation_options(model: Florence2, options: Any, message: str) -> None:
     with pytest.raises(GenerationError, match=message):
         model.run([Request(picture(1), "od")], **options)
-    for images in (picture(1), [picture(1)], []):
+    several: list[Any] = [picture(1), [picture(1)], []]
+    for images in several:
         with pytest.raises(GenerationError, match=message):
             model(images, "od", **options)
     with pytest.raises(GenerationError, match=message):
@@ -203,7 +204,7 @@ def test_task_and_prompt_and_answer_go_together(model: Florence2) -> None:
         ({"task": "detect"}, r"did you mean .* as prompt= \(--prompt\)"),
     ):
         with pytest.raises(TaskError, match=message):
-            model(picture(1), **arguments)  # type: ignore[arg-type]
+            model(picture(1), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -251,11 +252,12 @@ def test_what_is_not_a_batch_size(model: Florence2, batch_size: Any) -> None:
     for ask in (model.run, model.stream):
         with pytest.raises(InputError, match=message):
             ask([], batch_size=batch_size)
-    assert len(model.run([Request(picture(1), "od")], batch_size=np.int64(4), **SHORT)) == 1
+    assert len(model.run([Request(picture(1), "od")], batch_size=np.int64(4), **SHORT)) == 1  # type: ignore[arg-type]
 
 
 def test_a_call_takes_no_batch_size(model: Florence2) -> None:
-    for images in (picture(1), [picture(1)], []):
+    several: list[Any] = [picture(1), [picture(1)], []]
+    for images in several:
         with pytest.raises(GenerationError, match="unknown generation option 'batch_size'"):
             model(images, "od", batch_size=4)  # type: ignore[call-overload]
 

@@ -2,6 +2,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,13 @@ Model = Callable[[int, Sequence], npt.NDArray[np.float64]]
 """(request, sequence so far) -> log-probabilities of the next token [V]."""
 
 
+def only(model: Model, request: int) -> Model:
+    """The same for a batch of nothing but ``request``."""
+    return lambda _, ids: model(request, ids)
+
+
 def policy(**options: Any) -> GenerationPolicy:
-    ids = {"decoder_start_token_id": START, "bos_token_id": 0, "eos_token_id": EOS}
+    ids: dict[str, Any] = {"decoder_start_token_id": START, "bos_token_id": 0, "eos_token_id": EOS}
     return GenerationPolicy(
         **{"max_new_tokens": 8} | options, **ids, pad_token_id=1, max_positions=64
     )
@@ -181,7 +187,7 @@ def assert_equals_plain_search(
     assert len(found) == batch
     for request, hypotheses in enumerate(found):
         expected, plain_steps = plain_search(
-            lambda ids, request=request: model(request, ids),
+            partial(model, request),
             chosen,
             tuple(read[request]) if read else (),
         )
@@ -261,7 +267,7 @@ def test_a_request_is_answered_as_if_it_were_alone(early_stopping: bool | str) -
     found = search(ToySteps(model), 6, chosen)
     assert len({len(hypotheses[0].token_ids) for hypotheses in found}) > 2
     for request, hypotheses in enumerate(found):
-        alone = search(ToySteps(lambda _, ids, request=request: model(request, ids)), 1, chosen)
+        alone = search(ToySteps(only(model, request)), 1, chosen)
         assert alone == [hypotheses]
 
 

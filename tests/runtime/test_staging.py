@@ -6,13 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
 
 import florence_onnx
-from florence_onnx import staging
 from florence_onnx.errors import ExportError, ModelFileError, OutputExistsError
 from florence_onnx.staging import finish_replacement, staged_folder, work_folder
 from tests.helpers.kills import contents, killed_at_every_step, make_files, posix
@@ -83,11 +82,12 @@ def test_what_exists_is_refused_before_any_work(tmp_path: Path, kind: str) -> No
     target = tmp_path / "out"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    {
+    make: dict[str, Callable[[], object]] = {
         "folder": target.mkdir,
         "file": target.touch,
         "link": lambda: target.symlink_to(elsewhere),
-    }[kind]()
+    }
+    make[kind]()
     before = names(tmp_path)
     with (
         pytest.raises(OutputExistsError, match="exists; choose another folder"),
@@ -148,11 +148,12 @@ def test_what_has_the_name_of_a_new_file_is_not_replaced(
     tmp_path: Path, target: Path, kind: str
 ) -> None:
     path = target / "more" / "x"
-    {
+    make: dict[str, Callable[[], object]] = {
         "file": lambda: path.write_bytes(b"mine"),
         "folder": path.mkdir,
         "link": lambda: path.symlink_to(tmp_path / "nowhere"),
-    }[kind]()
+    }
+    make[kind]()
     before = contents(target)
     with (
         pytest.raises(OutputExistsError, match=r"more/x is in the way"),
@@ -421,7 +422,7 @@ def test_a_file_system_without_locks(target: Path, monkeypatch: pytest.MonkeyPat
     def refuse(file: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(staging.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     make(target)
     assert contents(target) == NEW | FOREIGN
 

@@ -26,9 +26,11 @@ from florence_onnx import (
     Result,
     Task,
     TaskError,
+    answering,
     preparing,
     streaming,
 )
+from florence_onnx.preparing import read_picture
 from florence_onnx.requests import Picture, Prepared
 from tests.helpers.tiny import TINY, counted, mixed_requests, picture
 
@@ -105,7 +107,7 @@ def test_no_more_pictures_are_kept_than_the_window_has(
     model: Florence2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
-    read, encode = streaming.read_picture, streaming.encode
+    read, encode = read_picture, answering.encode
 
     def noted_read(*arguments: Any) -> Any:
         alive.add(found := read(*arguments))
@@ -224,7 +226,7 @@ class EngineError(RuntimeError):
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What was asked in each batch; ``<bad>`` makes the engine fail."""
     batches: list[list[str]] = []
-    answer = streaming.answer_batch
+    answer = answering.answer_batch
 
     def failing(assets: Any, graphs: Any, batch: Sequence[Prepared], policy: Any) -> Any:
         batches.append([prepared.asked for prepared in batch])
@@ -268,7 +270,7 @@ def test_only_the_picture_that_the_vision_encoder_fails_on_fails(model: Florence
                 raise EngineError("Failed to allocate memory")
             return self._session.run(names, feeds)
 
-    sessions = {"vision_encoder": Failing(model.graphs.vision_encoder)}
+    sessions: dict[str, Any] = {"vision_encoder": Failing(model.graphs.vision_encoder)}
     failing = Florence2(model.assets, replace(model.graphs, **sessions))
     flat = np.zeros((20, 20, 3), np.uint8)
     images = [picture(1), flat, picture(2), flat, picture(3)]
@@ -297,7 +299,7 @@ def test_an_error_of_the_source_comes_after_the_answers(model: Florence2, on_err
 def test_failures_keep_no_pixels(model: Florence2, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those that could not be decoded, and not the other pictures of the batch."""
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
-    read = streaming.read_picture
+    read = read_picture
 
     def failing(assets: Any, image: Any) -> Any:
         alive.add(found := read(assets, image))
@@ -337,7 +339,7 @@ def test_pictures_are_decoded_in_threads_while_the_engine_works(
 ) -> None:
     images = [picture(seed) for seed in range(6)]
     ahead = threading.Event()
-    read, answer = streaming.read_picture, streaming.answer_batch
+    read, answer = read_picture, answering.answer_batch
     waited: list[bool] = []
 
     def noted(assets: Any, image: Any) -> Any:
@@ -381,7 +383,7 @@ def test_a_closed_stream_decodes_nothing_more(
     images = [picture(seed) for seed in range(16)]
     begun: list[int] = []
     dropped = threading.Event()
-    read, shut_down = streaming.read_picture, ThreadPoolExecutor.shutdown
+    read, shut_down = preparing.read_picture, ThreadPoolExecutor.shutdown
 
     def waiting(assets: Any, image: Any) -> Any:
         place = next(i for i, one in enumerate(images) if one is image)

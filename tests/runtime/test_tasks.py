@@ -172,7 +172,7 @@ def test_tasks_without_input(task: Task) -> None:
     assert build_prompt(task) == task.prompt
     for unwanted in ({"text": "a car"}, {"text": ""}, {"region": (0, 0, 1, 1)}):
         with pytest.raises(TaskError, match=f"'{task}' takes no "):
-            build_prompt(task, **unwanted)  # type: ignore[arg-type]
+            build_prompt(task, **unwanted)
 
 
 @pytest.mark.parametrize(

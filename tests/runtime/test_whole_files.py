@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,11 +83,12 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["fifo", "folder", "link to a device"])
 def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "out"
-    {
+    make: dict[str, Callable[[], object]] = {
         "fifo": lambda: os.mkfifo(path),
         "folder": path.mkdir,
         "link to a device": lambda: path.symlink_to(os.devnull),
-    }[kind]()
+    }
+    make[kind]()
     before = path.lstat()
     with pytest.raises(OSError, match=r"Not a regular file|Is a directory"):
         write_whole(path, "new")
