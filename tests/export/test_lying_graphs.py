@@ -226,7 +226,7 @@ def test_embeddings_that_are_wider_for_one_token(tmp_path: Path) -> None:
 
     def edit(graph: onnx.GraphProto) -> None:
         longer("inputs_embeds", 2)(graph)
-        constants = {"one": np.int64(1), "axis": np.array([1], np.int64)}
+        constants = {"one": np.array(1, np.int64), "axis": np.array([1], np.int64)}
         graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
         pad = graph.node[-1]
         graph.node.insert(0, helper.make_node("Shape", ["input_ids"], ["ids_shape"]))
