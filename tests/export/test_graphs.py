@@ -235,9 +235,12 @@ def test_past_and_present_may_be_one_buffer(native: Exported, specs: dict[str, G
     feeds = {name: tensor.numpy() for name, tensor in zip(spec.inputs, example, strict=True)}
     expected = dict(zip(spec.outputs, session.run(list(spec.outputs), feeds), strict=True))
     binding = session.io_binding()
+    # Kept, because a binding does not keep the arrays alive that its values lie in.
+    values = {
+        name: ort.OrtValue.ortvalue_from_numpy(a.copy(), "cpu", 0) for name, a in feeds.items()
+    }
     shared = {}
-    for name, array in feeds.items():
-        value = ort.OrtValue.ortvalue_from_numpy(array.copy(), "cpu", 0)
+    for name, value in values.items():
         binding.bind_ortvalue_input(name, value)
         if name.startswith("past_key_values.") and ".decoder." in name:
             shared[name.replace("past_key_values", "present")] = value
