@@ -25,8 +25,8 @@ q8    8-bit weights and activations; the fastest on a CPU
 q4    the same with 4-bit weights in the decoder; smaller
 fp16  for GPUs; slow on a CPU
 
-Products that hurt too much are computed more exactly. The files of a precision appear together or
-not at all, and MODEL/export_report.json says how far every precision is from fp32.
+Matrix multiplications that add too much error keep more bits. The files of a precision appear
+together or not at all, and MODEL/export_report.json says how far every precision is from fp32.
 """
 
 
