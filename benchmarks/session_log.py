@@ -1,12 +1,12 @@
 """When the graphs of a model run: what of a step is the engine's, and what is the host's."""
 
-import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from florence_onnx import Florence2
+from florence_onnx.engine.contract import DECODER
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,14 @@ class SessionLog:
         """
         self._runs: list[tuple[str, float, float]] = []
         sessions: dict[str, Any] = {
-            field.name: _Watched(field.name, getattr(model.graphs, field.name), self._runs)
-            for field in dataclasses.fields(model.graphs)
-            if hasattr(getattr(model.graphs, field.name), "run_with_iobinding")
+            name: _Watched(name, session, self._runs)
+            for name, session in model.graphs.sessions.items()
         }
-        self.model = Florence2(model.assets, dataclasses.replace(model.graphs, **sessions))
+        self.model = Florence2(model.assets, replace(model.graphs, sessions=sessions))
 
     def take_steps(self) -> list[Step]:
         """The steps since the last call, in order; not the last one, whose end is not noted."""
-        starts = [start for graph, start, _ in self._runs if graph == "decoder"]
+        starts = [start for graph, start, _ in self._runs if graph == DECODER]
         steps = [
             Step(
                 after - before,

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from florence_onnx.assets.reading import Assets
-from florence_onnx.engine.decoder import DecoderSteps, Ids, Scores
+from florence_onnx.engine.decoder import Ids
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs
 from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.processors import Scores
 from florence_onnx.generation.search import Hypothesis, search
 from florence_onnx.parsing import read_answer
 from florence_onnx.requests import EncodedImage, Picture, Prepared
@@ -46,7 +47,7 @@ def answer_batch(
     watch("vision")
     input_ids = [prepared.input_ids for prepared in batch]
     mask, embeds = encoder_inputs(graphs, pictures, input_ids, policy.pad_token_id)
-    steps = DecoderSteps(graphs, mask, embeds)
+    steps = graphs.decoder.start(mask, embeds)
     watch("embed_encoder")
 
     def step(token_ids: Ids, rows: Ids, requests: Ids) -> Scores:

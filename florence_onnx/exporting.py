@@ -15,6 +15,7 @@ from florence_onnx.assets.report import REPORT, write_report
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import Checkpoint, check_values, read_checkpoint
 from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
 from florence_onnx.staging import staged_folder
 
@@ -151,5 +152,5 @@ def _export_into(
 def _files(folder: Path, precisions: Sequence[str]) -> list[Path]:
     """What the report lists besides the files of other precisions, which have entries there."""
     graphs = contract.GRAPHS if "fp32" in precisions else ()
-    parts = [part for graph in graphs for part in contract.graph_parts(folder, graph, "fp32")]
+    parts = [part for graph in graphs for part in SLOTS.parts(folder, graph, "fp32")]
     return [*(folder / name for name in contract.ASSETS), *parts]

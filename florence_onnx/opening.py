@@ -31,7 +31,7 @@ def open_folder(
         opening = pool.submit(open_graphs, folder, precision, providers, threads, session_options)
         assets = Assets.read(folder)
         graphs = opening.result()
-    rows, known = assets.policy.vocab_size, graphs.geometry()["vocabulary"]
+    rows, known = assets.policy.vocab_size, graphs.geometry["vocabulary"]
     if rows > known:
         raise ModelFileError(
             f"{folder / 'config.json'} is of another model: text_config.vocab_size is {rows}, and "

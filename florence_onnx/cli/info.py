@@ -7,7 +7,6 @@ from typing import Any
 
 from florence_onnx.assets.reading import Assets
 from florence_onnx.cli.options import add_model_options, requested_providers
-from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import open_graphs, present_precisions
 from florence_onnx.resolver import locate
 from florence_onnx.terminal import show
@@ -37,14 +36,15 @@ def execute(arguments: argparse.Namespace) -> int:
         lambda folder, name: (folder, open_graphs(folder, name, providers, arguments.threads)),
     )
     assets, precision = Assets.read(folder), opened.precision
-    files = {name: contract.graph_parts(folder, name, precision) for name in contract.GRAPHS}
+    layout = opened.layout
+    files = {name: layout.parts(folder, name, precision) for name in layout.graphs}
     content: dict[str, Any] = {
         "folder": str(folder),
         "precisions": present_precisions(folder),
         "precision": precision,
         "bytes": {name: sum(p.stat().st_size for p in parts) for name, parts in files.items()},
         "geometry": {
-            **opened.geometry(),
+            **opened.geometry,
             "image_height": assets.preprocessor.size[0],
             "image_width": assets.preprocessor.size[1],
             "max_positions": assets.max_positions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.engine import contract
-from florence_onnx.engine.contract import CACHE, FLOAT, INPUTS, OUTPUTS, Tensor
+from florence_onnx.engine.contract import FIXED, FLOAT, SIGNATURES, Signature, Tensor
 from florence_onnx.engine.providers import first_line
 from florence_onnx.errors import FlorenceError, GraphContractError, GraphRunError
 
@@ -19,6 +18,22 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 _EXPORT = "Export the checkpoint with florence-onnx export"
+
+_PAST = "past_key_values."
+_PER_LAYER = 4
+"""Tensors of the past in a decoder layer: its own keys and values, and the encoder's."""
+
+_SIZES = FIXED.keys() - {"candidates"}
+"""What a model's graphs must declare as numbers."""
+
+_WIDE = {
+    name
+    for signature in SIGNATURES.values()
+    for tensors in signature
+    for name, tensor in tensors.items()
+    if tensor.axes[-1] == "hidden_size"
+}
+"""What the graphs hand each other, in every layout."""
 
 Declared = Mapping[str, Any]
 """Inputs or outputs of a session by name, as ONNX Runtime describes them."""
@@ -34,65 +49,74 @@ def outputs_of(session: ort.InferenceSession) -> Declared:
     return {value.name: value for value in session.get_outputs()}
 
 
-def check_tensors(path: Path, graph: str, session: ort.InferenceSession) -> None:
-    """Checks what a graph declares of the tensors of the contract, besides the cache.
+def decoder_layers(sessions: Iterable[ort.InferenceSession]) -> int:
+    """The number of decoder layers, by the keys and values that a graph takes for each of them."""
+    taken = (sum(name.startswith(_PAST) for name in inputs_of(session)) for session in sessions)
+    return max(taken) // _PER_LAYER
+
+
+def check_graph(
+    path: Path, signature: Signature, layers: int, session: ort.InferenceSession
+) -> None:
+    """Checks what a graph declares of its tensors.
+
+    Args:
+        path: The graph's file.
+        signature: The tensors that it must have.
+        layers: Number of decoder layers. A decoder without any cache lacks that of the first.
+        session: The graph.
 
     Raises:
         GraphContractError: A tensor is missing or of another kind, or there is an input more.
     """
+    tensors = signature.of(max(layers, 1))
+    given = inputs_of(session)
     for kind, expected, found in (
-        ("input", INPUTS[graph], inputs_of(session)),
-        ("output", OUTPUTS[graph], outputs_of(session)),
+        ("input", tensors.inputs, given),
+        ("output", tensors.outputs, outputs_of(session)),
     ):
-        _check_names(path, kind, list(expected), found)
+        missing = [name for name in expected if name not in found]
+        if missing:
+            raise GraphContractError(
+                f"{path} has no {kind} {', '.join(missing)}; it has {', '.join(found)}. {_EXPORT}"
+            )
         for name, tensor in expected.items():
             _check_tensor(path, kind, found[name], tensor)
-    others = inputs_of(session).keys() - INPUTS[graph].keys()
-    unknown = sorted(name for name in others if not name.startswith("past_key_values."))
+    unknown = [name for name in given if name not in tensors.inputs]
+    others = [name for name in unknown if not name.startswith(_PAST)]
     if unknown:
-        raise GraphContractError(f"{path} wants more inputs: {', '.join(unknown)}. {_EXPORT}")
+        wanted = f"inputs: {', '.join(others)}" if others else "of the cache"
+        raise GraphContractError(f"{path} wants more {wanted}. {_EXPORT}")
 
 
 def check_caches(
-    paths: Mapping[str, Path], encoder: ort.InferenceSession, decoder: ort.InferenceSession
-) -> int:
-    """Checks that the tensors of the cache are those of one model.
+    paths: Mapping[str, Path],
+    signatures: Mapping[str, Signature],
+    sessions: Mapping[str, ort.InferenceSession],
+) -> None:
+    """Checks that all tensors of the cache have the same heads.
 
     Args:
-        paths: The files of the graphs by name.
-        encoder: Gives the keys and values of the cross-attention.
-        decoder: Takes them, and takes and gives its own.
-
-    Returns:
-        The number of decoder layers.
+        paths: The files of the graphs.
+        signatures: Their tensors, of every layer.
+        sessions: The graphs, checked one by one.
 
     Raises:
-        GraphContractError: A tensor is missing or of another kind, or there is an input more.
+        GraphContractError: They have not, or their sizes are no numbers.
     """
-    taken = inputs_of(decoder)
-    past = [name for name in taken if name.startswith("past_key_values.")]
-    layers = len(past) // 4
-    heads_and_dim = None
-    for graph, kind, prefix, side, found in (
-        (contract.DECODER, "input", "past_key_values", "decoder", taken),
-        (contract.DECODER, "input", "past_key_values", "encoder", taken),
-        (contract.DECODER, "output", "present", "decoder", outputs_of(decoder)),
-        (contract.ENCODER, "output", "present", "encoder", outputs_of(encoder)),
-    ):
-        # A decoder without any cache lacks at least the first layer's.
-        names = list(contract.cache_names(prefix, side, max(layers, 1)))
-        _check_names(paths[graph], kind, names, found)
-        for name in names:
-            _check_tensor(paths[graph], kind, found[name], CACHE)
-            sizes = [_size(paths[graph], found[name], axis) for axis in (1, 3)]
-            if sizes != (heads_and_dim := heads_and_dim or sizes):
+    first = None
+    for graph, signature in signatures.items():
+        found = {**inputs_of(sessions[graph]), **outputs_of(sessions[graph])}
+        for name, tensor in (*signature.inputs.items(), *signature.outputs.items()):
+            if "head_dim" not in tensor.axes:
+                continue
+            axes = map(tensor.axes.index, ("decoder_heads", "head_dim"))
+            sizes = [_size(paths[graph], found[name], axis) for axis in axes]
+            if sizes != (first := first or sizes):
                 raise GraphContractError(
                     f"{paths[graph]} declares {name} with {sizes[0]} heads of {sizes[1]}, where "
-                    f"the first layer has {heads_and_dim[0]} of {heads_and_dim[1]}. {_EXPORT}"
+                    f"the first layer has {first[0]} of {first[1]}. {_EXPORT}"
                 )
-    if len(past) != 4 * layers:
-        raise GraphContractError(f"{paths[contract.DECODER]} wants more of the cache. {_EXPORT}")
-    return layers
 
 
 def check_widths(sessions: Mapping[str, ort.InferenceSession]) -> None:
@@ -101,7 +125,7 @@ def check_widths(sessions: Mapping[str, ort.InferenceSession]) -> None:
         f"{value.name} of {graph}": (value.shape or [None])[-1]
         for graph, session in sessions.items()
         for value in (*session.get_inputs(), *session.get_outputs())
-        if value.name in ("image_features", "inputs_embeds", "last_hidden_state")
+        if value.name in _WIDE
     }
     for place, width in widths.items():
         if not isinstance(width, int):
@@ -111,20 +135,30 @@ def check_widths(sessions: Mapping[str, ort.InferenceSession]) -> None:
         raise GraphContractError(f"the graphs are of different models; hidden sizes: {listed}")
 
 
-def declared_sizes(path: Path, decoder: ort.InferenceSession) -> dict[str, int]:
+def declared_sizes(
+    path: Path, signature: Signature, decoder: ort.InferenceSession
+) -> dict[str, int]:
     """Sizes that a decoder declares, by the names that configurations have for them.
+
+    Args:
+        path: The decoder's file.
+        signature: Its tensors.
+        decoder: The graph, checked.
 
     Raises:
         GraphContractError: One is no number.
     """
-    given, returned = inputs_of(decoder), outputs_of(decoder)
-    cache = given["past_key_values.0.decoder.key"]
-    return {
-        "hidden_size": _size(path, given["inputs_embeds"], 2),
-        "decoder_heads": _size(path, cache, 1),
-        "head_dim": _size(path, cache, 3),
-        "vocabulary": _size(path, returned["logits"], 2),
-    }
+    sizes: dict[str, int] = {}
+    tensors = signature.of(1)
+    for expected, found in (
+        (tensors.inputs, inputs_of(decoder)),
+        (tensors.outputs, outputs_of(decoder)),
+    ):
+        for name, tensor in expected.items():
+            for axis, size in enumerate(tensor.axes):
+                if size in _SIZES and size not in sizes:
+                    sizes[str(size)] = _size(path, found[name], axis)
+    return sizes
 
 
 @contextmanager
@@ -180,14 +214,6 @@ def impossible_numbers(file: str, name: str) -> GraphRunError:
         f"{file} returned NaN, infinite or impossible numbers as {name}; its weights are damaged, "
         "or too large for its precision. Use another precision, or export the checkpoint again"
     )
-
-
-def _check_names(path: Path, kind: str, expected: Sequence[str], found: Declared) -> None:
-    missing = [name for name in expected if name not in found]
-    if missing:
-        raise GraphContractError(
-            f"{path} has no {kind} {', '.join(missing)}; it has {', '.join(found)}. {_EXPORT}"
-        )
 
 
 def _check_tensor(path: Path, kind: str, found: Any, expected: Tensor) -> None:

@@ -1,45 +1,16 @@
-"""The graph contract: names of files and tensors shared by the exporter and the runtime.
+"""The graph contract: the files and the tensors of a model, for the exporter and the runtime.
 
-Names follow the ONNX exports of Florence-2 on the model hub where a tensor exists there.
-``B`` is the batch (pictures), ``R`` the decoder's rows (``B`` times the beams), ``S`` the
-encoder's length (image tokens, then text tokens), ``C`` the capacity of the decoder's cache,
-``D`` the hidden size, ``V`` the vocabulary.
-
-==================  =========================================================================
-graph               tensors
-==================  =========================================================================
-vision_encoder      pixel_values f32[B,3,H,W] -> image_features f32[B,N,D]
-embed_tokens        input_ids i64[B,T] -> inputs_embeds f32[B,T,D]
-encoder_model       attention_mask i64[B,S], inputs_embeds f32[B,S,D] -> last_hidden_state
-                    f32[B,S,D], present.{i}.encoder.key|value f32[B,heads,S,head_dim]: the
-                    cross-attention keys and values, computed once per picture
-decoder_with_past_  encoder_attention_mask i64[B,S], inputs_embeds f32[R,1,D], position_ids
-model               i64[1], cache_slots i64[B,beams], cache_mask bool[B,beams,C],
-                    past_key_values.{i}.decoder.key|value f32[B,heads,C,head_dim],
-                    past_key_values.{i}.encoder.key|value f32[B,heads,S,head_dim] ->
-                    logits f32[R,1,V], topk_log_probs f32[R,K], topk_ids i64[R,K],
-                    present.{i}.decoder.key|value f32[B,heads,C,head_dim]
-==================  =========================================================================
-
-The decoder's cache is a set of slots that the beams of a picture share. A step writes each row's
-key and value into the slot that ``cache_slots`` names, and the row sees the slots that
-``cache_mask`` allows, its own new one included. Reordering beams is a matter of the mask: nothing
-in the cache moves, and a past that beams have in common is stored and read once. With ``past``
-and ``present`` bound to one buffer the step writes in place.
-
-``topk_*`` are the ``K`` most probable next tokens of each row and their log-probabilities
-(log-softmax over the vocabulary), in descending order. Rows are ordered by picture.
+docs/graphs.md is made of the same data.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
+from itertools import groupby
 from typing import NamedTuple
 
 VISION_ENCODER = "vision_encoder"
 EMBED_TOKENS = "embed_tokens"
 ENCODER = "encoder_model"
 DECODER = "decoder_with_past_model"
-GRAPHS = (VISION_ENCODER, EMBED_TOKENS, ENCODER, DECODER)
 
 VERSION = 2
 """Counts the changes of graphs and tensors after which a cached model has to be made again."""
@@ -62,73 +33,130 @@ DATA_SUFFIX = "_data"
 FLOAT, INT64, BOOL = "tensor(float)", "tensor(int64)", "tensor(bool)"
 """Element types, by ONNX Runtime's names."""
 
+DYNAMIC = {
+    "batch": "pictures",
+    "height": "of the picture, in pixels",
+    "width": "of the picture, in pixels",
+    "image_tokens": "features of a picture",
+    "tokens": "tokens to embed",
+    "sequence": "the encoder's length: image tokens, then text tokens",
+    "beams": "rows of a picture in the decoder",
+    "rows": "batch times beams, ordered by picture",
+    "slots": "capacity of the decoder's cache, in tokens",
+}
+"""Axes that may have another size in every run, and what they count."""
+
+FIXED = {
+    "hidden_size": "width of the embeddings",
+    "decoder_heads": "attention heads of a decoder layer",
+    "head_dim": "width of an attention head",
+    "vocabulary": "rows of the output head",
+    "candidates": "most probable next tokens that the decoder graph returns",
+}
+"""Axes whose size a model's graphs declare, and what they count."""
+
 
 class Tensor(NamedTuple):
-    """What the table above says of a tensor."""
+    """An input or output of a graph."""
 
     type: str
     """Its element type."""
     axes: tuple[str | int, ...]
-    """Its axes: a letter, or a size that is the same in every model."""
+    """Its axes: a key of `DYNAMIC` or `FIXED`, or a size that is the same in every model."""
 
 
-INPUTS = {
-    VISION_ENCODER: {"pixel_values": Tensor(FLOAT, ("B", 3, "H", "W"))},
-    EMBED_TOKENS: {"input_ids": Tensor(INT64, ("B", "T"))},
-    ENCODER: {
-        "attention_mask": Tensor(INT64, ("B", "S")),
-        "inputs_embeds": Tensor(FLOAT, ("B", "S", "D")),
-    },
-    DECODER: {
-        "encoder_attention_mask": Tensor(INT64, ("B", "S")),
-        "inputs_embeds": Tensor(FLOAT, ("R", 1, "D")),
-        "position_ids": Tensor(INT64, (1,)),
-        "cache_slots": Tensor(INT64, ("B", "beams")),
-        "cache_mask": Tensor(BOOL, ("B", "beams", "C")),
-    },
+class Signature(NamedTuple):
+    """The inputs and outputs of a graph, in order.
+
+    Names with ``{i}`` stand for a tensor of every decoder layer. Such tensors whose names differ
+    in the last part only, as key and value, alternate: those of the first layer, of the second…
+    """
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+    def of(self, layers: int) -> "Signature":
+        """The tensors of a model with this number of decoder layers."""
+        return Signature(*(_of_layers(tensors, layers) for tensors in self))
+
+
+def _of_layers(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for cache, members in groupby(tensors, lambda name: name.rpartition(".")[0]):
+        names = list(members)
+        for layer in range(layers if cache else 1):
+            found |= {name.replace("{i}", str(layer)): tensors[name] for name in names}
+    return found
+
+
+OWN_CACHE = Tensor(FLOAT, ("batch", "decoder_heads", "slots", "head_dim"))
+"""Keys or values of the decoder's self-attention."""
+CROSS_CACHE = Tensor(FLOAT, ("batch", "decoder_heads", "sequence", "head_dim"))
+"""Keys or values of its cross-attention, which the encoder computes once per picture."""
+
+SIGNATURES = {
+    VISION_ENCODER: Signature(
+        inputs={"pixel_values": Tensor(FLOAT, ("batch", 3, "height", "width"))},
+        outputs={"image_features": Tensor(FLOAT, ("batch", "image_tokens", "hidden_size"))},
+    ),
+    EMBED_TOKENS: Signature(
+        inputs={"input_ids": Tensor(INT64, ("batch", "tokens"))},
+        outputs={"inputs_embeds": Tensor(FLOAT, ("batch", "tokens", "hidden_size"))},
+    ),
+    ENCODER: Signature(
+        inputs={
+            "attention_mask": Tensor(INT64, ("batch", "sequence")),
+            "inputs_embeds": Tensor(FLOAT, ("batch", "sequence", "hidden_size")),
+        },
+        outputs={
+            "last_hidden_state": Tensor(FLOAT, ("batch", "sequence", "hidden_size")),
+            "present.{i}.encoder.key": CROSS_CACHE,
+            "present.{i}.encoder.value": CROSS_CACHE,
+        },
+    ),
+    DECODER: Signature(
+        inputs={
+            "encoder_attention_mask": Tensor(INT64, ("batch", "sequence")),
+            "inputs_embeds": Tensor(FLOAT, ("rows", 1, "hidden_size")),
+            "position_ids": Tensor(INT64, (1,)),
+            "cache_slots": Tensor(INT64, ("batch", "beams")),
+            "cache_mask": Tensor(BOOL, ("batch", "beams", "slots")),
+            "past_key_values.{i}.decoder.key": OWN_CACHE,
+            "past_key_values.{i}.decoder.value": OWN_CACHE,
+            "past_key_values.{i}.encoder.key": CROSS_CACHE,
+            "past_key_values.{i}.encoder.value": CROSS_CACHE,
+        },
+        outputs={
+            "logits": Tensor(FLOAT, ("rows", 1, "vocabulary")),
+            "topk_log_probs": Tensor(FLOAT, ("rows", "candidates")),
+            "topk_ids": Tensor(INT64, ("rows", "candidates")),
+            "present.{i}.decoder.key": OWN_CACHE,
+            "present.{i}.decoder.value": OWN_CACHE,
+        },
+    ),
 }
-"""Graph -> the inputs it must have, besides the cache."""
+"""Graph -> its tensors. Names follow the ONNX exports of Florence-2 on the model hub where a tensor
+exists there."""
 
-OUTPUTS = {
-    VISION_ENCODER: {"image_features": Tensor(FLOAT, ("B", "N", "D"))},
-    EMBED_TOKENS: {"inputs_embeds": Tensor(FLOAT, ("B", "T", "D"))},
-    ENCODER: {"last_hidden_state": Tensor(FLOAT, ("B", "S", "D"))},
-    DECODER: {
-        "logits": Tensor(FLOAT, ("R", 1, "V")),
-        "topk_log_probs": Tensor(FLOAT, ("R", "K")),
-        "topk_ids": Tensor(INT64, ("R", "K")),
-    },
-}
-"""Graph -> the outputs it must have, besides the cache."""
-
-CACHE = Tensor(FLOAT, ("B", "heads", "C or S", "head_dim"))
-"""Every tensor of the cache."""
+GRAPHS = tuple(SIGNATURES)
+"""The graphs of a model."""
 
 TOPK = 64
 """Most candidates per row that the decoder graph returns (fewer when the vocabulary is smaller)."""
 
 
-def graph_file(graph: str, precision: str) -> str:
-    """Path of a graph's file inside a model folder, with forward slashes."""
-    suffix = PRECISIONS[precision]
+def graph_file(graph: str, precision: str, suffixes: Mapping[str, str] = PRECISIONS) -> str:
+    """Path of a graph's file inside a model folder, with forward slashes.
+
+    Args:
+        graph: The name of the graph.
+        precision: A key of ``suffixes``.
+        suffixes: What is added to the graph's name per precision.
+    """
+    suffix = suffixes[precision]
     return f"onnx/{graph}_{suffix}.onnx" if suffix else f"onnx/{graph}.onnx"
 
 
-def graph_parts(folder: Path, graph: str, precision: str) -> list[Path]:
-    """The files of a graph in a model folder: its own, and that of its weights if it has one."""
-    path = folder / graph_file(graph, precision)
-    data = path.with_name(path.name + DATA_SUFFIX)
-    return [path, data] if data.exists() else [path]
-
-
-def cache_names(prefix: str, side: str, layers: int) -> Iterator[str]:
-    """Names of the cache tensors of one side, in graph order.
-
-    Args:
-        prefix: ``past_key_values`` (inputs) or ``present`` (outputs).
-        side: ``decoder`` (self-attention) or ``encoder`` (cross-attention).
-        layers: Number of decoder layers.
-    """
-    for layer in range(layers):
-        yield f"{prefix}.{layer}.{side}.key"
-        yield f"{prefix}.{layer}.{side}.value"
+def names_of(tensors: Mapping[str, Tensor], kind: Tensor) -> list[str]:
+    """The names of the tensors of one kind, such as `OWN_CACHE`, in order."""
+    return [name for name, tensor in tensors.items() if tensor == kind]

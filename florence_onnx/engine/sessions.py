@@ -1,7 +1,9 @@
 """The four graphs of a model, opened and checked against the contract."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +13,16 @@ import numpy.typing as npt
 from florence_onnx.engine import contract
 from florence_onnx.engine.checks import (
     check_caches,
+    check_graph,
     check_output,
-    check_tensors,
     check_widths,
     declared_sizes,
+    decoder_layers,
     running,
 )
+from florence_onnx.engine.decoder import Decoder
 from florence_onnx.engine.external_data import check_external_data
+from florence_onnx.engine.layouts import SLOTS, Layout
 from florence_onnx.engine.options import check_options, default_options
 from florence_onnx.engine.precision import check_runtime
 from florence_onnx.engine.providers import (
@@ -44,35 +49,25 @@ Array = npt.NDArray[np.generic]
 class Graphs:
     """The sessions of one model at one precision."""
 
+    layout: Layout
+    """What the graphs are and how the decoder is driven."""
     precision: str
     """A key of `contract.PRECISIONS`."""
-    vision_encoder: "ort.InferenceSession"
-    """pixel_values -> image_features."""
-    embed_tokens: "ort.InferenceSession"
-    """input_ids -> inputs_embeds."""
-    encoder: "ort.InferenceSession"
-    """inputs_embeds -> cross-attention keys and values."""
-    decoder: "ort.InferenceSession"
-    """One step of the search."""
-    layers: int
-    """Decoder layers, read from the decoder's inputs."""
+    files: Mapping[str, str]
+    """Graph -> its path inside the model folder, for messages."""
+    sessions: Mapping[str, "ort.InferenceSession"]
+    """Graph -> its session."""
+    geometry: Mapping[str, int]
+    """Sizes read from the decoder's tensors, by the names that configurations have for them."""
 
     def providers(self) -> dict[str, list[str]]:
         """The providers ONNX Runtime gave each graph, most used first."""
-        sessions = (self.vision_encoder, self.embed_tokens, self.encoder, self.decoder)
-        return {
-            name: list(session.get_providers())
-            for name, session in zip(contract.GRAPHS, sessions, strict=True)
-        }
+        return {name: list(session.get_providers()) for name, session in self.sessions.items()}
 
-    def file(self, graph: str) -> str:
-        """The path of a graph inside its model folder, for messages."""
-        return contract.graph_file(graph, self.precision)
-
-    def geometry(self) -> dict[str, int]:
-        """Sizes read from the decoder's tensors."""
-        sizes = declared_sizes(Path(self.file(contract.DECODER)), self.decoder)
-        return {**sizes, "decoder_layers": self.layers}
+    @cached_property
+    def decoder(self) -> Decoder:
+        """What encodes requests and runs the steps of a search."""
+        return self.layout.decoder(self)
 
     def image_features(self, pixel_values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Maps pixel_values [B,3,H,W] to image_features [B,N,D].
@@ -80,10 +75,8 @@ class Graphs:
         Raises:
             GraphRunError: The graph fails, or returns another shape, or NaN.
         """
-        file, width = self.file(contract.VISION_ENCODER), self.geometry()["hidden_size"]
-        with running(file):
-            (output,) = self.vision_encoder.run(["image_features"], {"pixel_values": pixel_values})
-        return check_output(file, "image_features", output, (len(pixel_values), None, width))
+        shape = (len(pixel_values), None)
+        return self._run(contract.VISION_ENCODER, "pixel_values", pixel_values, shape)
 
     def embed(self, input_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Maps input_ids [B,T] to inputs_embeds [B,T,D].
@@ -91,10 +84,16 @@ class Graphs:
         Raises:
             GraphRunError: The graph fails, or returns another shape, or NaN.
         """
-        file, width = self.file(contract.EMBED_TOKENS), self.geometry()["hidden_size"]
+        return self._run(contract.EMBED_TOKENS, "input_ids", input_ids, input_ids.shape)
+
+    def _run(
+        self, graph: str, name: str, value: Array, shape: tuple[int | None, ...]
+    ) -> npt.NDArray[np.float32]:
+        """The output of a graph with one input; ``shape`` is that of all axes but the last."""
+        file, (returned,) = self.files[graph], self.layout.graphs[graph].outputs
         with running(file):
-            (output,) = self.embed_tokens.run(["inputs_embeds"], {"input_ids": input_ids})
-        return check_output(file, "inputs_embeds", output, (*input_ids.shape, width))
+            (output,) = self.sessions[graph].run([returned], {name: value})
+        return check_output(file, returned, output, (*shape, self.geometry["hidden_size"]))
 
 
 def open_graphs(
@@ -129,30 +128,34 @@ def open_graphs(
     check_runtime(precision)
     chosen = providers_by_graph(providers)
 
+    layout = SLOTS
     options = {
-        name: session_options or default_options(name, precision, threads)
-        for name in contract.GRAPHS
+        name: session_options or default_options(name, precision, threads) for name in layout.graphs
     }
-
-    paths = {name: folder / contract.graph_file(name, precision) for name in contract.GRAPHS}
+    files = layout.files(precision)
+    paths = {name: folder / file for name, file in files.items()}
 
     def open_graph(name: str) -> "ort.InferenceSession":
         return _open(paths[name], name, chosen[name], options[name])
 
-    with ThreadPoolExecutor(len(contract.GRAPHS)) as pool:
-        sessions = dict(zip(contract.GRAPHS, pool.map(open_graph, contract.GRAPHS), strict=True))
+    with ThreadPoolExecutor(len(paths)) as pool:
+        sessions = dict(zip(paths, pool.map(open_graph, paths), strict=True))
+    return Graphs(layout, precision, files, sessions, _check(layout, paths, sessions))
+
+
+def _check(
+    layout: Layout, paths: Mapping[str, Path], sessions: Mapping[str, "ort.InferenceSession"]
+) -> dict[str, int]:
+    """Checks that graphs are those of a layout and of one model; returns its geometry."""
+    layers = decoder_layers(sessions.values())
+    for name, session in sessions.items():
+        check_graph(paths[name], layout.graphs[name], layers, session)
     check_widths(sessions)
-    encoder, decoder = sessions[contract.ENCODER], sessions[contract.DECODER]
-    layers = check_caches(paths, encoder, decoder)
-    declared_sizes(paths[contract.DECODER], decoder)
-    return Graphs(
-        precision=precision,
-        vision_encoder=sessions[contract.VISION_ENCODER],
-        embed_tokens=sessions[contract.EMBED_TOKENS],
-        encoder=encoder,
-        decoder=decoder,
-        layers=layers,
-    )
+    signatures = {name: signature.of(layers) for name, signature in layout.graphs.items()}
+    check_caches(paths, signatures, sessions)
+    *_, last = sessions
+    sizes = declared_sizes(paths[last], layout.graphs[last], sessions[last])
+    return {**sizes, "decoder_layers": layers}
 
 
 def present_precisions(folder: Path) -> list[str]:
@@ -206,5 +209,4 @@ def _open(
             f"{ort.__version__} is installed)"
         ) from error
     check_obtained(graph, providers, session.get_providers())
-    check_tensors(path, graph, session)
     return session

@@ -8,7 +8,6 @@ import pytest
 
 from florence_onnx import Florence2
 from florence_onnx.engine import contract
-from florence_onnx.engine.decoder import DecoderSteps
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.generation.search import search
 from florence_onnx.requests import EncodedImage
@@ -147,7 +146,7 @@ def test_answers_are_those_of_a_greedy_search() -> None:
         scene = EncodedImage(model.graphs.image_features(request.pixel_values)[0], (1, 1))
         scenes = [scene] * len(request.prompts)
         mask, embeds = encoder_inputs(model.graphs, scenes, request.prompts, policy.pad_token_id)
-        steps = DecoderSteps(model.graphs, mask, embeds)
+        steps = model.graphs.decoder.start(mask, embeds)
         found += [best for (best,) in search(steps, len(scenes), policy)]
     for hypothesis, fed, best in zip(found, answers.fed, answers.best, strict=True):
         expected = (*fed, best[-1])

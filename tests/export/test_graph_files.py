@@ -9,6 +9,7 @@ import pytest
 from florence_onnx import Florence2
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ModelFileError
 from florence_onnx_export.graphs import files as graph_files
 from florence_onnx_export.graphs.files import save_graph
@@ -29,9 +30,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def parts(folder: Path, precision: str) -> list[str]:
     return [
-        path.name
-        for graph in contract.GRAPHS
-        for path in contract.graph_parts(folder, graph, precision)
+        path.name for graph in contract.GRAPHS for path in SLOTS.parts(folder, graph, precision)
     ]
 
 
@@ -85,6 +84,4 @@ def test_info_counts_them(apart: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["info", str(apart), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["bytes"]
     for graph, size in shown.items():
-        assert size == sum(
-            path.stat().st_size for path in contract.graph_parts(apart, graph, "fp32")
-        )
+        assert size == sum(path.stat().st_size for path in SLOTS.parts(apart, graph, "fp32"))

@@ -102,7 +102,11 @@ CACHE: list[int | str] = ["batch", 2, "slots", 16]
 @pytest.mark.parametrize(
     ("graph", "edit", "words"),
     [
-        (VISION, declared("pixel_values", ["batch", 1, "h", "w"]), r"\[B, 3, H, W\] is needed"),
+        (
+            VISION,
+            declared("pixel_values", ["batch", 1, "h", "w"]),
+            r"\[batch, 3, height, width",
+        ),
         (VISION, declared("image_features", None), "width of image_features .* is None, not a nu"),
         (
             VISION,

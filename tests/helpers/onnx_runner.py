@@ -4,7 +4,6 @@ from pathlib import Path
 
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
-from florence_onnx.engine.decoder import DecoderSteps
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs, open_graphs
 from florence_onnx.generation.search import search
@@ -28,7 +27,7 @@ class OnnxRunner:
         scenes = [EncodedImage(tokens, (width, height)) for tokens in features]
         policy = case.policy()
         mask, embeds = encoder_inputs(model, scenes, case.prompts(), policy.pad_token_id)
-        steps = DecoderSteps(model, mask, embeds)
+        steps = model.decoder.start(mask, embeds)
         found = search(steps, len(scenes), policy, case.encoder_ids())
         return [[(one.token_ids, one.score) for one in request] for request in found]
 

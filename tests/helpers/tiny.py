@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 import florence_onnx
 from florence_onnx import Florence2, Request, Task
-from florence_onnx.engine import contract
 from florence_onnx.tasks import InputKind
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
@@ -88,41 +87,9 @@ def plain_logits(
     inputs_embeds: npt.NDArray[np.float32],
     token_ids: Sequence[int],
 ) -> npt.NDArray[np.float32]:
-    """Logits [T,V] after each token of one request [1,S], its cache being arrays of numpy.
-
-    Token i lies in slot i and sees the slots up to its own; nothing is bound, shared or dropped.
-    """
-    opened = model.graphs
-    names = list(contract.cache_names("present", "encoder", opened.layers))
-    given = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
-    feeds = dict(
-        zip(
-            contract.cache_names("past_key_values", "encoder", opened.layers),
-            opened.encoder.run(names, given),
-            strict=True,
-        )
-    )
-    _, heads, _, head_dim = next(iter(feeds.values())).shape
-    past = list(contract.cache_names("past_key_values", "decoder", opened.layers))
-    outputs = ["logits", *contract.cache_names("present", "decoder", opened.layers)]
-    length = len(token_ids)
-    cache = [np.zeros((1, heads, length, head_dim), np.float32) for _ in past]
-    logits = []
-    for position, token in enumerate(token_ids):
-        found, *cache = opened.decoder.run(
-            outputs,
-            {
-                **feeds,
-                **dict(zip(past, cache, strict=True)),
-                "encoder_attention_mask": attention_mask,
-                "inputs_embeds": opened.embed(np.array([[token]])),
-                "position_ids": np.array([position]),
-                "cache_slots": np.array([[position]]),
-                "cache_mask": (np.arange(length) <= position)[None, None],
-            },
-        )
-        logits.append(found[0, 0])
-    return np.array(logits)
+    """Logits [T,V] after each token of one request [1,S], which is alone in its batch."""
+    step, row = model.graphs.decoder.start(attention_mask, inputs_embeds), np.zeros(1, np.int64)
+    return np.concatenate([step(np.array([token]), row, row).logits() for token in token_ids])
 
 
 class Counted:
@@ -146,9 +113,10 @@ class Counted:
 
 def counted(model: Florence2) -> Florence2:
     """The same model with every session counted."""
-    names = ("vision_encoder", "embed_tokens", "encoder", "decoder")
-    sessions: dict[str, Any] = {name: Counted(getattr(model.graphs, name)) for name in names}
-    return Florence2(model.assets, replace(model.graphs, **sessions))
+    sessions: dict[str, Any] = {
+        name: Counted(session) for name, session in model.graphs.sessions.items()
+    }
+    return Florence2(model.assets, replace(model.graphs, sessions=sessions))
 
 
 def run_python(

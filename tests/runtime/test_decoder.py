@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 
 from florence_onnx import Florence2
-from florence_onnx.engine.decoder import DecoderSteps
+from florence_onnx.engine.contract import DECODER
 from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.errors import GraphRunError
 from tests.helpers.tiny import TINY, picture, plain_logits
 
 PROMPTS = ("What does the image describe?", "?", "Locate a green car in the image.")
@@ -53,7 +54,7 @@ def test_prompts_are_padded_and_masked(inputs: Any) -> None:
 def test_steps_follow_their_rows_and_requests(model: Florence2, inputs: Any) -> None:
     """Rows are multiplied, reordered and dropped; each goes on from the row it names."""
     random = np.random.default_rng(0)
-    steps = DecoderSteps(model.graphs, *inputs)
+    steps = model.graphs.decoder.start(*inputs)
     # Per step: how many rows a request has, and the requests still there.
     plan = [(1, [0, 1, 2]), (3, [0, 1, 2]), (3, [0, 1, 2]), (3, [0, 2]), (3, [0, 2]), (3, [2])]
     histories: dict[int, list[list[int]]] = {request: [[]] for request in range(3)}
@@ -87,7 +88,7 @@ def test_steps_follow_their_rows_and_requests(model: Florence2, inputs: Any) -> 
 def test_more_beams_than_a_block_of_slots(model: Florence2, inputs: Any, beams: int) -> None:
     """A step may need several blocks; slots that a row sees are never handed out again."""
     random = np.random.default_rng(beams)
-    steps = DecoderSteps(model.graphs, *inputs)
+    steps = model.graphs.decoder.start(*inputs)
     histories: list[list[list[int]]] = [[[]] for _ in PROMPTS]
     rows, tokens = np.arange(3), np.full(3, 2)
     for _ in range(5):
@@ -116,8 +117,8 @@ def test_more_beams_than_a_block_of_slots(model: Florence2, inputs: Any, beams: 
 @pytest.mark.parametrize("k", [1, 2, 63, 64, 65, 66, 200, 1423, 1424, 5000])
 def test_top_is_the_order_of_the_log_softmax(model: Florence2, inputs: Any, k: int) -> None:
     """The graph orders the first 64; beyond, the logits are fetched and ordered here."""
-    assert model.graphs.decoder.get_outputs()[1].shape[1] == 64
-    steps = DecoderSteps(model.graphs, *inputs)
+    assert model.graphs.sessions[DECODER].get_outputs()[1].shape[1] == 64
+    steps = model.graphs.decoder.start(*inputs)
     scores = steps(np.array([2, 2, 2]), np.arange(3), np.arange(3))
     log_probs, ids = scores.top(k)
     assert log_probs.shape == ids.shape == (3, min(k, 1424))
@@ -134,7 +135,7 @@ def test_top_is_the_order_of_the_log_softmax(model: Florence2, inputs: Any, k: i
 
 
 def test_both_ways_to_the_top_agree(model: Florence2, inputs: Any) -> None:
-    steps = DecoderSteps(model.graphs, *inputs)
+    steps = model.graphs.decoder.start(*inputs)
     scores = steps(np.array([2, 2, 2]), np.arange(3), np.arange(3))
     few, many = scores.top(64), scores.top(65)
     np.testing.assert_array_equal(few[1], many[1][:, :64])
@@ -143,7 +144,7 @@ def test_both_ways_to_the_top_agree(model: Florence2, inputs: Any) -> None:
 
 
 def test_equal_logits_are_ordered_by_id() -> None:
-    from florence_onnx.engine.decoder import Scores
+    from florence_onnx.engine.scores import GraphScores
 
     class Value:
         """What is used of an OrtValue."""
@@ -155,6 +156,6 @@ def test_equal_logits_are_ordered_by_id() -> None:
     best = (Value(np.zeros((2, 1), np.float32)), Value(np.zeros((2, 1), np.int64)))
     logits = np.zeros((2, 1, 9), np.float32)
     logits[1, 0, 7] = 1
-    log_probs, ids = Scores(best, Value(logits)).top(9)
+    log_probs, ids = GraphScores(best, Value(logits), GraphRunError).top(9)
     assert ids.tolist() == [list(range(9)), [7, 0, 1, 2, 3, 4, 5, 6, 8]]
     np.testing.assert_allclose(log_probs[0], -np.log(9), rtol=1e-6)

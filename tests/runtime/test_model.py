@@ -26,8 +26,9 @@ from florence_onnx import (
     Task,
     parse_answer,
 )
-from florence_onnx.engine.decoder import DecoderSteps
+from florence_onnx.engine.contract import DECODER, ENCODER, VISION_ENCODER
 from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.engine.slot_decoder import SlotSteps
 from florence_onnx.errors import ImageError, TaskError
 from florence_onnx.generation.policy import _OF_THE_MODEL
 from florence_onnx.generation.search import search
@@ -56,13 +57,13 @@ def model() -> Florence2:
 def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, list[int]]]]:
     """Rows and requests of every call of the decoder."""
     calls: list[tuple[int, list[int]]] = []
-    run = DecoderSteps.__call__
+    run = SlotSteps.__call__
 
-    def noted(self: DecoderSteps, token_ids: Any, rows: Any, requests: Any) -> Any:
+    def noted(self: SlotSteps, token_ids: Any, rows: Any, requests: Any) -> Any:
         calls.append((len(token_ids), requests.tolist()))
         return run(self, token_ids, rows, requests)
 
-    monkeypatch.setattr(DecoderSteps, "__call__", noted)
+    monkeypatch.setattr(SlotSteps, "__call__", noted)
     yield calls
 
 
@@ -288,7 +289,7 @@ def test_batches_answer_as_one_by_one(model: Florence2, beams: int) -> None:
 
 def test_a_picture_is_encoded_once(model: Florence2, tmp_path: Path) -> None:
     model = counted(model)
-    vision = model.graphs.vision_encoder
+    vision = model.graphs.sessions[VISION_ENCODER]
     image, other = picture(1), picture(2)
     path = tmp_path / "picture.png"
     Image.fromarray(image).save(path)
@@ -312,12 +313,12 @@ def test_five_tasks_on_a_scene_are_decoded_together(model: Florence2) -> None:
     requests = [Request(scene, task) for task in ("od", "ocr", "caption", "detailed_caption")]
     requests.append(Request(scene, "caption_to_phrase_grounding", TEXT))
     ends = varied_end(model, requests, num_beams=1, max_new_tokens=40)
-    before = model.graphs.decoder.calls, model.graphs.encoder.calls
+    before = model.graphs.sessions[DECODER].calls, model.graphs.sessions[ENCODER].calls
     results = model.run(requests, **ends)
     lengths = [len(result.token_ids) - 1 for result in results]
     assert len(set(lengths)) > 1
-    assert model.graphs.decoder.calls - before[0] == max(lengths) < sum(lengths)
-    assert model.graphs.encoder.calls - before[1] == 1
+    assert model.graphs.sessions[DECODER].calls - before[0] == max(lengths) < sum(lengths)
+    assert model.graphs.sessions[ENCODER].calls - before[1] == 1
 
 
 def test_a_request_that_has_ended_leaves_the_batch(
@@ -366,7 +367,7 @@ def test_the_cache_never_comes_to_the_host(
     monkeypatch.setattr(ort.OrtValue, "numpy", noted)
     model.run(requests, **ends)
     # One pair of candidates and log-probabilities per step but the first, whose token is forced.
-    candidates = model.graphs.decoder.get_outputs()[1].shape[1]
+    candidates = model.graphs.sessions[DECODER].get_outputs()[1].shape[1]
     assert fetched == [[rows, candidates] for rows, _ in steps[1:] for _ in range(2)]
     assert len({rows for rows, _ in fetched}) > 2, "no request has left the batch"
 
@@ -383,13 +384,13 @@ def test_preparing_needs_no_engine(model: Florence2) -> None:
     request = Request(picture(2, 30, 50), "od")
     prepared = model.prepare(request)
     encoded = model.prepare(replace(request, image=model.encode(request.image)))  # type: ignore[arg-type]
-    assert model.graphs.vision_encoder.calls == 1
+    assert model.graphs.sessions[VISION_ENCODER].calls == 1
     assert model.answer(prepared, **SHORT) == model(*(request.image, "od"), **SHORT)
-    assert model.graphs.vision_encoder.calls == 3
+    assert model.graphs.sessions[VISION_ENCODER].calls == 3
     assert (
         model.answer([prepared, encoded, prepared], **SHORT) == [model.answer(encoded, **SHORT)] * 3
     )
-    assert model.graphs.vision_encoder.calls == 4, "one prepared picture is encoded once"
+    assert model.graphs.sessions[VISION_ENCODER].calls == 4, "one prepared picture is encoded once"
     assert prepared.picture.size == (50, 30)
     assert isinstance(encoded.picture, EncodedImage)
     long = Request(encoded.picture, prompt="?" * 200)

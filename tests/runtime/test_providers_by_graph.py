@@ -151,9 +151,9 @@ def test_tensors_between_devices_go_through_the_host(
         return create(array)
 
     def pretended(opened: Any) -> Device:
-        return decoder if opened is model.graphs.decoder else encoder
+        return decoder if opened is model.graphs.sessions[contract.DECODER] else encoder
 
-    monkeypatch.setattr("florence_onnx.engine.decoder.device_of", pretended)
+    monkeypatch.setattr("florence_onnx.engine.slot_decoder.device_of", pretended)
     monkeypatch.setattr(ort.IOBinding, "bind_output", noted)
     monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", on_host)
     assert [result.token_ids for result in model.run(requests, **ends)] == expected

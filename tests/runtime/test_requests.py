@@ -17,6 +17,7 @@ from florence_onnx import (
     Request,
     Task,
 )
+from florence_onnx.engine.contract import VISION_ENCODER
 from florence_onnx.errors import (
     GenerationError,
     ImageError,
@@ -288,7 +289,7 @@ def test_options_are_checked_before_anything_is_run(model: Florence2) -> None:
             model.prepare(bad)
         with pytest.raises(InputError):
             model.run([bad], **SHORT)
-    assert model.graphs.vision_encoder.calls == 0
+    assert model.graphs.sessions[VISION_ENCODER].calls == 0
 
 
 def test_an_encoded_picture_of_another_model(model: Florence2) -> None:

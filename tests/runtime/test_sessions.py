@@ -48,8 +48,7 @@ def assert_one_line(error: Exception) -> None:
 
 def test_geometry_is_read_from_the_graphs() -> None:
     opened = open_graphs(TINY, "fp32")
-    assert opened.layers == 2
-    assert opened.geometry() == {
+    assert opened.geometry == {
         "hidden_size": 32,
         "decoder_layers": 2,
         "decoder_heads": 2,
@@ -62,38 +61,38 @@ def test_geometry_is_read_from_the_graphs() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_those_asked_for(threads: int) -> None:
     opened = open_graphs(TINY, "fp32", threads=threads)
-    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
+    for session in opened.sessions.values():
         assert session.get_session_options().intra_op_num_threads == threads
-    default = open_graphs(TINY, "fp32").decoder.get_session_options()
+    default = open_graphs(TINY, "fp32").sessions[contract.DECODER].get_session_options()
     assert default.intra_op_num_threads == default_threads()
 
 
 def test_only_the_decoder_packs_its_weights_and_plans_its_memory() -> None:
     opened = open_graphs(TINY, "fp32", threads=1)
     entry = "session.disable_prepacking"
-    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder):
+    for session in [opened.sessions[name] for name in contract.GRAPHS[:3]]:
         options = session.get_session_options()
         assert options.get_session_config_entry(entry) == "1"
         assert (options.enable_mem_reuse, options.enable_mem_pattern) == (False, False)
-    assert opened.decoder.get_session_options().enable_mem_reuse
+    assert opened.sessions[contract.DECODER].get_session_options().enable_mem_reuse
 
 
 def test_only_the_decoder_keeps_its_threads_spinning() -> None:
     opened = open_graphs(TINY, "fp32", threads=1)
     entry = "session.force_spinning_stop"
-    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder):
+    for session in [opened.sessions[name] for name in contract.GRAPHS[:3]]:
         assert session.get_session_options().get_session_config_entry(entry) == "1"
     with pytest.raises(RuntimeError, match=entry):
-        opened.decoder.get_session_options().get_session_config_entry(entry)
+        opened.sessions[contract.DECODER].get_session_options().get_session_config_entry(entry)
 
 
 def test_sessions_share_one_arena() -> None:
     opened = open_graphs(TINY, "fp32", threads=1)
-    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
+    for session in opened.sessions.values():
         entry = session.get_session_options().get_session_config_entry("session.use_env_allocators")
         assert entry == "1"
     with pytest.raises(RuntimeError, match=entry):
-        opened.decoder.get_session_options().get_session_config_entry(entry)
+        opened.sessions[contract.DECODER].get_session_options().get_session_config_entry(entry)
 
 
 def test_session_options_serve_every_session_as_they_are() -> None:
@@ -102,7 +101,7 @@ def test_session_options_serve_every_session_as_they_are() -> None:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     opened = Florence2.load(TINY, session_options=options).graphs
-    for session in (opened.vision_encoder, opened.embed_tokens, opened.encoder, opened.decoder):
+    for session in opened.sessions.values():
         got = session.get_session_options()
         assert (got.intra_op_num_threads, got.log_severity_level) == (1, 3)
         assert got.get_session_config_entry("session.intra_op.allow_spinning") == "0"

@@ -30,6 +30,7 @@ from florence_onnx import (
     preparing,
     streaming,
 )
+from florence_onnx.engine.contract import VISION_ENCODER
 from florence_onnx.preparing import read_picture
 from florence_onnx.requests import Picture, Prepared
 from tests.helpers.tiny import TINY, counted, mixed_requests, picture
@@ -148,7 +149,7 @@ def test_a_picture_is_encoded_once_for_all_requests_of_the_window(
     requests = [Request(image, task) for image in images for task in tasks]
     results = model.run(requests, batch_size=2, **SHORT)
     # The path is one picture in both of its forms.
-    assert model.graphs.vision_encoder.calls == len(decoded) == 4
+    assert model.graphs.sessions[VISION_ENCODER].calls == len(decoded) == 4
     expected = [model.answer(model.prepare(request), **SHORT) for request in requests]
     assert same(results, expected)
 
@@ -166,7 +167,7 @@ def test_an_encoded_picture_is_used_as_it_is(model: Florence2) -> None:
     encoded = model.encode(picture(1))
     model = counted(model)
     model.run([Request(encoded, task) for task in ("od", "ocr")], batch_size=1, **SHORT)
-    assert model.graphs.vision_encoder.calls == 0
+    assert model.graphs.sessions[VISION_ENCODER].calls == 0
 
 
 # Failures
@@ -270,8 +271,9 @@ def test_only_the_picture_that_the_vision_encoder_fails_on_fails(model: Florence
                 raise EngineError("Failed to allocate memory")
             return self._session.run(names, feeds)
 
-    sessions: dict[str, Any] = {"vision_encoder": Failing(model.graphs.vision_encoder)}
-    failing = Florence2(model.assets, replace(model.graphs, **sessions))
+    vision: Any = Failing(model.graphs.sessions[VISION_ENCODER])
+    sessions = {**model.graphs.sessions, VISION_ENCODER: vision}
+    failing = Florence2(model.assets, replace(model.graphs, sessions=sessions))
     flat = np.zeros((20, 20, 3), np.uint8)
     images = [picture(1), flat, picture(2), flat, picture(3)]
     requests = [Request(image, "od") for image in images]

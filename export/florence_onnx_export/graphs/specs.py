@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import torch
@@ -22,7 +22,7 @@ Axes = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Sizes:
-    """One choice for every dynamic axis."""
+    """One choice for every axis in `contract.DYNAMIC` that others do not follow from."""
 
     batch: int
     """Pictures."""
@@ -96,16 +96,7 @@ class GraphSpec:
 
 
 def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Generator) -> Tensor:
-    dims = {
-        "batch": sizes.batch,
-        "rows": sizes.batch * sizes.beams,
-        "beams": sizes.beams,
-        "height": sizes.height,
-        "width": sizes.width,
-        "sequence": sizes.sequence,
-        "tokens": sizes.tokens,
-        "slots": sizes.slots,
-    }
+    dims = {**asdict(sizes), "rows": sizes.batch * sizes.beams}
     shape = [dims[axis] if isinstance(axis, str) else axis for axis in axes]
     if name.endswith("attention_mask"):
         mask = torch.ones(shape, dtype=torch.int64)
@@ -133,66 +124,39 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
     """
     model = Weights(weights).at("model")
     text = model.at("language_model")
-    width = config.text.d_model
-    layers = config.text.decoder_layers
-
-    def cache(prefix: str, side: str, rows: str, length: str) -> dict[str, Axes]:
-        heads = config.text.decoder_attention_heads
-        axes = (rows, heads, length, width // heads)
-        return dict.fromkeys(contract.cache_names(prefix, side, layers), axes)
-
-    sizes = example_sizes(config.vision)
     head = weights["lm_head.weight"]
     decoder = TextDecoder(text, head, head_bias(weights), config.text, contract.TOPK)
-    return [
-        GraphSpec(
-            contract.VISION_ENCODER,
-            VisionEncoder(model, config.vision),
-            {"pixel_values": ("batch", 3, "height", "width")},
-            {"image_features": ("batch", "image_tokens", width)},
-            sizes,
-        ),
-        GraphSpec(
-            contract.EMBED_TOKENS,
-            Embedding(text["shared.weight"], config.text),
-            {"input_ids": ("batch", "tokens")},
-            {"inputs_embeds": ("batch", "tokens", width)},
-            sizes,
-        ),
-        GraphSpec(
-            contract.ENCODER,
-            TextEncoder(text, config.text),
-            {
-                "attention_mask": ("batch", "sequence"),
-                "inputs_embeds": ("batch", "sequence", width),
-            },
-            {
-                "last_hidden_state": ("batch", "sequence", width),
-                **cache("present", "encoder", "batch", "sequence"),
-            },
-            sizes,
-        ),
-        GraphSpec(
-            contract.DECODER,
-            decoder,
-            {
-                "encoder_attention_mask": ("batch", "sequence"),
-                "inputs_embeds": ("rows", 1, width),
-                "position_ids": (1,),
-                "cache_slots": ("batch", "beams"),
-                "cache_mask": ("batch", "beams", "slots"),
-                **cache("past_key_values", "decoder", "batch", "slots"),
-                **cache("past_key_values", "encoder", "batch", "sequence"),
-            },
-            {
-                "logits": ("rows", 1, head.shape[0]),
-                "topk_log_probs": ("rows", decoder.topk),
-                "topk_ids": ("rows", decoder.topk),
-                **cache("present", "decoder", "batch", "slots"),
-            },
-            sizes,
-        ),
-    ]
+    modules = {
+        contract.VISION_ENCODER: VisionEncoder(model, config.vision),
+        contract.EMBED_TOKENS: Embedding(text["shared.weight"], config.text),
+        contract.ENCODER: TextEncoder(text, config.text),
+        contract.DECODER: decoder,
+    }
+    heads = config.text.decoder_attention_heads
+    fixed: dict[str | int, int] = {
+        "hidden_size": config.text.d_model,
+        "decoder_heads": heads,
+        "head_dim": config.text.d_model // heads,
+        "vocabulary": head.shape[0],
+        "candidates": decoder.topk,
+    }
+    sizes = example_sizes(config.vision)
+    specs = []
+    for name, signature in contract.SIGNATURES.items():
+        inputs, outputs = signature.of(config.text.decoder_layers)
+        axes = _sized(inputs, fixed), _sized(outputs, fixed)
+        specs.append(GraphSpec(name, modules[name], *axes, sizes))
+    return specs
+
+
+def _sized(
+    tensors: Mapping[str, contract.Tensor], fixed: Mapping[str | int, int]
+) -> dict[str, Axes]:
+    """The axes of tensors in a model with these sizes."""
+    return {
+        name: tuple(fixed.get(axis, axis) for axis in tensor.axes)
+        for name, tensor in tensors.items()
+    }
 
 
 def head_bias(weights: Mapping[str, Tensor]) -> Tensor | None:

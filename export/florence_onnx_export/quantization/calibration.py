@@ -38,5 +38,5 @@ def calibration_feeds(model: Graphs, assets: Assets, graph: str) -> Iterator[Fee
         if graph == contract.ENCODER:
             yield encoder
         else:
-            for _, feeds, _ in decoder_steps(model, assets, encoder):
-                yield feeds
+            for _, steps, _ in decoder_steps(model, assets, encoder):
+                yield steps.inputs()

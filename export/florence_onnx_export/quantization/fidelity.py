@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.assets.reading import Assets
-from florence_onnx.engine import contract
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs
+from florence_onnx.engine.slot_decoder import SlotDecoder, SlotSteps
 from florence_onnx.requests import EncodedImage
 from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import ask
@@ -119,7 +119,7 @@ def _decode(
 
 def decoder_steps(
     model: Graphs, assets: Assets, encoder: Feeds, feed: Array | None = None
-) -> Iterator[tuple[Array, Feeds, Array]]:
+) -> Iterator[tuple[Array, SlotSteps, Array]]:
     """The first `STEPS` steps of greedy answers.
 
     Args:
@@ -129,21 +129,19 @@ def decoder_steps(
         feed: As in `answer`, [R,STEPS].
 
     Yields:
-        The tokens that are fed, [R]; the decoder's inputs for them; its logits, [R,V].
+        The tokens that were fed, [R]; the steps, whose last one this was; its logits, [R,V].
     """
-    feeds = decoder_feeds(model, assets, encoder)
-    rows = len(encoder["attention_mask"])
+    steps = SlotDecoder(model).start(*encoder.values())
+    rows = np.arange(len(encoder["attention_mask"]))
     forced = assets.policy.forced_bos_token_id
-    tokens = np.full(rows, assets.policy.decoder_start_token_id)
+    tokens = np.full(len(rows), assets.policy.decoder_start_token_id)
     for step in range(STEPS):
         if feed is not None:
             tokens = feed[:, step]
         elif step == 1 and forced is not None:
-            tokens = np.full(rows, forced)
-        given = feeds | _step_feeds(model, tokens[:, None], step)
-        feeds = dict(given)
-        logits = _step(model, feeds)
-        yield tokens, given, logits
+            tokens = np.full(len(rows), forced)
+        logits = steps(tokens, rows, rows).unchecked_logits().copy()
+        yield tokens, steps, logits
         tokens = logits.argmax(axis=-1)
 
 
@@ -154,44 +152,6 @@ def encoder_feeds(
     scenes = [EncodedImage(features, (1, 1))] * len(prompts)
     mask, embeds = encoder_inputs(model, scenes, prompts, assets.policy.pad_token_id)
     return {"attention_mask": mask, "inputs_embeds": embeds}
-
-
-def decoder_feeds(model: Graphs, assets: Assets, encoder: Feeds) -> Feeds:
-    """The decoder's inputs for the first step after the encoder has had these feeds."""
-    names = list(contract.cache_names("present", "encoder", model.layers))
-    cross = model.encoder.run(names, encoder)
-    rows, heads, _, head_dim = cross[0].shape
-    past = {
-        name: np.zeros((rows, heads, STEPS, head_dim), np.float32)
-        for name in contract.cache_names("past_key_values", "decoder", model.layers)
-    }
-    names = list(contract.cache_names("past_key_values", "encoder", model.layers))
-    start = np.full((rows, 1), assets.policy.decoder_start_token_id)
-    return {
-        "encoder_attention_mask": encoder["attention_mask"],
-        **past,
-        **dict(zip(names, cross, strict=True)),
-        **_step_feeds(model, start, 0),
-    }
-
-
-def _step_feeds(model: Graphs, tokens: Array, step: int) -> Feeds:
-    rows = len(tokens)
-    return {
-        "inputs_embeds": model.embed(tokens),
-        "position_ids": np.array([step]),
-        "cache_slots": np.full((rows, 1), step),
-        "cache_mask": np.tile(np.arange(STEPS) <= step, (rows, 1, 1)),
-    }
-
-
-def _step(model: Graphs, feeds: Feeds) -> Array:
-    """Logits [R,V]; the cache in ``feeds`` becomes that of the next step."""
-    present = list(contract.cache_names("present", "decoder", model.layers))
-    logits, *cache = model.decoder.run(["logits", *present], feeds)
-    past = contract.cache_names("past_key_values", "decoder", model.layers)
-    feeds |= zip(past, cache, strict=True)
-    return np.asarray(logits[:, 0])
 
 
 def compare(got: Answers, want: Answers, eos_token_id: int) -> Fidelity:

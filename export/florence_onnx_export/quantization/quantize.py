@@ -12,6 +12,7 @@ from florence_onnx.assets.ownership import digests
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.report import REPORT, read_report, write_report
 from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.engine.sessions import Graphs, check_precision, open_graphs
 from florence_onnx.errors import (
     ExportError,
@@ -32,7 +33,7 @@ from florence_onnx_export.quantization.fidelity import (
     Fidelity,
     answer,
     compare,
-    decoder_feeds,
+    decoder_steps,
     drawn_requests,
     encoder_feeds,
 )
@@ -86,14 +87,13 @@ class Reference:
         self._feeds: dict[str, list[Feeds]] = {graph: [] for graph in contract.GRAPHS}
         for request, features in samples:
             encoder = encoder_feeds(model, self.assets, features, request.prompts[:1])
-            decoder = decoder_feeds(model, self.assets, encoder)
+            _, steps, _ = next(decoder_steps(model, self.assets, encoder))
             self._feeds[contract.VISION_ENCODER].append({"pixel_values": request.pixel_values})
             self._feeds[contract.ENCODER].append(encoder)
-            self._feeds[contract.DECODER].append(decoder)
-        cross = contract.cache_names("present", "encoder", model.layers)
+            self._feeds[contract.DECODER].append(steps.inputs())
+        layers = model.geometry["decoder_layers"]
         self._outputs = {
-            contract.VISION_ENCODER: ["image_features"],
-            contract.ENCODER: ["last_hidden_state", *cross],
+            **{name: list(s.of(layers).outputs) for name, s in model.layout.graphs.items()},
             contract.DECODER: ["logits"],
         }
 
@@ -175,7 +175,7 @@ def add_precisions(
             entries[name] = make_precision(reference, name, folder, accept_error, progress)
     if "fp32" not in precisions:
         for graph in contract.GRAPHS:
-            for path in contract.graph_parts(folder, graph, "fp32"):
+            for path in SLOTS.parts(folder, graph, "fp32"):
                 path.unlink()
     return entries
 
@@ -312,4 +312,4 @@ def _beyond_bounds(precision: str, fidelity: Fidelity) -> str:
 
 
 def _parts(folder: Path, precision: str) -> list[Path]:
-    return [path for g in contract.GRAPHS for path in contract.graph_parts(folder, g, precision)]
+    return [path for g in contract.GRAPHS for path in SLOTS.parts(folder, g, precision)]

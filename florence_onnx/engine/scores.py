@@ -1,0 +1,79 @@
+"""What a step of a decoder graph says about the next tokens."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.engine import contract
+from florence_onnx.errors import GraphRunError
+from florence_onnx.generation.ranking import best_ids, log_softmax
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+_ROUNDING = 1e-3
+"""How far above 0 the log-probability of a sure token may be."""
+
+
+class GraphScores:
+    """The log-probabilities of one step; they come to the host only as far as they are read."""
+
+    def __init__(
+        self,
+        best: "tuple[ort.OrtValue, ort.OrtValue]",
+        logits: "ort.OrtValue",
+        impossible: Callable[[], GraphRunError],
+    ) -> None:
+        """Keeps what a step returned.
+
+        Args:
+            best: topk_log_probs and topk_ids.
+            logits: Of all tokens.
+            impossible: Makes the error for numbers that cannot be; it may look for their source.
+        """
+        self._log_probs, self._ids = best
+        self._logits = logits
+        self._impossible = impossible
+
+    def top(self, k: int) -> tuple[Floats, Ids]:
+        """The ``k`` best tokens per row: log-probabilities descending [R,k] and ids [R,k].
+
+        Raises:
+            GraphRunError: They are NaN or infinite, or not among the model's tokens.
+        """
+        if k > self._ids.shape()[1]:
+            logits = self.logits()
+            ids = best_ids(logits, k)
+            return np.take_along_axis(log_softmax(logits), ids, axis=1), ids
+        log_probs, ids = self._log_probs.numpy()[:, :k], self._ids.numpy()[:, :k]
+        # Nothing compares with NaN. Tokens behind the first of a row may be impossible.
+        if not ((log_probs <= _ROUNDING).all() and (log_probs[:, 0] > -np.inf).all()):
+            raise self._impossible()
+        vocabulary = self._logits.shape()[2]
+        if ids.min() < 0 or ids.max() >= vocabulary:
+            raise GraphRunError(
+                f"{contract.DECODER} returned topk_ids from {ids.min()} to {ids.max()}, where it "
+                f"has {vocabulary} tokens. Export the checkpoint with florence-onnx export"
+            )
+        return log_probs, ids
+
+    def logits(self) -> Floats:
+        """The logits of every row, [R,V].
+
+        Raises:
+            GraphRunError: They are NaN or infinite.
+        """
+        logits = self.unchecked_logits()
+        if not np.isfinite(logits.max(axis=1)).all():  # NaN is the maximum wherever it is
+            raise self._impossible()
+        return logits
+
+    def unchecked_logits(self) -> Floats:
+        """The logits of every row as they are, [R,V], for those who measure a graph's errors."""
+        logits: Floats = self._logits.numpy()[:, -1]
+        return logits
