@@ -83,13 +83,15 @@ def make_model(repository: str, revision: str | None) -> Path:
     """
     checkpoint = find_checkpoint(repository, revision)
     folder = _folder(repository, checkpoint.name)
+    if not folder.is_dir():
+        say(f"making ONNX graphs of {repository} in {folder}")
     waiting = False
     while not folder.is_dir():
         try:
-            say(f"making ONNX graphs of {repository} in {folder}")
             export(checkpoint, folder, write_graphs)
         except OutputExistsError:
-            continue  # Another process was faster.
+            if not folder.is_dir():
+                raise
         except FolderBusyError:
             if not waiting:
                 say(f"waiting for another process that makes {folder}")

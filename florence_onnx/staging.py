@@ -64,13 +64,14 @@ def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterato
         with _held(beside, target):
             pass  # A process was killed before target was there; its files go.
     with _held(target / WORK if inside else beside, target) as staging:
+        if not inside:
+            _refuse_new(target)  # Whoever had the lock before may have made it.
         yield staging
         _settle(staging)
         if inside:
             _replace(target, staging, set(replaced(target)))
-        elif os.path.lexists(target):
-            raise OutputExistsError(f"{target} has appeared meanwhile; choose another folder")
         else:
+            _refuse_new(target)
             staging.rename(target)
 
 
@@ -159,6 +160,12 @@ def _move(source: Path, goal: Path) -> None:
         # Another process was faster.
 
 
+def _refuse_new(target: Path) -> None:
+    """Raises OutputExistsError if something is there that was not there before."""
+    if os.path.lexists(target):
+        raise OutputExistsError(f"{target} has appeared meanwhile; choose another folder")
+
+
 def _replace(target: Path, staging: Path, old: set[str]) -> None:
     """Declares the files in ``staging`` whole and puts them in place of ``old``."""
     new = {file.relative_to(staging).as_posix() for file in _files(staging)}
@@ -190,15 +197,19 @@ def _held(work: Path, target: Path) -> Iterator[Path]:
     """Makes a folder of unfinished files that no other process uses, and yields its inside."""
     if work.is_symlink():
         raise OutputExistsError(f"{work} is a link: remove it")
-    work.mkdir(parents=True, exist_ok=True)
     lock, partial = work / _LOCK, work / _PARTIAL
-    file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    busy = FolderBusyError(
+        f"another process is writing to {target}; wait for it or choose another folder"
+    )
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except FileNotFoundError:  # The process before has just removed it.
+        raise busy from None
     _open_locks.add(file)
     try:
         if not (_try_lock(file) and _is_at(file, lock)):
-            raise FolderBusyError(
-                f"another process is writing to {target}; wait for it or choose another folder"
-            )
+            raise busy
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()

@@ -22,7 +22,7 @@ LONGEST_TOKEN = 1000
 """The most characters that a token may have; those of the released models have 128."""
 
 _STRUCTURE = ("<s>", "</s>", "<pad>", "<mask>", "<image>")
-"""Tokens that stand for no text, but for where it begins and ends, or for a picture."""
+"""Special tokens that stand for no text, but for where it begins and ends, or for a picture."""
 
 
 class Tokenizer:
@@ -102,16 +102,16 @@ class Tokenizer:
         """What `encode` gives for text that comes from a person.
 
         Raises:
-            TaskError: The text holds a token that is no text, such as ``</s>`` or ``<image>``; or
-                `encode` refuses it.
+            TaskError: The text holds a special token, such as ``</s>`` or ``<image>``; or `encode`
+                refuses it.
         """
         ids = self.encode(text)
         for token in _STRUCTURE:
             # Some tokenizers do not know <image>; transformers puts a picture there all the same.
             if token in text or self._tokenizer.token_to_id(token) in ids[1:-1]:
                 raise TaskError(
-                    f"the text {text[:80]!r} holds {token}, which is no text: the model's input "
-                    "is put together with it; leave it out"
+                    f"the text {text[:80]!r} holds the special token {token}, which is no "
+                    "text: it may only stand where the model's input is put together; leave it out"
                 )
         return ids
 

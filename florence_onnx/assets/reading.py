@@ -1,5 +1,6 @@
 """The files beside the graphs: preprocessing, tokenizer, generation policy."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from florence_onnx.images.preprocessor import Preprocessor
 from florence_onnx.tokenizer import LONGEST_TOKEN, Tokenizer
 
 _RELEASED_IMAGE_TOKEN = 51289
+
+_MOST_PLACES = 1 << 20
+"""Of the largest grid in the vision encoder; the released models have 36,864."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,9 @@ def _image_tokens(size: tuple[int, int], config: ModelConfig) -> int:
         f"preprocessor_config.json: a picture of {size[1]}x{size[0]} pixels becomes "
         f"{columns}x{rows} image tokens"
     )
+    most = min(math.prod(size), _MOST_PLACES)
+    if max(map(math.prod, config.vision.grids(*size))) > most:
+        raise ModelFileError(f"{picture} by way of a grid of more than {most} places")
     if not 0 < min(rows, columns) <= max(rows, columns) <= places:
         raise ModelFileError(f"{picture}, but the position tables have {places} rows")
     if rows * columns + 1 >= positions:

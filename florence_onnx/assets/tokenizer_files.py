@@ -112,7 +112,7 @@ def _add_listed(tokenizer: Tokenizer, path: Path) -> None:
     """Adds the tokens of an added_tokens.json, which have to come out at the ids it names."""
     listed = read_json(path, CheckpointError)
     if not all(type(token_id) is int for token_id in listed.values()):
-        raise CheckpointError(f"{path} is not a list of tokens and their ids")
+        raise CheckpointError(f"{path} is not an object of tokens and their ids")
     tokens = sorted(listed, key=lambda token: int(listed[token]))
     tokenizer.add_special_tokens([_special(token) for token in tokens])
     for token in tokens:

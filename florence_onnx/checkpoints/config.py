@@ -53,14 +53,20 @@ class VisionConfig:
     max_temporal_embeddings: int
     """Rows of the temporal embedding."""
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of image tokens that a picture of so many pixels becomes."""
+    def grids(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Rows and columns that a picture of so many pixels has in every stage."""
+        found = []
         for size, stride, padding in zip(
             self.patch_size, self.patch_stride, self.patch_padding, strict=True
         ):
             height = (height + 2 * padding - size) // stride + 1
             width = (width + 2 * padding - size) // stride + 1
-        return height, width
+            found.append((height, width))
+        return found
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of image tokens that a picture of so many pixels becomes."""
+        return self.grids(height, width)[-1]
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,10 @@ def _check_vision(fields: Fields, vision: VisionConfig, native: bool) -> None:
         parts = getattr(vision, name)
         if any(width % part for width, part in zip(vision.embed_dim, parts, strict=True)):
             raise fields.refused(name, f"divisors of {list(vision.embed_dim)}", parts)
+    sizes = vision.patch_size
+    if any(2 * padding > size for padding, size in zip(vision.patch_padding, sizes, strict=True)):
+        allowed = f"at most half of patch_size, {list(sizes)}"
+        raise fields.refused("patch_padding", allowed, vision.patch_padding)
     if math.prod(vision.patch_stride) > 256:
         raise fields.refused("patch_stride", "whole numbers whose product is at most 256")
 

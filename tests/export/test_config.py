@@ -169,6 +169,8 @@ def test_activations(activation: str) -> None:
         (NATIVE, "vision_config.num_heads", [4, 8, 16, 31]),
         (NATIVE, "vision_config.num_groups", [3, 8, 16, 32]),
         (NATIVE, "vision_config.patch_padding", [-1, 1, 1, 1]),
+        (NATIVE, "vision_config.patch_padding", [3, 1, 1, 2]),
+        (NATIVE, "vision_config.patch_padding", [32, 32, 32, 32]),
         (NATIVE, "vision_config.patch_prenorm", [0, 1, 1, 1]),
         (NATIVE, "vision_config.projection_dim", 512),
         (NATIVE, "vision_config.max_position_embeddings", 2),

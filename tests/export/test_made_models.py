@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,12 @@ from florence_onnx.assets.report import REPORT
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
-from florence_onnx.errors import ModelNotFoundError, PrecisionError
+from florence_onnx.errors import (
+    FolderBusyError,
+    ModelNotFoundError,
+    OutputExistsError,
+    PrecisionError,
+)
 from florence_onnx.skeletons import filling
 from tests.helpers.checkpoints import native_weights, save_native, save_weights
 from tests.helpers.exports import Exported
@@ -179,6 +185,36 @@ def test_two_that_start_at_once_make_it_once(hub: Hub, monkeypatch: pytest.Monke
     assert len(set(folders)) == 1
     assert len(folders) == 2
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_what_is_no_folder_in_a_made_models_place(hub: Hub, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "hub-models" / "org--model" / f"{COMMIT}-{contract.VERSION}"
+    folder.parent.mkdir(parents=True)
+    if kind == "file":
+        folder.write_bytes(b"mine")
+    else:
+        folder.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputExistsError, match=f"{COMMIT}-.* exists"):
+        Florence2.load(NAME)
+    assert folder.is_symlink() or folder.read_bytes() == b"mine"
+
+
+def test_a_wait_is_told_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = iter([True, True, True, False])
+
+    def wait(*given: Any) -> None:
+        if next(busy):
+            raise FolderBusyError("another process is writing")
+        exporting.export(*given)
+
+    monkeypatch.setattr(model_cache, "export", wait)
+    monkeypatch.setattr(model_cache, "_PAUSE", 0)
+    model_cache.make_model(NAME, None)
+    printed = capsys.readouterr().err
+    assert printed.count("making ONNX graphs") == printed.count("waiting for another") == 1
 
 
 def test_pull_list_and_remove(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

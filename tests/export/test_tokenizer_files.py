@@ -101,7 +101,7 @@ def test_listed_tokens_at_other_ids(bart: Path) -> None:
 @pytest.mark.parametrize("listed", [{"<od>": "x"}, {"<od>": None}])
 def test_listed_tokens_without_ids(bart: Path, listed: dict[str, object]) -> None:
     (bart / "added_tokens.json").write_text(json.dumps(listed))
-    with pytest.raises(CheckpointError, match=r"added_tokens\.json is not a list of tokens"):
+    with pytest.raises(CheckpointError, match=r"added_tokens\.json is not an object of tokens"):
         complete(bart)
 
 

@@ -17,7 +17,7 @@ from florence_onnx.files import parse_json, read_json, refuse_lfs_pointer
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.images.preprocessor import Preprocessor
 from florence_onnx.tokenizer import Tokenizer
-from tests.helpers.tiny import TINY, copy_tiny
+from tests.helpers.tiny import TINY, change_json, copy_tiny
 
 CONFIG, GENERATION, PREPROCESSOR = (
     json.loads((TINY / name).read_text(encoding="utf-8"))
@@ -344,6 +344,25 @@ def test_files_that_do_not_fit_each_other(
         (content["text_config"] if name == "config.json" else content).update(change)
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ModelFileError, match=message):
+        Assets.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("side", "vision"),
+    [
+        (64, {"patch_size": [2] * 4, "patch_padding": [1] * 4, "patch_stride": [1] * 4}),
+        (2048, {"patch_stride": [1, 2, 8, 8]}),
+    ],
+)
+def test_more_places_than_a_picture_has_pixels_for(
+    tmp_path: Path, side: int, vision: dict[str, Any]
+) -> None:
+    folder = copy_tiny(tmp_path)
+    change_json(folder / "config.json", lambda content: content["vision_config"].update(vision))
+    size = {"size": {"height": side, "width": side}}
+    change_json(folder / "preprocessor_config.json", lambda content: content.update(size))
+    most = min(side * side, 1 << 20)
+    with pytest.raises(ModelFileError, match=f"image tokens by way of a grid of more than {most} "):
         Assets.read(folder)
 
 

@@ -263,10 +263,13 @@ def test_damaged_tokenizers_are_read_or_refused(
     [
         ("a cat \ud83d", "character 6 of the text 'a cat .ud83d' is half of a surrogate pair"),
         ("\udcff", "character 0 of the text"),
-        ("what is <image>", "the text 'what is <image>' holds <image>, which is no text"),
-        ("a</s><s>b", "holds <s>, which is no text"),
-        ("<pad>" * 3, "holds <pad>, which is no text"),
-        ("the <mask> is", "holds <mask>, which is no text"),
+        (
+            "what is <image>",
+            "the text 'what is <image>' holds the special token <image>, which is no text",
+        ),
+        ("a</s><s>b", "holds the special token <s>, which is no text"),
+        ("<pad>" * 3, "holds the special token <pad>, which is no text"),
+        ("the <mask> is", "holds the special token <mask>, which is no text"),
         ("?" * 200, "picture and prompt are 207 tokens long; the model has 160 positions"),
         ("?" * 10_000_000, "the prompt has 10000000 characters, which are more tokens than the"),
     ],

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 import florence_onnx
-from florence_onnx.errors import ExportError, ModelFileError, OutputExistsError
+from florence_onnx.errors import (
+    ExportError,
+    FolderBusyError,
+    ModelFileError,
+    OutputExistsError,
+)
 from florence_onnx.staging import finish_replacement, staged_folder, work_folder
 from tests.helpers.kills import contents, killed_at_every_step, make_files, posix
 
@@ -126,6 +131,46 @@ def test_a_target_made_meanwhile_is_not_replaced(tmp_path: Path, kind: str) -> N
             target.mkdir(exist_ok=True)
     assert names(tmp_path) == {"out"}
     assert target.is_file() or names(target) == ({"mine"} if kind == "folder" else set())
+
+
+def test_the_second_of_two_is_told_before_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ends between the second's look at the folder and its lock."""
+    target = tmp_path / "out"
+    lock = pytest.importorskip("fcntl").flock
+
+    def end_and_lock(file: int, operation: int) -> None:
+        make_files(target, NEW)
+        lock(file, operation)
+
+    monkeypatch.setattr("fcntl.flock", end_and_lock)
+    with pytest.raises(OutputExistsError, match="has appeared meanwhile"), staged_folder(target):
+        pytest.fail("the block was entered")
+    assert contents(tmp_path) == {f"out/{name}": content for name, content in NEW.items()}
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_lock_whose_folder_the_process_before_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+) -> None:
+    target = tmp_path / "out"
+    if existing:
+        make_files(target, OLD)
+    before = contents(tmp_path)
+
+    def remove_and_open(path: Path, *rest: int) -> int:
+        monkeypatch.undo()
+        path.parent.rmdir()
+        return os.open(path, *rest)
+
+    monkeypatch.setattr(os, "open", remove_and_open)
+    with (
+        pytest.raises(FolderBusyError, match="another process is writing to"),
+        staged_folder(target, ours),
+    ):
+        pytest.fail("the block was entered")
+    assert contents(tmp_path) == before
 
 
 def test_a_folder_that_has_become_another_meanwhile_is_not_changed(target: Path) -> None:
