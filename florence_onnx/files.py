@@ -70,8 +70,7 @@ def read_json(path: Path, error: type[FlorenceError] = ModelFileError) -> dict[s
         raise error(f"{path} is missing; a model folder or checkpoint needs it") from None
     except OSError as reason:
         raise error(f"{path} cannot be read as JSON: {reason}") from reason
-    if data.startswith(_LFS_POINTER):
-        raise error(_pointer_message(path))
+    refuse_pointer(data, str(path), error)
     return parse_json(data, str(path), error)
 
 
@@ -115,12 +114,16 @@ def refuse_lfs_pointer(path: Path, error: type[FlorenceError]) -> None:
             start = file.read(len(_LFS_POINTER))
     except OSError:
         return  # Whoever reads the file says what is wrong.
-    if start == _LFS_POINTER:
-        raise error(_pointer_message(path))
+    refuse_pointer(start, str(path), error)
 
 
-def _pointer_message(path: Path) -> str:
-    return f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` to fetch the file"
+def refuse_pointer(content: bytes, name: str, error: type[FlorenceError]) -> None:
+    """Raises ``error`` if bytes are, or begin with, a pointer of Git LFS."""
+    if content.startswith(_LFS_POINTER):
+        raise error(
+            f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull` to fetch the "
+            "file"
+        )
 
 
 def _whole_number(digits: str) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 from florence_onnx.assets.report import REPORT, read_report
 from florence_onnx.engine import contract
-from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import ModelFileError, OutputExistsError
 from florence_onnx.staging import WORK, check_places, finish_replacement
 
@@ -106,8 +105,8 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
 def exported_files(folder: Path) -> set[str]:
     """The files of a folder that an export has written and nobody has changed since.
 
-    Exports did not always list their files. Those of such a folder are known by their names, and
-    so are those of a folder without a report that holds an export and nothing else.
+    The report lists them. Exports did not always list their files; those of such an export are
+    known by their names.
 
     Returns:
         Relative paths with slashes; none where the folder is empty.
@@ -120,12 +119,13 @@ def exported_files(folder: Path) -> set[str]:
     report = read_report(folder) if folder.is_dir() else {}
     if "files" in report:
         return _listed_files(report, folder) | {REPORT}
-    ours = {name for name in _known_names() if _is_plain(folder / name)}
-    if "versions" in report or (folder.is_dir() and _holds_only(folder, ours)):
-        return ours
+    if "versions" in report:
+        return {name for name in _known_names() if _is_plain(folder / name)}
+    if folder.is_dir() and all(path.name == WORK for path in folder.iterdir()):
+        return set()
     raise OutputExistsError(
-        f"{folder} is not a model folder, and --force replaces no other than those that "
-        "florence-onnx export wrote; choose another folder"
+        f"{folder} is not a model folder with the {REPORT} of an export, and --force replaces no "
+        "other than those that florence-onnx export wrote; choose another folder"
     )
 
 
@@ -133,15 +133,6 @@ def _known_names() -> set[str]:
     """The files that an export may consist of."""
     graphs = {contract.graph_file(g, p) for g in contract.GRAPHS for p in contract.PRECISIONS}
     return {*contract.ASSETS, REPORT, *graphs, *(name + contract.DATA_SUFFIX for name in graphs)}
-
-
-def _holds_only(folder: Path, ours: set[str]) -> bool:
-    """Whether a folder holds these files, which make a model, and nothing else; or nothing."""
-    found = {path.name for path in folder.iterdir()} - {WORK}
-    if "onnx" in found and (folder / "onnx").is_dir():
-        found = found - {"onnx"} | {f"onnx/{path.name}" for path in (folder / "onnx").iterdir()}
-    whole = {*contract.ASSETS} <= found and present_precisions(folder) != []
-    return found <= ours and (whole or not found)
 
 
 def _listed_files(report: dict[str, Any], folder: Path) -> set[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from florence_onnx.errors import ModelFileError
-from florence_onnx.files import open_regular
+from florence_onnx.files import open_regular, refuse_lfs_pointer
 from florence_onnx.protobuf import Bytes, ProtobufError, fields
 
 MESSAGES: Mapping[str, Mapping[int, str]] = {
@@ -141,6 +141,7 @@ def _size(graph: Path, location: str) -> int:
             "the name of a file in the graph's own folder"
         )
     path = graph.with_name(location)
+    refuse_lfs_pointer(path, ModelFileError)
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size

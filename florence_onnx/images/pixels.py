@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.errors import ImageError, MissingDependencyError
-from florence_onnx.files import open_regular
+from florence_onnx.files import open_regular, refuse_pointer
 from florence_onnx.images.limits import (
     LONGEST_SIDE,
     check_file_size,
@@ -33,6 +33,9 @@ _ORIENTATION = 0x0112
 
 # Pillow opens 16-bit files of these formats as 32-bit integers (PNG: before Pillow 11).
 _SIXTEEN_BITS_IN_32 = ("PNG", "PPM")
+
+# Bytes that tell what is no picture.
+_HEAD = 100
 
 # Pixels that are converted at a time: copies of a whole picture would multiply its memory.
 _STRIP = 1 << 18
@@ -172,6 +175,8 @@ def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
         try:
             opened = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
+            file.seek(0)
+            refuse_pointer(file.read(_HEAD), name, ImageError)
             raise ImageError(
                 f"{name} is not a picture in a format that Pillow reads here: "
                 f"{', '.join(formats)}; open others with Pillow and give the image"

@@ -237,7 +237,7 @@ def test_force_replaces_nothing_but_exports(checkpoint: Path, tmp_path: Path) ->
     (tmp_path / "file").touch()
     before = files(tmp_path)
     for out in (precious, tmp_path / "file", Path("/")):
-        with pytest.raises(OutputExistsError, match=r"is not a model folder, and --force replaces"):
+        with pytest.raises(OutputExistsError, match="is not a model folder with the export_repo"):
             export("someone/Florence-2", out, force=True)
     (checkpoint / "onnx").mkdir()
     for out in (checkpoint, checkpoint / "..", tmp_path):

@@ -134,7 +134,7 @@ def test_a_folder_that_no_export_wrote_is_refused(
     tmp_path: Path, files: dict[str, bytes], new: Path
 ) -> None:
     folder = make_files(tmp_path / "folder", files)
-    with pytest.raises(OutputExistsError, match="is not a model folder, and --force replaces"):
+    with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
         export(new, folder, force=True)
     assert contents(folder) == files
 
@@ -144,7 +144,7 @@ def test_a_model_that_was_put_together_by_hand_is_refused(out: Path, new: Path) 
     quantize(out, ["q8"])  # This makes a report, which does not list the other files.
     make_files(out, FOREIGN)
     before = contents(out)
-    with pytest.raises(OutputExistsError, match="is not a model folder, and --force replaces"):
+    with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
         export(new, out, force=True)
     assert contents(out) == before
 
@@ -178,7 +178,7 @@ def test_a_folder_that_becomes_another_during_the_export(
         return fake_export(folder, new)
 
     monkeypatch.setattr(exporting, "_export_into", swap)
-    with pytest.raises(OutputExistsError, match="is not a model folder, and --force replaces"):
+    with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
         export(new, out, force=True)
     assert contents(out) == FOREIGN
 
@@ -232,17 +232,19 @@ def test_an_export_without_a_list_of_files_is_known_by_its_names(out: Path, new:
     assert contents(out) == exported(out, new) | FOREIGN
 
 
-def test_an_export_and_nothing_else_needs_no_report(out: Path, new: Path) -> None:
+def test_a_model_without_a_report_is_somebodys(out: Path, new: Path) -> None:
+    """As one that was downloaded: its files have the same names."""
     (out / REPORT).unlink()
-    export(new, out, force=True)
-    assert contents(out) == exported(out, new)
-
-
-def test_an_incomplete_model_without_a_report_is_refused(out: Path, new: Path) -> None:
-    (out / REPORT).unlink()
-    (out / contract.graph_file(contract.DECODER, "fp32")).unlink()
-    with pytest.raises(OutputExistsError, match="is not a model folder, and --force replaces"):
+    before = contents(out)
+    with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
         export(new, out, force=True)
+    assert contents(out) == before
+
+
+def test_an_empty_folder_is_nobodys(tmp_path: Path, new: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    export(new, tmp_path / "empty", force=True)
+    assert contents(tmp_path / "empty") == exported(tmp_path / "empty", new)
 
 
 # Where the output is
@@ -274,7 +276,7 @@ def test_the_checkpoint_holds_the_output(tmp_path: Path, new: Path) -> None:
     export(new, checkpoint / "model", force=True)
     export(checkpoint, checkpoint / "other model", force=True)
     assert before.items() <= contents(checkpoint).items()
-    with pytest.raises(OutputExistsError, match="is not a model folder, and --force replaces"):
+    with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
         export(checkpoint, checkpoint / "onnx", force=True)
 
 

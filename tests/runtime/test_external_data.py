@@ -57,6 +57,14 @@ def test_beside_the_graph(folder: Path) -> None:
     assert_opens(folder)
 
 
+def test_an_lfs_pointer_in_their_place(folder: Path) -> None:
+    move_weight(folder / GRAPH, location="weights.bin")
+    pointer = folder / "onnx" / "weights.bin"
+    pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n")
+    with pytest.raises(ModelFileError, match=r"weights\.bin is a Git LFS pointer, not the file"):
+        check_external_data(folder / GRAPH)
+
+
 def test_from_some_byte_on(folder: Path) -> None:
     values = move_weight(folder / GRAPH, location=DATA, offset=4096)
     (folder / "onnx" / DATA).write_bytes(bytes(4096) + values)

@@ -335,3 +335,12 @@ def test_damaged_heads_never_take_more_than_the_limit(tmp_path: Path) -> None:
         assert peak < (48 + 8) * MIB, f"{name}: {peak / MIB:.0f} MiB"
     refused = sum(error != "" for _, error in results)
     assert 0 < refused < len(files)
+
+
+@pytest.mark.parametrize("given", ["file", "bytes"])
+def test_an_lfs_pointer_is_called_that(tmp_path: Path, given: str) -> None:
+    content = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 367000\n"
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="is a Git LFS pointer, not the file itself; run `git lfs"):
+        to_rgb(path if given == "file" else content)
