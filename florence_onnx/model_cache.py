@@ -59,8 +59,9 @@ def cached_models() -> Iterator[CachedModel]:
     """The models in the cache that this version opens, by name."""
     ending = f"-{contract.VERSION}"
     for folder in sorted(cache_folder().glob(f"*--*/*{ending}")):
-        repository = folder.parent.name.replace("--", "/", 1)
-        yield CachedModel(repository, folder.name.removesuffix(ending), folder)
+        if folder.is_dir():
+            repository = folder.parent.name.replace("--", "/", 1)
+            yield CachedModel(repository, folder.name.removesuffix(ending), folder)
 
 
 def cached_model(repository: str, commit: str) -> Path | None:

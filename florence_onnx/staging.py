@@ -8,6 +8,7 @@ that rename, the new ones after it.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import sys
@@ -24,6 +25,9 @@ WORK = ".florence-onnx"
 _LOCK, _PARTIAL, _READY = "lock", "partial", "ready"
 """What is in there: a file that the writing process holds locked, the files that are being
 written, and whole sets of files that are on the way to their places."""
+
+_LONGEST_NAME = 255
+"""In bytes; most file systems take no longer one."""
 
 Replaced = Callable[[Path], Collection[str]]
 """The files of an existing folder that new ones replace, as relative paths with slashes. It raises
@@ -55,7 +59,7 @@ def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterato
         OSError: The disk is full, or the folder cannot be written.
     """
     target = Path(os.path.realpath(target))
-    beside = target.parent / f".{target.name}{WORK}"
+    beside = _beside(target)
     inside = target.is_dir()
     if os.path.lexists(target):
         finish_replacement(target)
@@ -158,6 +162,14 @@ def _move(source: Path, goal: Path) -> None:
         if source.exists():
             raise
         # Another process was faster.
+
+
+def _beside(target: Path) -> Path:
+    """Where the files of a new folder are written."""
+    name, bare = f".{target.name}{WORK}", os.fsencode(target.name)
+    if len(bare) <= _LONGEST_NAME < len(os.fsencode(name)):
+        name = f".{hashlib.sha256(bare).hexdigest()}{WORK}"
+    return target.parent / name
 
 
 def _refuse_new(target: Path) -> None:

@@ -88,12 +88,12 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
         ModelFileError: There is no report that lists files.
     """
     report = read_report(folder)
-    if "files" not in report:
-        raise ModelFileError(f"{folder} has no {REPORT} that lists its files; export it again")
     added = report.get("precisions", {}).values()
     entries = [report, *(entry for entry in added if isinstance(entry, dict))]
     lists = [entry.get("files") for entry in entries]
     listed = set().union(*map(listed_names, lists))
+    if not listed_names(report.get("files")):
+        raise ModelFileError(f"{folder} has no {REPORT} that lists its files; export it again")
     kept = set().union(*(written_files(files, folder) for files in lists))
     states = {
         name: "changed" if (folder / name).is_file() else "missing"

@@ -66,6 +66,7 @@ class Assets:
                 f"{config.text.vocab_size}"
             )
         generation = read_json(folder / "generation_config.json")
+        said = {name: value for name, value in generation.items() if value is not None}
         policy = GenerationPolicy.from_config(
             generation,
             content,
@@ -82,7 +83,7 @@ class Assets:
             policy.max_positions,
             image_tokens,
             _image_token(content),
-            tuple(notes({**of_model_config(text_config), **generation})),
+            tuple(notes({**of_model_config(text_config), **said})),
         )
 
     def encode_prompt(self, prompt: str) -> list[int]:

@@ -86,6 +86,10 @@ def test_settings_in_text_config_are_warned_of(folder: Path) -> None:
         folder / "config.json",
         lambda content: content["text_config"].update(guidance_scale=2.0, do_sample=None),
     )
+    change_json(
+        folder / "generation_config.json",
+        lambda content: content.update(guidance_scale=None),
+    )
     assert Assets.read(folder).notes == (
         "generation_config.json: guidance_scale is 2.0, which is not supported: "
         "answers are not guided",

@@ -58,6 +58,20 @@ def test_the_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     assert contents(target) == NEW
 
 
+@pytest.mark.parametrize("name", ["n" * 255, "\u00fc" * 120])
+def test_the_longest_name_that_a_folder_may_have(tmp_path: Path, name: str) -> None:
+    make(tmp_path / name)
+    assert contents(tmp_path / name) == NEW
+    assert names(tmp_path) == {name}
+
+
+@posix
+def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="name too long"), staged_folder(tmp_path / ("n" * 256)):
+        pytest.fail("the block was entered")
+    assert names(tmp_path) == set()
+
+
 def test_a_replacement_leaves_what_is_not_ours(tmp_path: Path, target: Path) -> None:
     inode = target.stat().st_ino
     make(target)
