@@ -174,7 +174,7 @@ def _pixel_box(region: Box) -> tuple[float, float, float, float]:
         if isinstance(region, bytes | Mapping | Set) or any(map(_is_no_number, region)):
             raise TypeError
         x1, y1, x2, y2 = map(float, region)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RegionError(
             f"{region!r:.80} of type {type(region).__name__} is not a region: {_FORMS}"
         ) from None

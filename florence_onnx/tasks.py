@@ -250,7 +250,8 @@ def _closest(text: str) -> str | None:
     key = re.sub(r"[\W_]+", "_", tag[1] if tag else bare).strip("_")
     words = key.split("_")
     for name in _NAMES:
-        if key.replace("_", "") == name.replace("_", "") or _disguised(key, name):
+        is_beginning = len(words) > 1 and name.startswith(key)
+        if is_beginning or key.replace("_", "") == name.replace("_", "") or _disguised(key, name):
             return name
     if tag or len(words) > 2:
         of_names = len(words) > 1 and all(word in _WORDS for word in words)

@@ -1,6 +1,7 @@
 """The command line: ``florence-onnx run | pull | export | quantize | …``."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -61,7 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def command() -> int:
-        arguments = build_parser().parse_args(argv)
+        parser = build_parser()
+        for argument in sys.argv[1:] if argv is None else argv:
+            if argument.startswith("--") and argument.endswith("=--"):
+                # Older versions of argparse take that for an empty list.
+                parser.error(f"argument {argument[:-3]}: expected one argument")
+        arguments = parser.parse_args(argv)
         status: int = arguments.execute(arguments)
         return status
 

@@ -85,6 +85,10 @@ def test_parse_lists_the_names(name: object) -> None:
         ("image caption", "caption"),
         ("image captioning", "caption"),
         ("object detection", "open_vocabulary_detection"),
+        # The beginning of a name.
+        ("open vocab", "open_vocabulary_detection"),
+        ("<REGION_TO_DESC>", "region_to_description"),
+        ("more detailed", "more_detailed_caption"),
         # Brackets, quotes and other marks around the name.
         *((mark, "od") for mark in ("<OD", "OD>", "< OD >", "<OD/>", "</OD>", "[OD]", "<O D>")),
         *(
@@ -245,6 +249,7 @@ def test_the_edges_of_the_picture_belong_to_it() -> None:
         (((0, 0), (5, 5)), "four numbers"),
         (("0", "0", "5", "5"), "four numbers"),
         ((False, False, True, True), "four numbers"),
+        ((0, 0, 10**400, 5), "of type tuple is not a region"),
         (b"0055", "of type bytes is not a region: a region is four numbers"),
         ({0, 1, 5, 6}, "four numbers"),
         ({0: 1, 1: 1, 5: 1, 6: 1}, "four numbers"),

@@ -129,6 +129,8 @@ def test_errors(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ["info", str(TINY), f"--{CLEAR}"],
         ["bench", str(TINY), "--tokens", CLEAR],
         ["run", CLEAR],
+        ["run", "photo", "--task", "od", "--draw=--", *MODEL],
+        ["info", str(TINY), "--provider=--"],
     ],
 )
 def test_errors_of_the_arguments(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
