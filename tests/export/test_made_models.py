@@ -122,7 +122,8 @@ def test_verify_names_what_changed(
     assert lines == ["onnx/encoder_model.onnx_data: changed", "tokenizer.json: missing"]
     assert main(["verify", str(native.checkpoint)]) == 2
     capsys.readouterr()
-    for listed in ({}, [], 3, {"config.json": None}):
+    damaged: tuple[object, ...] = ({}, [], 3, {"config.json": None})
+    for listed in damaged:
         (out / REPORT).write_text(json.dumps({"files": listed}))
         assert main(["verify", str(out)]) == 2
         assert "has no export_report.json that lists its files" in capsys.readouterr().err
