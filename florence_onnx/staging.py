@@ -213,8 +213,8 @@ def _held(work: Path, target: Path) -> Iterator[Path]:
     busy = FolderBusyError(
         f"another process is writing to {target}; wait for it or choose another folder"
     )
+    work.mkdir(parents=True, exist_ok=True)
     try:
-        work.mkdir(parents=True, exist_ok=True)
         file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except FileNotFoundError:  # The process before has just removed it.
         raise busy from None

@@ -46,7 +46,7 @@ def check_apart(out: Path, source: str | Path) -> None:
         OutputExistsError: It is in there, or is the folder itself.
     """
     checkpoint = Path(source).resolve()
-    if not checkpoint.exists():
+    if not (checkpoint.exists() and out.exists()):
         return
     if any(folder.samefile(out) for folder in (checkpoint, *checkpoint.parents)):
         raise OutputExistsError(f"{out} holds the checkpoint itself; choose another folder")

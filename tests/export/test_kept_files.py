@@ -241,6 +241,13 @@ def test_a_model_without_a_report_is_somebodys(out: Path, new: Path) -> None:
     assert contents(out) == before
 
 
+def test_a_link_to_nothing_is_somebodys(tmp_path: Path, new: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
+        export(new, tmp_path / "out", force=True)
+    assert not (tmp_path / "unmounted").exists()
+
+
 def test_an_empty_folder_is_nobodys(tmp_path: Path, new: Path) -> None:
     (tmp_path / "empty").mkdir()
     export(new, tmp_path / "empty", force=True)
