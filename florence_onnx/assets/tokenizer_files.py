@@ -1,5 +1,6 @@
 """A checkpoint's tokenizer, completed with the tokens that Florence-2 adds to BART's."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
     tokenizer = _read(folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if (folder / "added_tokens.json").exists():
+    if os.path.lexists(folder / "added_tokens.json"):
         _add_listed(tokenizer, folder / "added_tokens.json")
     # Tokens that are there already keep their ids.
     tokenizer.add_special_tokens([_special(token) for token in FLORENCE_TOKENS])
@@ -64,7 +65,7 @@ def _read(folder: Path) -> Tokenizer:
     whole, vocabulary, merges = (
         folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
     )
-    if whole.exists():
+    if os.path.lexists(whole):
         return read_tokenizer(whole, CheckpointError)
     if not (vocabulary.exists() and merges.exists()):
         raise CheckpointError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")

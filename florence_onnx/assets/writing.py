@@ -1,6 +1,7 @@
 """The files beside the graphs: everything about a checkpoint that the runtime reads."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -147,4 +148,5 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def _optional_json(path: Path) -> dict[str, Any] | None:
-    return read_json(path, CheckpointError) if path.exists() else None
+    # A link to nothing is no file that was left out.
+    return read_json(path, CheckpointError) if os.path.lexists(path) else None

@@ -1,5 +1,6 @@
 """The files of a checkpoint's weights: safetensors or pytorch_model.bin, whole or in shards."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def stored_weights(folder: Path) -> dict[str, StoredTensor]:
 def _files(folder: Path) -> Iterator[Path]:
     found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
+        broken = next((name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
+        if broken is not None:
+            raise CheckpointError(f"{folder / broken} is a link to nothing, or no regular file")
         raise CheckpointError(f"{folder} holds no weights; looked for {', '.join(WEIGHT_FILES)}")
     if not found.endswith(".json"):
         yield folder / found

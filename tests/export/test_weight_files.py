@@ -83,6 +83,15 @@ def test_an_lfs_pointer_is_called_that(tmp_path: Path, safetensors: bool, shards
         load_weights(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["link to nothing", "folder"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin.index.json"])
+def test_what_is_no_file_of_weights(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    path.mkdir() if kind == "folder" else path.symlink_to(tmp_path / "blob")
+    with pytest.raises(CheckpointError, match=f"{name} is a link to nothing, or no regular file"):
+        load_weights(tmp_path)
+
+
 class Malicious:
     """What a pickle can do to whoever loads it."""
 

@@ -267,6 +267,22 @@ def test_pictures_that_the_position_tables_do_not_cover(
             write(original)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("generation_config.json", "processor_config.json", "preprocessor_config.json"),
+        *("tokenizer_config.json", "tokenizer.json", "added_tokens.json"),
+    ],
+)
+def test_a_link_to_nothing_is_no_file_left_out(native: Path, name: str) -> None:
+    """As in a copy of a snapshot of the hub's cache without what its links point to."""
+    (native / "processor_config.json").rename(native / "preprocessor_config.json")
+    (native / name).unlink(missing_ok=True)
+    (native / name).symlink_to(native / "blobs" / "0123")
+    with pytest.raises(CheckpointError, match=f"{name} (is missing|does not exist)"):
+        write(native)
+
+
 def test_other_readers_find_a_bart_tokenizer(native: Path) -> None:
     out, _ = write(native)
     config = read(out / "tokenizer_config.json")
