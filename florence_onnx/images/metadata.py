@@ -1,11 +1,16 @@
 """What stands around the pixels of a picture file, where it could cost more than the pixels do.
 
 Pillow reads EXIF and the tags of TIFF when it opens a file, before the size is known. A number in
-these takes up to 400 times as much memory as in the file, and microseconds.
+these takes up to 400 times as much memory as in the file, and microseconds. So do the parts of a
+file, which may be as short as a byte: a file of 50 MB with a picture of 8x8 pixels would take
+a minute, or days.
 """
 
+import os
 import re
 import struct
+from collections.abc import Iterator
+from itertools import islice
 from typing import IO
 
 from florence_onnx.errors import ImageError
@@ -27,6 +32,15 @@ _PRIVATE = 1024
 """Other tags from here on are not looked into."""
 _TEXT_OR_BYTES = (1, 2, 7)
 """Types of TIFF that are kept as they are."""
+_MOST_TAGS = 4096
+
+_MOST_PARTS = 20_000
+"""Segments of a JPEG, chunks of a PNG, blocks of a GIF before its picture: Pillow goes through them
+one by one. A PNG may have one more for each of its KiB."""
+_MOST_FILLED = 1 << 16
+"""Bytes between the segments of a JPEG, and of the head of a PPM."""
+_MOST_COMMENTS = 100
+"""Of a plain PPM; each copies what is before it."""
 
 
 def check_metadata(file: IO[bytes], name: str) -> int:
@@ -49,13 +63,27 @@ def check_metadata(file: IO[bytes], name: str) -> int:
         return _check_jpeg(file.read(), name)
     if head[:2] in (b"II", b"MM"):
         _check_tiff(file, head, name)
+    elif head.startswith(b"\x89PNG"):
+        _check_png(file, name)
+    elif head.startswith(b"GIF"):
+        _check_gif(file, head, name)
+    elif re.match(rb"P[1-7Fyf]", head):
+        _check_ppm(file, name)
     return 0
 
 
+def _too_many(name: str, what: str) -> ImageError:
+    return ImageError(f"{name} has more than {what}; save it anew")
+
+
 def _check_jpeg(data: bytes, name: str) -> int:
-    scans = exif = place = 0
+    scans = exif = place = parts = filled = 0
     while (found := _MARKER.search(data, place)) and found[1][0] != _END:
+        filled += 0 if scans else found.start() - place
         marker, place = found[1][0], found.end()
+        parts += 1
+        if parts > _MOST_PARTS:
+            raise _too_many(name, f"{_MOST_PARTS} segments")
         if marker in _WITHOUT_LENGTH:
             continue
         length = int.from_bytes(data[place : place + 2], "big")
@@ -64,7 +92,51 @@ def _check_jpeg(data: bytes, name: str) -> int:
         place += length
     if exif > MOST_EXIF:
         raise ImageError(f"{name} has {exif} bytes of EXIF; up to {MOST_EXIF} are read")
+    if filled > _MOST_FILLED:
+        raise _too_many(name, f"{_MOST_FILLED} bytes between its segments")
     return scans
+
+
+def _check_png(file: IO[bytes], name: str) -> None:
+    size = file.seek(0, os.SEEK_END)
+    place, parts = 8, 0
+    while place < size:
+        file.seek(place)
+        place += 12 + int.from_bytes(file.read(4), "big")
+        parts += 1
+        if parts > _MOST_PARTS + (size >> 10):
+            raise _too_many(name, f"{_MOST_PARTS} chunks")
+
+
+def _check_gif(file: IO[bytes], head: bytes, name: str) -> None:
+    colours = 3 * (2 << (head[10] & 7)) if len(head) > 10 and head[10] & 128 else 0
+    file.seek(13 + colours)
+    if sum(1 for _ in islice(_gif_blocks(file), _MOST_PARTS + 1)) > _MOST_PARTS:
+        raise _too_many(name, f"{_MOST_PARTS} blocks before its picture")
+
+
+def _gif_blocks(file: IO[bytes]) -> Iterator[None]:
+    """Goes through what stands before the first picture, a block or a byte of junk at a time."""
+    while (mark := file.read(1)) not in (b"", b",", b";"):
+        yield
+        if mark == b"!" and file.read(1):
+            while (length := file.read(1)) > b"\0":
+                file.seek(length[0], os.SEEK_CUR)
+                yield
+
+
+def _check_ppm(file: IO[bytes], name: str) -> None:
+    file.seek(0)
+    head = file.read(_MOST_FILLED)
+    sizes = re.sub(rb"#[^\r\n]*", b"", head).split(maxsplit=4)
+    if len(head) == _MOST_FILLED and len(sizes) < 4:
+        raise _too_many(name, f"{_MOST_FILLED} bytes before its pixels")
+    if head[1:2] in b"123":
+        comments = head.count(b"#")
+        while data := file.read(1 << 20):
+            comments += data.count(b"#")
+        if comments > _MOST_COMMENTS:
+            raise _too_many(name, f"{_MOST_COMMENTS} comments")
 
 
 def _check_tiff(file: IO[bytes], head: bytes, name: str) -> None:
@@ -78,7 +150,9 @@ def _check_tiff(file: IO[bytes], head: bytes, name: str) -> None:
     number = file.read(struct.calcsize(order + count))
     if len(number) < struct.calcsize(order + count):
         return
-    entries = min(struct.unpack(order + count, number)[0], 1 << 16)
+    entries = struct.unpack(order + count, number)[0]
+    if entries > _MOST_TAGS:
+        raise _too_many(name, f"{_MOST_TAGS} tags")
     size = struct.calcsize(order + entry)
     data = file.read(entries * size)
     for tag, kind, numbers in struct.iter_unpack(order + entry, data[: len(data) // size * size]):

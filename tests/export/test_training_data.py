@@ -77,7 +77,7 @@ def test_blank_lines_and_further_fields_are_left_out(data: Path) -> None:
         ({"image": "folder.png"}, "cannot read the picture"),
         ({"image": "cut.png"}, "cannot decode '.*cut.png'"),
         ({"image": "train.jsonl"}, "'.*train.jsonl' is not a picture"),
-        ({"image": "pointer.png"}, "pointer.png is a Git LFS pointer"),
+        ({"image": "pointer.png"}, "pointer.png' is a Git LFS pointer"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -1,6 +1,7 @@
 """Picture files whose head costs more than their pixels."""
 
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -94,6 +95,53 @@ def jpeg_with(exif: bytes) -> bytes:
 def png_with(exif: bytes) -> bytes:
     data = encoded(blocks(16).crop((0, 0, 16, 8)), "PNG")
     return data[:33] + png_chunk(b"eXIf", exif) + data[33:]
+
+
+JPEG, PNG, GIF = (encoded(Image.new("RGB", (8, 8)), name) for name in ("JPEG", "PNG", "GIF"))
+SCREEN = 13 + 3 * (2 << (GIF[10] & 7))
+"""Bytes of a GIF before its blocks."""
+PARTS: dict[str, tuple[Callable[[int], bytes], str]] = {
+    "jpeg comments": (lambda n: JPEG[:2] + b"\xff\xfe\0\2" * n + JPEG[2:], "20000 segments"),
+    "jpeg fill": (lambda n: JPEG[:2] + b"\xff" * 4 * n + JPEG[2:], "65536 bytes between"),
+    "png chunks": (lambda n: PNG[:33] + png_chunk(b"abCd", b"") * n + PNG[33:], "20000 chunks"),
+    "png data": (lambda n: PNG[:33] + png_chunk(b"IDAT", b"") * n + PNG[33:], "20000 chunks"),
+    "png end": (lambda n: PNG[:-12] + png_chunk(b"abCd", b"") * n + PNG[-12:], "20000 chunks"),
+    "gif comments": (lambda n: GIF[:SCREEN] + b"!\xfe\1a\0" * n + GIF[SCREEN:], "20000 blocks"),
+    "gif one comment": (
+        lambda n: GIF[:SCREEN] + b"!\xfe" + b"\1a" * n + b"\0" + GIF[SCREEN:],
+        "20000 blocks",
+    ),
+    "gif junk": (lambda n: GIF[:SCREEN] + b"\0" * n + GIF[SCREEN:], "20000 blocks"),
+    "ppm comment": (lambda n: b"P6 #" + b"x" * 4 * n + b"\n8 8 255 " + bytes(192), "65536 bytes"),
+    "ppm comments": (lambda n: b"P5\n8 8\n" + b"#\n" * 2 * n + b"255 " + bytes(64), "65536 bytes"),
+    "ppm blanks": (lambda n: b"P4" + b" " * 4 * n + b"8 8 " + bytes(8), "65536 bytes"),
+    "plain ppm": (lambda n: b"P2 8 8 255 " + b"#\n" * (n // 80) + b"0 " * 64, "100 comments"),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_many_parts(kind: str) -> None:
+    """Pillow takes microseconds for each, and for comments of a plain PPM the square of them."""
+    make, what = PARTS[kind]
+    assert to_rgb(make(5_000)).shape == (8, 8, 3)
+    with pytest.raises(ImageError, match=f"has more than {what}.*; save it anew"):
+        to_rgb(make(40_000))
+
+
+def test_a_png_of_many_small_parts() -> None:
+    """Some programs write a chunk for every 4 KiB."""
+    data = encoded(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9), np.uint8)), "PNG"
+    )
+    chunks = png_chunk(b"teXt", bytes(1 << 10)) * 25_000
+    assert to_rgb(data[:33] + chunks + data[33:]).shape == (9, 9, 3)
+
+
+def test_a_tiff_of_many_tags() -> None:
+    entries = b"".join(struct.pack("<HHQQ", 60_000, 1, 1, 0) for _ in range(5000))
+    data = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 5000) + entries
+    with pytest.raises(ImageError, match="has more than 4096 tags; save it anew"):
+        to_rgb(data)
 
 
 def test_long_exif() -> None:
