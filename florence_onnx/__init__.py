@@ -32,6 +32,8 @@ from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
 from florence_onnx.results import Detection, Result
 from florence_onnx.tasks import AnswerKind, Task
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AnswerKind",
     "CheckpointError",
@@ -66,5 +68,6 @@ __all__ = [
     "TaskError",
     "TokenizerError",
     "ValidationError",
+    "__version__",
     "parse_answer",
 ]

@@ -59,7 +59,7 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
         ImageError: if the picture cannot be read.
         MissingDependencyError: without Pillow.
     """
-    with needs_pillow():
+    with _needs_pillow():
         from PIL import Image, ImageDraw
     if not isinstance(result, Result):
         raise InputError(f"result must be a florence_onnx.Result, not {type(result).__name__}")
@@ -123,8 +123,22 @@ def is_drawing(path: Path) -> bool:
         return False
 
 
+def check_ending(path: Path) -> None:
+    """Raises for a name whose ending is that of no picture format.
+
+    Raises:
+        InputError: Pillow writes no format with this ending.
+        MissingDependencyError: Pillow is not installed.
+    """
+    with _needs_pillow():
+        from PIL import Image
+    formats = Image.registered_extensions()
+    if formats.get(path.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"{path} ends in no picture format; use .png or .jpg, or name a folder")
+
+
 @contextmanager
-def needs_pillow() -> Iterator[None]:
+def _needs_pillow() -> Iterator[None]:
     """Says what to install where the import inside fails.
 
     Raises:

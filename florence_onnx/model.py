@@ -23,9 +23,9 @@ from florence_onnx.streaming import Stream, iterator
 from florence_onnx.tasks import AnswerKind, Task
 
 if TYPE_CHECKING:
-    import onnxruntime as ort
     from typing_extensions import Unpack
 
+    from florence_onnx.engine.options import SessionOptions
     from florence_onnx.generation.options import GenerationOptions
 
 
@@ -59,7 +59,7 @@ class Florence2:
         precision: str = "fp32",
         providers: Providers | None = None,
         threads: int | None = None,
-        session_options: "ort.SessionOptions | None" = None,
+        session_options: "SessionOptions | None" = None,
     ) -> "Florence2":
         """Opens a model.
 

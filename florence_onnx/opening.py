@@ -10,7 +10,7 @@ from florence_onnx.engine.sessions import Graphs, open_graphs
 from florence_onnx.errors import ModelFileError
 
 if TYPE_CHECKING:
-    import onnxruntime as ort
+    from florence_onnx.engine.options import SessionOptions
 
 
 def open_folder(
@@ -18,7 +18,7 @@ def open_folder(
     precision: str,
     providers: Providers | None,
     threads: int | None,
-    session_options: "ort.SessionOptions | None",
+    session_options: "SessionOptions | None",
 ) -> tuple[Assets, Graphs]:
     """Opens the graphs of a folder at one precision and reads its files at the same time.
 

@@ -5,6 +5,7 @@ import json
 import platform
 
 from florence_onnx.cli.options import add_model_options, open_model, whole_number
+from florence_onnx.engine.providers import runtime_version
 from florence_onnx.profiling import STAGES, random_picture, time_stages
 from florence_onnx.terminal import say, show
 
@@ -51,8 +52,6 @@ def execute(arguments: argparse.Namespace) -> int:
         **({"num_beams": arguments.beams} if arguments.beams else {}),
     )
     if arguments.json:
-        import onnxruntime
-
         content = {
             "seconds": seconds,
             "tokens": arguments.tokens,
@@ -60,7 +59,7 @@ def execute(arguments: argparse.Namespace) -> int:
             "beams": arguments.beams or model.policy.num_beams,
             "precision": model.precision,
             "providers": model.providers,
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": runtime_version(),
             "machine": platform.machine(),
         }
         show(json.dumps(content, indent=2))

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from florence_onnx.drawing import draw, is_drawing, needs_pillow, save_drawing
+from florence_onnx.drawing import check_ending, draw, is_drawing, save_drawing
 from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, Task
@@ -24,7 +24,7 @@ def plan_drawings(images: Sequence[str], kind: AnswerKind, target: Path | None) 
         return {}
     _check_kind(kind)
     if len(images) == 1 and not target.is_dir():
-        _check_ending(target)
+        check_ending(target)
         files = {images[0]: target}
     else:
         files = {image: target / f"{Path(image).stem}.png" for image in dict.fromkeys(images)}
@@ -92,11 +92,3 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
-
-
-def _check_ending(file: Path) -> None:
-    with needs_pillow():
-        from PIL import Image
-    formats = Image.registered_extensions()
-    if formats.get(file.suffix.lower()) not in Image.SAVE:
-        raise InputError(f"{file} ends in no picture format; use .png or .jpg, or name a folder")

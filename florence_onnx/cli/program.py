@@ -1,10 +1,12 @@
 """The command line: ``florence-onnx run | pull | export | quantize | …``."""
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from florence_onnx import __version__
 from florence_onnx.cli import (
     bench,
     export,
@@ -14,13 +16,14 @@ from florence_onnx.cli import (
     quantize,
     remove,
     run,
+    train,
     tune,
     verify,
 )
 from florence_onnx.cli.status import exit_status
 from florence_onnx.terminal import printable
 
-COMMANDS = (run, pull, models, remove, verify, export, quantize, info, bench, tune)
+COMMANDS = (run, pull, models, remove, verify, export, quantize, train, info, bench, tune)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,14 +32,24 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
+    def check_command(self, name: str) -> None:
+        """Ends the program for a name that is no command, and offers one that is like it."""
+        names = [command.NAME for command in COMMANDS]
+        if name in names:
+            return
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        self.error(f"{name!r} is not a command; {hint}commands: {', '.join(names)}")
 
-def build_parser() -> argparse.ArgumentParser:
+
+def build_parser() -> _Parser:
     """The parser of all commands."""
     parser = _Parser(
         prog="florence-onnx",
         description="Run Florence-2 on ONNX Runtime: captions, boxes, grounding, polygons, OCR.",
         epilog="florence-onnx COMMAND --help shows a command's options and examples.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         subparser = commands.add_parser(
@@ -63,11 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         parser = build_parser()
-        for argument in sys.argv[1:] if argv is None else argv:
+        given = sys.argv[1:] if argv is None else argv
+        if given and not given[0].startswith("-"):
+            parser.check_command(given[0])
+        for argument in given:
             if argument.startswith("--") and argument.endswith("=--"):
                 # Older versions of argparse take that for an empty list.
                 parser.error(f"argument {argument[:-3]}: expected one argument")
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_args(given)
         status: int = arguments.execute(arguments)
         return status
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from florence_onnx.cli.options import whole_number
-from florence_onnx.engine.providers import OTHERS, require_onnxruntime
+from florence_onnx.engine.providers import OTHERS, available_providers, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import PrecisionError
 from florence_onnx.profiling import (
@@ -68,13 +68,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _attempts(folder: Path, repeats: int) -> Iterator[Trial]:
-    import onnxruntime
-
     present = present_precisions(folder)
     if not present:
         raise PrecisionError(f"{folder} holds the graphs of no precision completely")
     for precision in present:
-        for providers in placements(onnxruntime.get_available_providers()):
+        for providers in placements(available_providers()):
             say(f"timing {precision} on {_place(providers)}")
             yield attempt(folder, precision, providers, repeats)
 

@@ -1,6 +1,9 @@
 """How the sessions of a model are set up: threads, memory, packed weights."""
 
+import math
+import os
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from florence_onnx.engine import contract
@@ -8,10 +11,7 @@ from florence_onnx.errors import SessionOptionsError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
-
-import math
-import os
-from pathlib import Path
+    from onnxruntime import SessionOptions as SessionOptions
 
 _MOST_THREADS = 1024
 

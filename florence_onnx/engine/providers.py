@@ -57,6 +57,20 @@ def require_onnxruntime() -> None:
         )
 
 
+def runtime_version() -> str:
+    """The version of the ONNX Runtime that is installed."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def available_providers() -> list[str]:
+    """The providers that the installed ONNX Runtime was built with, by its own names."""
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
 def providers_by_graph(requested: Providers | None) -> dict[str, list[Provider]]:
     """The providers to open each graph with, most wanted first.
 

@@ -10,7 +10,6 @@ from PIL import Image
 
 from florence_onnx.cli.program import main
 from florence_onnx_export import exporter
-from florence_onnx_export.training.__main__ import main as training
 from tests.helpers.checkpoints import save_original
 from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
@@ -34,10 +33,8 @@ def commands() -> list[list[str]]:
 
 def run(words: list[str]) -> int:
     """Runs a command in this process; of a training, two steps."""
-    if words[0] == "florence-onnx":
-        return main(words[1:])
-    assert words[:3] == ["python", "-m", "florence_onnx_export.training"], words
-    return training([*words[3:], "--steps", "2"])
+    assert words[0] == "florence-onnx", words
+    return main([*words[1:], *(["--steps", "2"] if words[1] == "train" else [])])
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,7 @@ def test_commands_then_snippets(
             printed[shlex.join(command)] = capsys.readouterr().out
     silent = [command for command, output in printed.items() if not output]
     # Two steps of training log nothing.
-    assert [command for command in silent if ".training" not in command] == []
+    assert [command for command in silent if " train " not in command] == []
     assert blocks("console")[0] == next(iter(printed.values()))
     assert len(blocks("python")) >= 2
     for snippet in blocks("python"):

@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx import Florence2
+from florence_onnx.cli.program import main
 from florence_onnx.errors import InputError, TaskError
 from florence_onnx.tasks import Task
 from florence_onnx_export import exporter
@@ -24,13 +25,7 @@ from florence_onnx_export.demo import make_demo
 from florence_onnx_export.exporter import export
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.scene import sample_scene
-from florence_onnx_export.training import __main__ as training
-from florence_onnx_export.training.__main__ import (
-    fine_tune,
-    main,
-    scene_tokenizer,
-    train_from_scratch,
-)
+from florence_onnx_export.training import runs
 from florence_onnx_export.training.batches import expand_prompt
 from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.config import Optimisation, Recipe, Scratch, Stage, load_recipe
@@ -39,6 +34,7 @@ from florence_onnx_export.training.evaluation import model_inputs
 from florence_onnx_export.training.loop import decay_progress, learning_rate, train
 from florence_onnx_export.training.losses import token_loss
 from florence_onnx_export.training.network import smooth_code
+from florence_onnx_export.training.runs import fine_tune, scene_tokenizer, train_from_scratch
 from tests.helpers.exports import copied_graphs
 from tests.helpers.kills import modes, usual_mode
 
@@ -245,7 +241,7 @@ def test_all_examples_are_checked_before_the_first_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those of the validation too; and nothing has been written."""
-    monkeypatch.setattr(training, "transformers_model", lambda *given: pytest.fail("too late"))
+    monkeypatch.setattr(runs, "transformers_model", lambda *given: pytest.fail("too late"))
     good, data, out = (tmp_path / name for name in ("good.jsonl", "bad.jsonl", "out"))
     draw(sample_scene(0)).save(tmp_path / "a.png")
     row = {"image": "a.png", "prompt": "<DocVQA>What is it?", "answer": "EXIT"}
@@ -253,8 +249,10 @@ def test_all_examples_are_checked_before_the_first_step(
     data.write_text("\n".join([json.dumps(row)] * 16 + [json.dumps(row | {"answer": 17})]))
     given = ["--from", str(trained[0] / "model"), "--out", str(out)]
     for files in (["--data", data], ["--data", good, "--validation", data]):
-        assert main([*given, *map(str, files)]) == 2
-        assert capsys.readouterr().err == f"{data}:17: answer is 17, but must be text\n"
+        assert main(["train", *given, *map(str, files)]) == 2
+        assert capsys.readouterr().err == (
+            f"florence-onnx: error: {data}:17: answer is 17, but must be text\n"
+        )
     assert list(out.iterdir()) == []
 
 
@@ -263,14 +261,17 @@ def test_command_line_reports_known_errors_in_one_line(
 ) -> None:
     config = tmp_path / "recipe.json"
     config.write_text('{"optimisation": {"stepz": 3}}')
-    assert main(["--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    assert main(["train", "--config", str(config), "--out", str(tmp_path / "out")]) == 2
     assert "stepz" in capsys.readouterr().err
     config.write_text("{}")
-    assert main(["--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    assert main(["train", "--config", str(config), "--out", str(tmp_path / "out")]) == 2
     assert "scratch" in capsys.readouterr().err
     given = ["--config", str(config), "--out", str(tmp_path / "out")]
-    assert main([*given, "--validation", "held-out.jsonl"]) == 2
-    assert capsys.readouterr().err == "--validation goes with --from and --data\n"
+    assert main(["train", *given, "--validation", "held-out.jsonl"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "florence-onnx: error: --validation goes with --from and --data\n"
+    )
 
 
 def test_the_committed_recipe_is_complete() -> None:

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from florence_onnx.cli.program import main
 from florence_onnx.errors import ExportError, InputError, ModelFileError, OutputExistsError
-from florence_onnx_export.training import __main__ as training
-from florence_onnx_export.training import loop
-from florence_onnx_export.training.__main__ import main
+from florence_onnx_export.training import loop, runs
 from florence_onnx_export.training.cache import cached_pictures
 from florence_onnx_export.training.folder import MODEL, REPORT, model_folder, run_folder
 from florence_onnx_export.training.log import Log
@@ -64,13 +63,13 @@ def test_everybody_whom_the_umask_allows_reads_a_model(tmp_path: Path) -> None:
 def test_a_model_that_no_training_wrote_is_refused_before_the_run(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "read_checkpoint", lambda source: pytest.fail("it was read"))
+    monkeypatch.setattr(runs, "read_checkpoint", lambda source: pytest.fail("it was read"))
     files = {"folder": FOREIGN, "checkpoint": {"config.json": b"{}"}, "file": {}}[kind]
     out = make_files(tmp_path / "out", {f"{MODEL}/{name}": files[name] for name in files})
     if kind == "file":
         make_files(out, {MODEL: b"mine"})
     before = contents(out)
-    assert main(["--from", "org/name", "--data", "x.jsonl", "--out", str(out)]) == 2
+    assert main(["train", "--from", "org/name", "--data", "x.jsonl", "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "is no model that a training wrote; move it, or choose another output folder" in line
     assert contents(out) == before

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -496,6 +497,24 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
         main([])
     assert exit_.value.code == 2
     assert "usage: florence-onnx" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"florence-onnx {metadata.version('florence-onnx')}\n"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("runn", "run"), ("qantize", "quantize"), ("x", "")])
+def test_mistyped_command(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([typed, "photo.jpg"])
+    assert exit_.value.code == 2
+    hint = f"did you mean {meant}? " if meant else ""
+    last = capsys.readouterr().err.splitlines()[-1]
+    listed = ", ".join(command.NAME for command in COMMANDS)
+    assert last.endswith(f"error: {typed!r} is not a command; {hint}commands: {listed}")
 
 
 def test_folders_that_are_not_there_or_are(

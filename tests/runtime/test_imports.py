@@ -1,8 +1,10 @@
 """What is public, and what importing and answering need to have installed."""
 
+import ast
 import json
 import pkgutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,14 @@ loaded = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps({"modules": names, "text": result.generated, "loaded": loaded}))
 """
 
+PLACES = {
+    **dict.fromkeys(("torch", "transformers", "onnx", "onnxscript", "optimum"), ()),
+    "florence_onnx_export": (),
+    "onnxruntime": ("engine/",),
+    "PIL": ("images/", "drawing.py"),
+}
+"""Package -> where it may be imported, in functions too."""
+
 IMPORT = """
 import json, sys
 import florence_onnx
@@ -68,6 +78,7 @@ def test_public_names() -> None:
         "Request",
         "Result",
         "Task",
+        "__version__",
         "parse_answer",
     }
     assert all(hasattr(florence_onnx, name) for name in florence_onnx.__all__)
@@ -98,3 +109,33 @@ def test_importing_loads_nothing_heavy() -> None:
     loaded = set(json.loads(output(run_python("-c", IMPORT))))
     assert not heavy & loaded
     assert {"florence_onnx", "numpy"} <= loaded
+
+
+def imported(source: str) -> set[str]:
+    """The packages that a module imports, wherever it does."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_package_is_imported_in_its_place_only() -> None:
+    root = Path(florence_onnx.__file__).parent
+    seen: dict[str, set[str]] = {name: set() for name in PLACES}
+    for path in root.rglob("*.py"):
+        for name in imported(path.read_text(encoding="utf-8")) & PLACES.keys():
+            seen[name].add(path.relative_to(root).as_posix())
+    for name, places in PLACES.items():
+        assert [path for path in sorted(seen[name]) if not path.startswith(places)] == []
+        assert all(any(path.startswith(place) for path in seen[name]) for place in places)
+    assert imported("def f():\n    from torch.nn import Linear\n    import PIL.Image") == {
+        "torch",
+        "PIL",
+    }
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert florence_onnx.__version__ == metadata.version("florence-onnx")

@@ -1,13 +1,5 @@
-"""Trains a Florence-2: fine-tunes a checkpoint on one's own examples, or starts from scratch.
+"""Runs of a training: of a checkpoint on examples, and of a new model on drawn scenes."""
 
-python -m florence_onnx_export.training --from CHECKPOINT --data EXAMPLES --out FOLDER
-python -m florence_onnx_export.training --config RECIPE --out FOLDER
-
-A run that was stopped goes on from its last checkpoint in FOLDER.
-"""
-
-import argparse
-import sys
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -20,11 +12,8 @@ from tokenizers import Tokenizer
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import check_values, read_checkpoint
-from florence_onnx.cli.options import path, whole_number
-from florence_onnx.cli.status import exit_status
-from florence_onnx.errors import FlorenceError, InputError
+from florence_onnx.errors import InputError
 from florence_onnx.tasks import Task
-from florence_onnx.terminal import one_line, say
 from florence_onnx_export.graphs.reference import transformers_model
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.scene import sample_scene
@@ -50,55 +39,20 @@ _TOKENIZER_SCENES = 1000
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run; 2 and one line on stderr for a known error."""
-    parser = argparse.ArgumentParser(
-        prog="florence_onnx_export.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--config", type=path, help="JSON recipe (default: one for fine-tuning, see config.py)"
-    )
-    parser.add_argument(
-        "--steps", type=whole_number(1), help="optimiser steps, in place of the recipe's"
-    )
-    parser.add_argument(
-        "--out", type=path, required=True, help="folder for checkpoints and the model; resumes"
-    )
-    parser.add_argument("--from", dest="checkpoint", help="Florence-2 to fine-tune")
-    parser.add_argument(
-        "--data",
-        type=path,
-        help='examples to fine-tune on, lines of {"image": path, "prompt": "<DocVQA>What is the '
-        'date?", "answer": "May 4"}',
-    )
-    parser.add_argument(
-        "--validation", type=path, help="examples like --data's, to measure at every checkpoint"
-    )
-    options = parser.parse_args(arguments)
-    return exit_status(partial(_train, options))
+def read_recipe(config: Path | None, steps: int | None) -> Recipe:
+    """Reads a recipe.
 
+    Args:
+        config: A JSON file; None for the recipe for fine-tuning.
+        steps: Optimiser steps, in place of the recipe's.
 
-def _train(options: argparse.Namespace) -> int:
-    try:
-        recipe = Recipe(Optimisation(), None)
-        if options.config is not None:
-            recipe = load_recipe(options.config)
-        if options.steps is not None:
-            recipe = replace(recipe, optimisation=replace(recipe.optimisation, steps=options.steps))
-        if (options.checkpoint is None) != (options.data is None):
-            raise InputError("--from and --data go together: what to fine-tune, and on what")
-        if options.validation is not None and options.data is None:
-            raise InputError("--validation goes with --from and --data")
-        if options.checkpoint is None:
-            train_from_scratch(recipe, options.out)
-        else:
-            fine_tune(recipe, options.checkpoint, options.data, options.out, options.validation)
-    except (FlorenceError, OSError) as error:
-        say(one_line(error))
-        return 2
-    return 0
+    Raises:
+        InputError: The file is no recipe.
+    """
+    read = Recipe(Optimisation(), None) if config is None else load_recipe(config)
+    if steps is None:
+        return read
+    return replace(read, optimisation=replace(read.optimisation, steps=steps))
 
 
 def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
@@ -176,7 +130,3 @@ def scene_tokenizer(text_tokens: int) -> Tokenizer:
             question = ask(scene, task, rng)
             texts += [question.prompt, question.answer]
     return train_tokenizer(texts, text_tokens)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
