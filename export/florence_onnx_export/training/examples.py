@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from florence_onnx.assets.reading import Assets
-from florence_onnx.errors import ImageError, InputError
+from florence_onnx.errors import ImageError, InputError, TaskError
 from florence_onnx.fields import Fields
 from florence_onnx.files import open_regular, parse_json, refuse_lfs_pointer
 from florence_onnx.images.pixels import to_rgb
-from florence_onnx.tasks import refuse_tags
+from florence_onnx.tasks import Task, refuse_tags
 from florence_onnx.tokenizer import LOCATION_TOKENS
 from florence_onnx_export.training.batches import Example, expand_prompt
 
@@ -65,6 +65,9 @@ def _example(place: str, line: bytes, folder: Path, assets: Assets) -> Example:
     image, prompt, answer = (fields.text(name) for name in ("image", "prompt", "answer"))
     if not prompt.strip():
         raise fields.refused("prompt", "text that is not blank")
+    task = _named(prompt)
+    if task is not None and prompt != task.value:
+        raise fields.refused("prompt", f"{task}, the task's tag")
     try:
         expanded = expand_prompt(prompt)
         refuse_tags(expanded)
@@ -80,6 +83,14 @@ def _example(place: str, line: bytes, folder: Path, assets: Assets) -> Example:
             f"{assets.max_positions} positions; shorten it"
         )
     return Example(folder / image, expanded, answer)
+
+
+def _named(prompt: str) -> Task | None:
+    """The task whose name a prompt is, in whatever spelling."""
+    try:
+        return Task.parse(prompt)
+    except TaskError:
+        return None
 
 
 def _check_locations(text: str, field: str) -> None:
