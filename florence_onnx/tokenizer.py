@@ -34,6 +34,7 @@ class Tokenizer:
         pad_token_id: Id of ``<pad>``.
         location_token_ids: int64 [1000], the id of ``<loc_i>`` at position ``i``.
         highest_id: The highest id there is.
+        longest_token: Characters of the longest token.
     """
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer", name: str) -> None:
@@ -59,10 +60,11 @@ class Tokenizer:
                 f"{name} gives one id to several of <s>, </s>, <pad> and the location tokens"
             )
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        longest = max(map(len, vocabulary))
-        if longest > LONGEST_TOKEN:
+        self.longest_token = max(map(len, vocabulary))
+        if self.longest_token > LONGEST_TOKEN:
             raise TokenizerError(
-                f"{name} has a token of {longest} characters; {LONGEST_TOKEN} are the most allowed"
+                f"{name} has a token of {self.longest_token} characters; {LONGEST_TOKEN} are the "
+                "most allowed"
             )
         self.highest_id = max(vocabulary.values())
         # A file saved after training may cut or fill every text to one length.
@@ -81,19 +83,25 @@ class Tokenizer:
         """
         return cls(read_tokenizer(Path(path)), fspath(path))
 
+    def least_tokens(self, text: str) -> int:
+        """How many ids ``text`` has at least, told without looking for them.
+
+        Raises:
+            TaskError: The text holds half of a surrogate pair.
+        """
+        _check_unicode(text)
+        normalizer = self._tokenizer.normalizer
+        if normalizer is not None:  # One character becomes up to 18.
+            text = normalizer.normalize_str(text)
+        return len(text) // self.longest_token
+
     def encode(self, text: str) -> list[int]:
         """The ids of ``text`` between ``<s>`` and ``</s>``.
 
         Raises:
             TaskError: The text holds half of a surrogate pair.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TaskError(
-                f"character {error.start} of the text {text[:40]!r} is half of a surrogate pair, "
-                "which is no character: the text was read with the wrong encoding"
-            ) from None
+        _check_unicode(text)
         with library_errors(f"{self._name} cannot encode text"):
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [self.bos_token_id, *ids, self.eos_token_id]
@@ -139,6 +147,16 @@ class Tokenizer:
             is_unfinished = bool(decoder.getstate()[0])
             spans.append((start, end + is_unfinished))
         return spans
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TaskError(
+            f"character {error.start} of the text {text[:40]!r} is half of a surrogate pair, "
+            "which is no character: the text was read with the wrong encoding"
+        ) from None
 
 
 def _byte_of_character() -> dict[str, int]:

@@ -94,7 +94,7 @@ class Assets:
                 or it holds what is no text.
         """
         room = self.max_positions - self.image_tokens
-        if len(prompt) > room * LONGEST_TOKEN:
+        if len(prompt) > room * LONGEST_TOKEN or self.tokenizer.least_tokens(prompt) > room:
             raise TaskError(
                 f"the prompt has {len(prompt)} characters, which are more tokens than the "
                 f"{room} that the model's {self.max_positions} positions leave; shorten the text"

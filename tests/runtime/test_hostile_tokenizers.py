@@ -281,6 +281,22 @@ def test_prompts_that_are_refused(prompt: str, message: str) -> None:
     assert str(error.value).isprintable()
 
 
+def test_a_prompt_that_a_normalizer_makes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This character becomes 18, and each of these two tokens."""
+    copy_tiny(tmp_path)
+    saved(tmp_path / "tiny", normalizer={"type": "NFKC"})
+    assets = Assets.read(tmp_path / "tiny")
+    with pytest.raises(TaskError, match="picture and prompt are"):
+        assets.encode_prompt("\ufdfa" * 9)
+    with pytest.raises(TaskError, match="half of a surrogate pair"):
+        assets.encode_prompt("\ufdfa\ud83d")
+    monkeypatch.setattr(Tokenizer, "encode", lambda *rest: pytest.fail("it was encoded"))
+    with pytest.raises(TaskError, match="the prompt has 5000 characters, which are more tokens"):
+        assets.encode_prompt("\ufdfa" * 5000)
+
+
 def test_any_other_text_is_a_prompt() -> None:
     for prompt in (
         "\x00\x1b[31m\r\n\t",
