@@ -114,6 +114,9 @@ numbers, which a graph never returns."""
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 """Ids, which have no default."""
 
+_OLD_FORCED_START = "force_bos_token_to_be_generated"
+"""What BART's configurations said in place of ``forced_bos_token_id``; transformers reads it on."""
+
 OPTIONS = (*UNSAID, *_SAMPLING)
 """All settings that matter to answers, here or where they are supported, except ids."""
 
@@ -157,6 +160,8 @@ def of_model_config(section: Mapping[str, Any]) -> dict[str, Any]:
     # for not said.
     if "typical_p" in section and found.get("max_length") == 20:
         del found["max_length"]
+    if section.get(_OLD_FORCED_START) is True and found.get("forced_bos_token_id") is None:
+        found["forced_bos_token_id"] = section.get("bos_token_id")
     return found
 
 

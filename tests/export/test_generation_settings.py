@@ -154,6 +154,10 @@ WITHOUT_FILE: dict[str, tuple[Json, Json]] = {
     "text_config": ({}, {**POLICY, "num_beams": 4, "max_length": 25, "repetition_penalty": 1.5}),
     "config first": ({**POLICY, "max_length": 25}, {"num_beams": 2, "max_length": 8}),
     "start": ({**POLICY, "max_length": 25}, {"decoder_start_token_id": 5}),
+    "old forced start": (
+        {**IDS, "max_length": 25, "force_bos_token_to_be_generated": True},
+        {},
+    ),
     "no start": ({**POLICY, "max_length": 25}, {"decoder_start_token_id": "absent"}),
 }
 """config.json, and text_config in it."""
@@ -222,6 +226,16 @@ def test_what_original_text_configs_leave_out(
     checkpoint = change(original, tmp_path / "checkpoint", {}, text, None)
     tokens, repairs = ours(checkpoint, model)
     assert tokens == theirs(model, **FULL, max_length=9)
+    assert repairs == []
+
+
+def test_the_old_name_of_a_forced_start(
+    original: Path, tmp_path: Path, model: Florence2ForConditionalGeneration
+) -> None:
+    text = {"forced_bos_token_id": "absent", "force_bos_token_to_be_generated": True}
+    checkpoint = change(original, tmp_path / "checkpoint", {}, text | {"max_length": 20}, None)
+    tokens, repairs = ours(checkpoint, model)
+    assert tokens == theirs(model, **FULL, max_length=20)
     assert repairs == []
 
 
