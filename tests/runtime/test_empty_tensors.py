@@ -42,9 +42,7 @@ def test_in_a_batch_that_shrinks(tmp_path: Path) -> None:
         name: profiled(DEMO / contract.graph_file(name, "fp32"), tmp_path / name)
         for name in contract.GRAPHS
     }
-    fields = ("vision_encoder", "embed_tokens", "encoder", "decoder")
-    watched = dict(zip(fields, sessions.values(), strict=True))
-    model = Florence2(model.assets, replace(model.graphs, **watched))
+    model = Florence2(model.assets, replace(model.graphs, sessions=sessions))
     requests = [Request(picture(7), task) for task in ("caption", "od", "ocr")]
     results = model.run(requests, num_beams=3, max_new_tokens=16)
     assert len({len(result.token_ids) for result in results}) > 1
