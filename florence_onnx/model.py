@@ -70,7 +70,7 @@ class Florence2:
                 CUDA, and fp32 elsewhere or where these cannot be had or opened.
             providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
                 graph name (``vision_encoder``, ``embed_tokens``, ``encoder_model``,
-                ``decoder_with_past_model``, or ``"*"`` for the others) to such a list. None, and
+                ``decoder_with_past_slots``, or ``"*"`` for the others) to such a list. None, and
                 graphs left out, for CUDA where it is installed and loads, else the CPU.
             threads: Threads inside an operator, on the CPU; None for one per physical core that
                 the process's affinity and container allow.

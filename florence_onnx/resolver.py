@@ -11,6 +11,7 @@ from typing import TypeVar
 from florence_onnx import hub
 from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import SLOTS, graph_files
 from florence_onnx.engine.precision import AUTO, suitable_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
@@ -139,9 +140,8 @@ def locate(
 
 def _has_some(folder: Path, precision: str) -> bool:
     """Whether there are graphs of a precision, all four or fewer."""
-    return any(
-        (folder / contract.graph_file(graph, precision)).exists() for graph in contract.GRAPHS
-    )
+    names = graph_files(folder)
+    return any(file in names for file in SLOTS.files(names, precision).values())
 
 
 def local_folder(source: str | os.PathLike[str]) -> Path | None:
@@ -187,32 +187,30 @@ def _check_encoding(folder: Path) -> None:
 
 def _hub_model(repository: str, precision: str, revision: str | None) -> Path:
     """The folder of a hub model's assets and of its graphs of one precision."""
-    graphs = [contract.graph_file(graph, precision) for graph in contract.GRAPHS]
-    required = [*contract.ASSETS, *graphs]
-    wanted = {*required, *(name + contract.DATA_SUFFIX for name in graphs)}
+
+    def required(names: Collection[str]) -> list[str]:
+        return [*contract.ASSETS, *SLOTS.files(names, precision).values()]
 
     def select(names: Collection[str]) -> list[str]:
         contents = Contents(repository, names)
         if contents.is_checkpoint:
             raise _CheckpointFoundError
         refuse(contents.why_no_model())
-        others = [
-            other
-            for other in contract.PRECISIONS
-            if all(contract.graph_file(graph, other) in names for graph in contract.GRAPHS)
-        ]
+        others = SLOTS.precisions(names)
         if others and precision not in others:
             raise PrecisionError(
                 f"hub model {repository!r} has no graphs of precision {precision!r}; "
                 f"it has {', '.join(others)}"
             )
-        absent = [name for name in required if name not in names]
+        needed = required(names)
+        absent = [name for name in needed if name not in names]
         if absent:
             raise ModelNotFoundError(f"hub model {repository!r} has no {', '.join(absent)}")
-        return [name for name in names if name in wanted]
+        return [name for name in names if name.removesuffix(contract.DATA_SUFFIX) in needed]
 
     folder = hub.cached(repository, revision)
-    lacking = [name for name in required if folder and not (folder / name).is_file()]
+    needed = required(graph_files(folder)) if folder else []
+    lacking = [name for name in needed if folder and not (folder / name).is_file()]
     if folder is not None and not lacking:
         return folder
     # They open models, so they import this module.

@@ -7,6 +7,7 @@ from typing import Any
 
 from florence_onnx.assets.report import REPORT, read_report
 from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ModelFileError, OutputExistsError
 from florence_onnx.staging import WORK, check_places, finish_replacement
 
@@ -131,8 +132,7 @@ def exported_files(folder: Path) -> set[str]:
 
 def _known_names() -> set[str]:
     """The files that an export may consist of."""
-    graphs = {contract.graph_file(g, p) for g in contract.GRAPHS for p in contract.PRECISIONS}
-    return {*contract.ASSETS, REPORT, *graphs, *(name + contract.DATA_SUFFIX for name in graphs)}
+    return {*contract.ASSETS, REPORT, *SLOTS.known_files()}
 
 
 def _listed_files(report: dict[str, Any], folder: Path) -> set[str]:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 VISION_ENCODER = "vision_encoder"
 EMBED_TOKENS = "embed_tokens"
 ENCODER = "encoder_model"
-DECODER = "decoder_with_past_model"
+DECODER = "decoder_with_past_slots"
 
-VERSION = 2
+VERSION = 3
 """Counts the changes of graphs and tensors after which a cached model has to be made again."""
 
 PRECISIONS = {"fp32": "", "fp16": "fp16", "q8": "quantized", "q4": "q4"}

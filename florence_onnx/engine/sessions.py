@@ -22,7 +22,7 @@ from florence_onnx.engine.checks import (
 )
 from florence_onnx.engine.decoder import Decoder
 from florence_onnx.engine.external_data import check_external_data
-from florence_onnx.engine.layouts import SLOTS, Layout
+from florence_onnx.engine.layouts import SLOTS, Layout, graph_files
 from florence_onnx.engine.options import check_options, default_options
 from florence_onnx.engine.precision import check_runtime
 from florence_onnx.engine.providers import (
@@ -132,7 +132,7 @@ def open_graphs(
     options = {
         name: session_options or default_options(name, precision, threads) for name in layout.graphs
     }
-    files = layout.files(precision)
+    files = layout.files(graph_files(folder), precision)
     paths = {name: folder / file for name, file in files.items()}
 
     def open_graph(name: str) -> "ort.InferenceSession":
@@ -160,30 +160,25 @@ def _check(
 
 def present_precisions(folder: Path) -> list[str]:
     """The precisions for which the folder holds every graph."""
-    return [
-        precision
-        for precision in contract.PRECISIONS
-        if all(
-            (folder / contract.graph_file(name, precision)).is_file() for name in contract.GRAPHS
-        )
-    ]
+    return SLOTS.precisions(graph_files(folder))
 
 
 def check_precision(folder: Path, precision: str) -> None:
     """Raises when ``precision`` is unknown, or the folder has other precisions only."""
-    present = present_precisions(folder)
+    names = graph_files(folder)
+    present = SLOTS.precisions(names)
     if precision in present:
         return
     if precision in contract.PRECISIONS and not present:
         return  # The first missing file is the better message.
     listed = ", ".join(present) or "none complete"
     if precision in contract.PRECISIONS:
-        paths = [folder / contract.graph_file(name, precision) for name in contract.GRAPHS]
-        missing = [path for path in paths if not path.is_file()]
-        if len(missing) < len(paths):
+        files = SLOTS.files(names, precision).values()
+        missing = [file for file in files if file not in names]
+        if len(missing) < len(files):
             raise PrecisionError(
-                f"{missing[0]} is missing, without which precision {precision!r} cannot be opened; "
-                f"present: {listed}"
+                f"{folder / missing[0]} is missing, without which precision {precision!r} cannot "
+                f"be opened; present: {listed}"
             )
     raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
 

@@ -199,7 +199,7 @@ def test_a_bias_on_the_logits(native: Exported, tmp_path: Path) -> None:
     assert torch.equal(reference.lm_head.bias, bias[0])
     ours = read_checkpoint(native.checkpoint)
     without = transformers_model(ours.config, torch_weights(ours))
-    with pytest.raises(ValidationError, match=r"^decoder_with_past_model differs"):
+    with pytest.raises(ValidationError, match=r"^decoder_with_past_slots differs"):
         compare_with_transformers(specs, without, 64, 64)
 
 

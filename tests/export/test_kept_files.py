@@ -22,8 +22,9 @@ from florence_onnx_export.exporter import export
 from florence_onnx_export.quantization import quantize as quantizing
 from florence_onnx_export.quantization.quantize import quantize
 from tests.helpers.kills import MOVES, contents, killed_at_every_step, make_files, posix
-from tests.helpers.tiny import TINY, change_json, picture
+from tests.helpers.tiny import TINY, aged, change_json, picture
 
+ENDS = [".onnx", ".onnx_data", "_quantized.onnx", "_quantized.onnx_data"]
 FOREIGN = {".git/HEAD": b"ref", "novel.txt": b"chapter 1", "onnx/notes.txt": b"mine"}
 
 
@@ -252,6 +253,39 @@ def test_an_empty_folder_is_nobodys(tmp_path: Path, new: Path) -> None:
     (tmp_path / "empty").mkdir()
     export(new, tmp_path / "empty", force=True)
     assert contents(tmp_path / "empty") == exported(tmp_path / "empty", new)
+
+
+# Exports whose decoder has its former name
+
+
+@pytest.mark.parametrize("known", ["listed", "by name"])
+def test_an_export_of_before_is_replaced(out: Path, new: Path, known: str) -> None:
+    quantize(out, ["q8"])
+    before = contents(aged(out))
+    assert {name for name in before if "decoder" in name} == {
+        f"onnx/decoder_with_past_model{end}" for end in ENDS
+    }
+    assert main(["verify", str(out)]) == 0
+    if known == "by name":
+        change_json(out / REPORT, lambda report: report.pop("files"))
+    export(new, out, force=True)
+    assert contents(out) == exported(out, new)
+
+
+def test_graphs_of_before_are_replaced_by_quantising_again(
+    out: Path, sets: dict[str, Path]
+) -> None:
+    quantize(out, ["q8"])
+    aged(out)
+    with pytest.raises(OutputExistsError, match=r"exists; pass --force"):
+        quantize(out, ["q8"])
+    quantize(out, ["q8"], force=True)
+    decoders = {name for name in contents(out) if "decoder" in name}
+    assert decoders == {
+        *(f"onnx/decoder_with_past_model{end}" for end in ENDS[:2]),
+        *(f"onnx/decoder_with_past_slots{end}" for end in ENDS[2:]),
+    }
+    assert main(["verify", str(out)]) == 0
 
 
 # Where the output is

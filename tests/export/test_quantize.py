@@ -34,7 +34,7 @@ from florence_onnx_export.quantization.quantize import BOUNDS, Bounds, quantize
 from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.kernels import empty_tensors, profiled
 from tests.helpers.onnx_graphs import tiny_graph, weight_names
-from tests.helpers.tiny import copy_tiny, picture
+from tests.helpers.tiny import aged, copy_tiny, picture
 
 
 def files(folder: Path) -> set[str]:
@@ -214,6 +214,17 @@ def test_a_broken_report_is_named(tiny: Path) -> None:
 def test_a_precision_that_cannot_be_made(tiny: Path, precision: str) -> None:
     with pytest.raises(PrecisionError, match=f"'{precision}'; choose from fp16, q8, q4"):
         quantize(tiny, [precision])
+
+
+def test_a_folder_whose_decoder_has_its_former_name(tiny: Path) -> None:
+    aged(tiny)
+    quantize(tiny, ["fp16"])
+    former = {"onnx/decoder_with_past_model.onnx"}
+    present = graph_files("fp16", "fp32") - {contract.graph_file(contract.DECODER, "fp32")}
+    assert files(tiny) == {*contract.ASSETS, REPORT, *present, *former}
+    for precision in ("fp32", "fp16"):
+        model = Florence2.load(tiny, precision=precision, providers=["CPUExecutionProvider"])
+        assert model(picture(1), "od", max_new_tokens=4).token_ids
 
 
 def test_a_folder_without_float32_graphs(tiny: Path) -> None:

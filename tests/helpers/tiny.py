@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 import florence_onnx
 from florence_onnx import Florence2, Request, Task
+from florence_onnx.assets.report import REPORT
+from florence_onnx.engine import contract
 from florence_onnx.tasks import InputKind
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny"
@@ -29,6 +31,20 @@ REGION = (3.0, 5.0, 20.0, 17.5)
 def copy_tiny(folder: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(TINY, folder / "tiny"))
+
+
+def aged(folder: Path) -> Path:
+    """Gives the decoders of a model folder the name that exports once gave them, in its report too.
+
+    A graph with weights beside it can be opened no longer.
+    """
+    new, old = contract.DECODER, "decoder_with_past_model"
+    for path in [*folder.glob(f"onnx/{new}*")]:
+        path.rename(path.with_name(path.name.replace(new, old)))
+    report = folder / REPORT
+    if report.exists():
+        report.write_text(report.read_text(encoding="utf-8").replace(new, old), encoding="utf-8")
+    return folder
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -180,10 +180,10 @@ def reaching_out(folder: Path) -> None:
 
 
 FAULTS: dict[Callable[[Path], None], str] = {
-    damaged: r"decoder_with_past_model_quantized\.onnx is not a graph ONNX Runtime can run: ",
-    incomplete: r"decoder_with_past_model_quantized\.onnx is missing, without which precision 'q8'",
-    exchanged: r"decoder_with_past_model_quantized\.onnx has no input encoder_attention_mask",
-    reaching_out: r"decoder_with_past_model_quantized\.onnx is not opened, because it reads",
+    damaged: r"decoder_with_past_slots_quantized\.onnx is not a graph ONNX Runtime can run: ",
+    incomplete: r"decoder_with_past_slots_quantized\.onnx is missing, without which precision 'q8'",
+    exchanged: r"decoder_with_past_slots_quantized\.onnx has no input encoder_attention_mask",
+    reaching_out: r"decoder_with_past_slots_quantized\.onnx is not opened, because it reads",
 }
 
 

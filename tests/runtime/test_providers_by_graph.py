@@ -60,7 +60,7 @@ def test_graphs_left_out_are_chosen_as_without_providers(monkeypatch: pytest.Mon
         (
             {"vision": [CPU], "*": [CPU]},
             r"providers names no graph of a model: 'vision'; use vision_encoder, embed_tokens, "
-            r"encoder_model, decoder_with_past_model, \*$",
+            r"encoder_model, decoder_with_past_slots, \*$",
         ),
         ({0: [CPU]}, "no graph of a model: 0; use vision_encoder"),
         ({"*": []}, "providers is empty"),

@@ -99,7 +99,7 @@ class Reference:
 
     def measured(self, graph: str) -> Measured:
         """A graph with inputs of its own."""
-        path = self.folder / contract.graph_file(graph, "fp32")
+        path = SLOTS.path(self.folder, graph, "fp32")
         calibration = functools.partial(calibration_feeds, self._model, self.assets, graph)
         return Measured(path, self._feeds[graph], self._outputs[graph], calibration)
 
@@ -283,7 +283,7 @@ def _write_graph(
 ) -> dict[str, str]:
     """Writes one graph; returns the products that were spared and how they are computed."""
     if precision == "fp16" or graph == contract.EMBED_TOKENS:
-        model = load_float32(reference.folder / contract.graph_file(graph, "fp32"))
+        model = load_float32(SLOTS.path(reference.folder, graph, "fp32"))
         if precision == "fp16":
             to_half(model)
         else:
