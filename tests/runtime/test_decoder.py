@@ -9,6 +9,7 @@ import pytest
 from florence_onnx import Florence2
 from florence_onnx.engine.contract import DECODER
 from florence_onnx.engine.inputs import encoder_inputs
+from florence_onnx.engine.slot_decoder import SlotDecoder
 from florence_onnx.errors import GraphRunError
 from tests.helpers.tiny import TINY, picture, plain_logits
 
@@ -82,6 +83,24 @@ def test_steps_follow_their_rows_and_requests(model: Florence2, inputs: Any) -> 
                 # The same float32 sums in another order; logits are within about 10.
                 np.testing.assert_allclose(log_probs[row], expected[ids[row]], atol=2e-5)
     assert {len(history) for history in histories[2]} == {len(plan)}
+
+
+def test_the_inputs_of_a_step_make_its_logits(model: Florence2, inputs: Any) -> None:
+    """Given to the graph as plain arrays, also after later steps and without those that left."""
+    steps = SlotDecoder(model.graphs).start(*inputs)
+    random = np.random.default_rng(1)
+    seen = []
+    for rows, requests in (
+        ([0, 1, 2], [0, 1, 2]),
+        ([0, 0, 1, 1, 2, 2], [0, 1, 2]),
+        ([1, 4], [0, 2]),
+    ):
+        tokens = random.integers(4, 1424, len(rows))
+        scores = steps(tokens, np.array(rows), np.array(requests))
+        seen.append((steps.inputs(), scores.logits().copy()))
+    for given, logits in seen:
+        (found,) = model.graphs.sessions[DECODER].run(["logits"], given)
+        np.testing.assert_array_equal(found[:, 0], logits)
 
 
 @pytest.mark.parametrize("beams", [63, 64, 65, 110, 129, 200])

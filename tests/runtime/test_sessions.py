@@ -1,6 +1,8 @@
 """Opening model folders: what is read from them, and what is wrong with others."""
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +128,19 @@ def test_the_number_of_threads_changes_no_answer() -> None:
         Florence2.load(TINY, threads=threads)(*request, max_new_tokens=12) for threads in (1, 2)
     )
     assert one.token_ids == two.token_ids
+
+
+def test_a_model_ends_with_its_last_use() -> None:
+    """Its memory is free at once, not when Python next looks for cycles."""
+    model = Florence2.load(TINY, threads=1)
+    model(picture(1), "od", max_new_tokens=2)
+    sessions = [weakref.ref(session) for session in model.graphs.sessions.values()]
+    gc.disable()
+    try:
+        del model
+        assert [session() for session in sessions] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_a_folder_given_as_text_and_as_path() -> None:
