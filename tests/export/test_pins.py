@@ -75,9 +75,19 @@ def test_pins_are_in_step_with_the_requirements(name: str, extras: tuple[str, ..
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
 
-def test_floors_are_the_oldest_versions_that_the_runtime_admits() -> None:
-    pinned = pins("floors.txt")
-    for requirement in required("cpu", "cli"):
+@pytest.mark.parametrize(
+    ("name", "requirements"),
+    [
+        ("floors.txt", required("cpu", "cli")),
+        # Of what the runtime needs too, transformers needs newer ones.
+        ("export-floors.txt", [Requirement(line) for line in EXTRAS["export"]]),
+    ],
+)
+def test_floors_are_the_oldest_versions_admitted(
+    name: str, requirements: list[Requirement]
+) -> None:
+    pinned = pins(name)
+    for requirement in requirements:
         (floor,) = (s.version for s in requirement.specifier if s.operator == ">=")
         assert Version(pinned[requirement.name]) == Version(floor), requirement
 
