@@ -36,14 +36,10 @@ def exit_status(command: Callable[[], int]) -> int:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Says what a model warns of in one line, every time."""
-    usual = warnings.showwarning
+    """Says every warning in one line; what a model warns of every time."""
 
-    def tell(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, ModelWarning):
-            say(f"note: {one_line(message)}")
-        else:
-            usual(message, category, *place, **more)
+    def tell(message: Warning | str, *place: Any, **more: Any) -> None:
+        say(f"note: {one_line(message)}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", ModelWarning)

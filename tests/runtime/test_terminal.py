@@ -13,6 +13,7 @@ from florence_onnx.cli.program import main
 from florence_onnx.errors import CheckpointError, FlorenceError, ModelNotFoundError
 from florence_onnx.resolver import resolve
 from florence_onnx.terminal import one_line, printable, say
+from tests.helpers.picture_files import encoded, png_chunk
 from tests.helpers.tiny import TINY, picture, run_python
 
 MODEL = ("--model", str(TINY), "--threads", "1", "--max-new-tokens", "12")
@@ -140,6 +141,18 @@ def test_errors_of_the_arguments(command: list[str], capsys: pytest.CaptureFixtu
     err = capsys.readouterr().err
     assert err.replace("\n", "").isprintable()
     assert "florence-onnx" in err.splitlines()[-1]
+
+
+def test_a_warning_of_another_package(tmp_path: Path) -> None:
+    """Pillow warns of EXIF that is cut off; the picture is answered."""
+    data = encoded(Image.new("RGB", (8, 8)), "PNG")
+    exif = b"MM\0*\0\0\0\x08" + b"\xff" * 60
+    (tmp_path / "photo.png").write_bytes(data[:33] + png_chunk(b"eXIf", exif) + data[33:])
+    photo = str(tmp_path / "photo.png")
+    result = run_python("-m", "florence_onnx", "run", photo, "--task", "od", *MODEL)
+    assert result.returncode == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("note: Corrupt EXIF data.")
 
 
 # Streams that are closed, None, or lead nowhere
