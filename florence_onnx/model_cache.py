@@ -52,7 +52,12 @@ def cache_folder() -> Path:
     from huggingface_hub import constants
 
     named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else Path(constants.HF_HOME) / "florence-onnx"
+    if not named:
+        return Path(constants.HF_HOME) / "florence-onnx"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:  # There is no such home.
+        raise ModelNotFoundError(f"{VARIABLE} is {named!r}, which is no folder: {error}") from error
 
 
 def cached_models() -> Iterator[CachedModel]:

@@ -237,6 +237,14 @@ def test_pull_list_and_remove(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFi
     (folder / "notes.txt").unlink()
 
 
+def test_a_cache_in_no_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(model_cache.VARIABLE, "~nobody-of-this-name/models")
+    assert main(["list"]) == 2
+    assert "FLORENCE_ONNX_CACHE is '~nobody-of-this-name/models'" in capsys.readouterr().err
+
+
 def test_removing_what_is_not_there(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelNotFoundError, match="no model of 'org/other' is in the cache"):
         model_cache.remove("org/other")
