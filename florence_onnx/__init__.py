@@ -2,6 +2,7 @@
 
 from florence_onnx.errors import (
     CheckpointError,
+    DiskSpaceError,
     ExportError,
     FlorenceError,
     FolderBusyError,
@@ -38,6 +39,7 @@ __all__ = [
     "AnswerKind",
     "CheckpointError",
     "Detection",
+    "DiskSpaceError",
     "EncodedImage",
     "ExportError",
     "Failure",

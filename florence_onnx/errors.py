@@ -19,6 +19,7 @@
     │   └── GenerationError           a generation option is out of range
     ├── ExportError                   a checkpoint cannot be exported
     │   ├── CheckpointError           (ValueError) files, keys or shapes of no Florence-2
+    │   ├── DiskSpaceError            (ModelError, OSError) a disk has too little free space
     │   ├── FolderBusyError           another process is writing to the folder
     │   └── ValidationError           an exported graph does not agree with PyTorch
     ├── OutputExistsError             (FileExistsError) the output exists already
@@ -99,6 +100,10 @@ class GenerationError(InputError):
 
 class ExportError(FlorenceError):
     """A checkpoint cannot be exported."""
+
+
+class DiskSpaceError(ExportError, ModelError, OSError):
+    """A disk has too little free space for the files of a model."""
 
 
 class FolderBusyError(ExportError):

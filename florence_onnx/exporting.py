@@ -1,5 +1,6 @@
 """A checkpoint in, a model folder out; how its graphs are made is left to the caller."""
 
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +14,23 @@ from typing import Any
 from florence_onnx.assets.ownership import digests, replaced_files
 from florence_onnx.assets.report import REPORT, write_report
 from florence_onnx.assets.writing import write_assets
+from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.checkpoint import Checkpoint, check_values, read_checkpoint
+from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
+from florence_onnx.hub import ANYHOW, Access
+from florence_onnx.resolver import local_folder
+from florence_onnx.space import require_space
 from florence_onnx.staging import staged_folder
 
 Progress = Callable[[str], None]
+
+SHARES = {"fp16": 0.5, "q8": 0.35, "q4": 0.3}
+"""The size of the graphs of a precision as a share of that of the float32 ones, rounded up."""
+_BESIDE = 6_000_000
+"""Bytes of the graphs without weights and of the files beside them, rounded up."""
 
 
 class Steps:
@@ -64,7 +75,7 @@ def export(
     *,
     add_precisions: AddPrecisions | None = None,
     precisions: Sequence[str] = ("fp32",),
-    revision: str | None = None,
+    access: Access = ANYHOW,
     force: bool = False,
     progress: Progress = lambda message: None,
 ) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def export(
         write_graphs: How the float32 graphs are made.
         add_precisions: How other precisions are made from them; needed where there are some.
         precisions: Precisions to write, of `contract.PRECISIONS`.
-        revision: Branch, tag or commit of a hub repository; its main branch by default.
+        access: Which state of a hub repository is wanted.
         force: Whether the files of an export that is in ``out`` are replaced; other files stay.
         progress: Called with a line of text at the start of every long step.
 
@@ -90,6 +101,7 @@ def export(
         OutputExistsError: ``out`` exists and ``force`` is false, or no export has written it, or
             something else has the name of one of its files.
         PrecisionError: An unknown precision.
+        DiskSpaceError: The disk has too little free space.
         ExportError: The disk is full, or the folder cannot be written, or another process is
             writing there.
     """
@@ -103,7 +115,7 @@ def export(
     replaced = partial(replaced_files, source=source, precisions=precisions, force=force)
     try:
         with staged_folder(out, replaced) as folder:
-            report = _export_into(folder, source, revision, precisions, make)
+            report = _export_into(folder, source, access, precisions, make)
             write_report(folder / REPORT, report)
             return report
     except FlorenceError:
@@ -115,14 +127,15 @@ def export(
 def _export_into(
     folder: Path,
     source: str | Path,
-    revision: str | None,
+    access: Access,
     precisions: Sequence[str],
     make: Making,
 ) -> dict[str, Any]:
     """Writes all files but the report, which it returns."""
     steps = make.steps
     with steps.step("read", f"reading {source}"):
-        checkpoint = read_checkpoint(source, revision)
+        checkpoint = read_checkpoint(source, access)
+        require_space(folder, needed_bytes(checkpoint.config, precisions), "the export")
         check_values(checkpoint)
         repairs = write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
     for repair in repairs:
@@ -136,6 +149,8 @@ def _export_into(
     }
     return {
         "checkpoint": str(source),
+        "commit": checkpoint.folder.name if local_folder(source) is None else None,
+        "contract": contract.VERSION,
         "format": checkpoint.format,
         "repairs": repairs,
         "parameters": checkpoint.parameters,
@@ -147,6 +162,18 @@ def _export_into(
         "precisions": others,
         "files": digests(folder, _files(folder, precisions)),
     }
+
+
+def needed_bytes(config: ModelConfig, precisions: Sequence[str] = ("fp32",)) -> int:
+    """About how many bytes an export writes, float32 graphs included, from which others are made.
+
+    Args:
+        config: The checkpoint's geometry.
+        precisions: What is made.
+    """
+    shapes = key_maps.expected_shapes(config).values()
+    fp32 = 4 * sum(math.prod(shape) for shape in shapes)
+    return _BESIDE + int(fp32 * (1 + sum(SHARES[name] for name in set(precisions) - {"fp32"})))
 
 
 def _files(folder: Path, precisions: Sequence[str]) -> list[Path]:

@@ -2,79 +2,153 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from florence_onnx.errors import FlorenceError, ModelNotFoundError
 from florence_onnx.files import write_whole
-from florence_onnx.terminal import one_line, standard_error
+from florence_onnx.space import require_space
+from florence_onnx.terminal import one_line, say, size_text, standard_error
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _SHOWN = 3
+_BROKEN = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "ProtocolError"}
+"""Exceptions of HTTP clients when a connection ends in the middle of a file."""
 
 
-def cached(repository: str, revision: str | None) -> Path | None:
+@dataclass(frozen=True)
+class Access:
+    """Which state of a repository is wanted, and where it may come from."""
+
+    revision: str | None = None
+    """Branch, tag or commit; the main branch by default."""
+    cache_dir: Path | None = None
+    """Folder for what is fetched and made, in place of the hub library's cache and of ours."""
+    local_files_only: bool = False
+    """Whether the hub is never asked."""
+    refresh: bool = False
+    """Whether the hub is asked what a branch is now, where the cache knows an earlier state."""
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what is fetched."""
+        from huggingface_hub import constants
+
+        return self.cache_dir or Path(constants.HF_HUB_CACHE)
+
+
+ANYHOW = Access()
+"""The main branch, from the usual cache or the hub."""
+
+
+def cached(repository: str, access: Access) -> Path | None:
     """The folder of a repository's files in the cache, whole or not; None without its config.json.
 
     Args:
         repository: Hub id, ``"org/name"``.
-        revision: Branch, tag or commit; the main branch by default.
+        access: Which state of it.
     """
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub import constants, try_to_load_from_cache
 
+    if access.refresh and not (access.local_files_only or constants.HF_HUB_OFFLINE):
+        return None
     try:
-        found = try_to_load_from_cache(repository, "config.json", revision=revision)
-    except (HFValidationError, OSError):
+        found = try_to_load_from_cache(
+            repository, "config.json", cache_dir=access.cache, revision=access.revision or None
+        )
+    except (ValueError, OSError):
         return None  # `fetch` says what is wrong.
     return Path(found).parent if isinstance(found, str) else None
 
 
 def fetch(
     repository: str,
-    revision: str | None,
+    access: Access,
     select: Callable[[Collection[str]], Sequence[str]],
     lacking: Sequence[str] = (),
+    accept: Callable[[Path, int], object] = lambda folder, coming: None,
 ) -> Path:
     """Fetches files of a repository into the cache, those that are not there.
 
+    What is fetched, how large it is and where to is said on stderr before it starts.
+
     Args:
         repository: Hub id, ``"org/name"``.
-        revision: Branch, tag or commit; the main branch by default.
+        access: Which state of it, and where to.
         select: Given the names of all files, those to fetch: one at least, or an exception.
         lacking: What the cached folder lacks; empty when nothing is cached.
+        accept: Called with the folder when config.json is there, and the bytes of the files to
+            come; an exception ends the download.
 
     Returns:
         The folder of the files.
 
     Raises:
         ModelNotFoundError: The repository or revision does not exist, or the hub cannot be reached
-            or does not answer in time, or the files cannot be written.
+            or does not answer in time or may not be asked, or the files cannot be written.
+        DiskSpaceError: The disk has too little free space.
     """
-    from huggingface_hub import (
-        HfApi,
-        constants,
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-    )
+    from huggingface_hub import HfApi, constants
 
+    if access.local_files_only:
+        state = _state(repository, lacking)
+        raise ModelNotFoundError(f"{state}, and the hub is not asked: local files only")
     # Not snapshot_download, which waits for the list of files without a limit.
     limit = constants.HF_HUB_ETAG_TIMEOUT
     try:
-        info = HfApi().model_info(repository, revision=revision, timeout=limit)
-        names = select([file.rfilename for file in info.siblings or ()])
+        info = HfApi().model_info(
+            repository, revision=access.revision or None, timeout=limit, files_metadata=True
+        )
+        files = {file.rfilename: file for file in info.siblings or ()}
+        names = sorted(select(list(files)), key=lambda name: name != "config.json")
+        coming = _coming(repository, [files[name] for name in names], info, access.cache)
         # The progress bars fail where stderr is None.
         with redirect_stderr(standard_error()), _over_http():
-            for name in sorted(names, key=lambda name: name != "config.json"):
-                # hf_hub_download asks the same, and up to seven times for a minute each.
-                get_hf_file_metadata(hf_hub_url(repository, name, revision=info.sha), timeout=limit)
-                path = hf_hub_download(repository, name, revision=info.sha, etag_timeout=limit)
-                folder = Path(path).parents[len(PurePosixPath(name).parts) - 1]
-                if revision != folder.name:
-                    _refer(folder.parents[1] / "refs" / (revision or "main"), folder.name)
+            for name in names:
+                folder = _fetch_file(repository, name, str(info.sha), access)
+                if name == "config.json":
+                    accept(folder, coming)
     except FlorenceError:
         raise
     except Exception as error:  # Which HTTP client raises depends on the hub library's version.
-        raise ModelNotFoundError(_reason(error, repository, revision, lacking)) from error
+        raise ModelNotFoundError(_reason(error, repository, access, lacking)) from error
+    return folder
+
+
+def _coming(repository: str, files: Sequence["RepoSibling"], info: "ModelInfo", cache: Path) -> int:
+    """The bytes of the files that are not in the cache, said on stderr where there are some."""
+    home = cache / f"models--{repository.replace('/', '--')}"
+    absent = [
+        file
+        for file in files
+        if not (home / "snapshots" / str(info.sha) / file.rfilename).is_file()
+        # Another commit may have the same weights.
+        and not (home / "blobs" / (file.lfs["sha256"] if file.lfs else str(file.blob_id))).is_file()
+    ]
+    size = sum(file.size or 0 for file in absent)
+    if absent:
+        what = f"{len(absent)} file{'s' * (len(absent) > 1)} of {repository}"
+        require_space(cache, size, f"fetching {what}")
+        say(f"fetching {what}, {size_text(size)}, to {cache}")
+    return size
+
+
+def _fetch_file(repository: str, name: str, commit: str, access: Access) -> Path:
+    """Has a file of a commit in the cache; returns the folder of the commit."""
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    limit = constants.HF_HUB_ETAG_TIMEOUT
+    # hf_hub_download asks the same, and up to seven times for a minute each.
+    get_hf_file_metadata(hf_hub_url(repository, name, revision=commit), timeout=limit)
+    path = hf_hub_download(
+        repository, name, revision=commit, cache_dir=access.cache, etag_timeout=limit
+    )
+    folder = Path(path).parents[len(PurePosixPath(name).parts) - 1]
+    if access.revision != folder.name:
+        _refer(folder.parents[1] / "refs" / (access.revision or "main"), folder.name)
     return folder
 
 
@@ -98,26 +172,30 @@ def _refer(reference: Path, commit: str) -> None:
     write_whole(reference, commit)
 
 
-def _reason(error: Exception, repository: str, revision: str | None, lacking: Sequence[str]) -> str:
-    from huggingface_hub import constants
+def _state(repository: str, lacking: Sequence[str]) -> str:
+    """What the cache holds of a repository."""
+    name = f"hub model {repository!r}"
+    more = f" and {len(lacking) - _SHOWN} more files" if len(lacking) > _SHOWN else ""
+    if lacking:
+        return f"{name} is in the cache, but without {', '.join(lacking[:_SHOWN])}{more}"
+    # What is typed as a hub id may be meant as a path.
+    return f"there is no folder {repository!r}, and {name} is not in the cache"
 
+
+def _reason(error: Exception, repository: str, access: Access, lacking: Sequence[str]) -> str:
     causes = list(_causes(error))
     kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
     name = f"hub model {repository!r}"
-    # What is typed as a hub id may be meant as a path.
-    either = f"there is no folder {repository!r}, and {name}"
     if "GatedRepoError" in kinds:
         return f"{name} is gated: accept its terms on the hub and log in with `hf auth login`"
     if "RepositoryNotFoundError" in kinds:
-        return f"{either} does not exist on the hub, or is private and you are not logged in"
+        return (
+            f"there is no folder {repository!r}, and {name} does not exist on the hub, or is "
+            "private and you are not logged in"
+        )
     if "RevisionNotFoundError" in kinds:
-        return f"{name} has no revision {revision!r}"
-    more = f" and {len(lacking) - _SHOWN} more files" if len(lacking) > _SHOWN else ""
-    state = (
-        f"{name} is in the cache, but without {', '.join(lacking[:_SHOWN])}{more}"
-        if lacking
-        else f"{either} is not in the cache"
-    )
+        return f"{name} has no revision {access.revision!r}"
+    state = _state(repository, lacking)
     # By type: urllib3's error for a refused connection is a TimeoutError of its own.
     late = any(isinstance(cause, TimeoutError) for cause in causes)
     if late or kinds & {"Timeout", "TimeoutException"}:
@@ -125,11 +203,12 @@ def _reason(error: Exception, repository: str, revision: str | None, lacking: Se
             f"{state}; the hub did not answer in time (HF_HUB_ETAG_TIMEOUT and "
             "HF_HUB_DOWNLOAD_TIMEOUT set how many seconds to wait)"
         )
+    if kinds & _BROKEN or "Consistency check failed" in str(error):
+        return f"the download of {name} broke off; run it again, and what has come stays"
     if kinds & {"ConnectionError", "TransportError"}:
         return f"{state}; the hub cannot be reached: {one_line(causes[-1])}"
     return (
-        f"{name} could not be fetched to {constants.HF_HUB_CACHE}: "
-        f"{type(error).__name__}: {one_line(error)}"
+        f"{name} could not be fetched to {access.cache}: {type(error).__name__}: {one_line(error)}"
     )
 
 

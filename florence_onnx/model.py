@@ -12,6 +12,7 @@ from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs
 from florence_onnx.errors import InputError, ModelWarning
 from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.hub import Access
 from florence_onnx.images.pixels import ImageInput
 from florence_onnx.opening import open_folder
 from florence_onnx.preparing import check_request, prepare, read_picture
@@ -42,8 +43,7 @@ class Florence2:
         result = model("photo.jpg", Task.OD)
         result.detections
 
-    Any number of threads may use one model at the same time; each call is answered as if it were
-    alone.
+    Any number of threads may use one model at the same time, each as if it were alone.
     """
 
     def __init__(self, assets: Assets, graphs: Graphs) -> None:
@@ -60,6 +60,9 @@ class Florence2:
         providers: Providers | None = None,
         threads: int | None = None,
         session_options: "SessionOptions | None" = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
     ) -> "Florence2":
         """Opens a model.
 
@@ -69,27 +72,29 @@ class Florence2:
                 ``"q4"``, or ``"auto"`` for q8 on a processor with 8-bit dot products, fp16 on
                 CUDA, and fp32 elsewhere or where these cannot be had or opened.
             providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
-                graph name (``vision_encoder``, ``embed_tokens``, ``encoder_model``,
-                ``decoder_with_past_slots``, or ``"*"`` for the others) to such a list. None, and
-                graphs left out, for CUDA where it is installed and loads, else the CPU.
+                graph name, or ``"*"`` for the others, to such a list. None, and graphs left out,
+                for CUDA where it is installed and loads, else the CPU.
             threads: Threads inside an operator, on the CPU; None for one per physical core that
                 the process's affinity and container allow.
             session_options: ONNX Runtime's own options, used as they are by the sessions of all
                 four graphs; instead of ``threads``.
+            revision: Branch, tag or commit of a hub id; its main branch by default.
+            cache_dir: Folder for what is fetched and made of a hub id, instead of the usual caches.
+            local_files_only: Whether the hub is never asked, only the cache.
 
         Raises:
             ModelError: The model, one of its files or a provider cannot be had.
 
         Warns:
-            ModelWarning: A generation setting of the checkpoint changes answers elsewhere and is
-                not supported here. ``model.assets.notes`` keeps these sentences. Or ``"auto"``
-                has passed over a precision that cannot be opened.
+            ModelWarning: A generation setting of the checkpoint is not supported here, as
+                ``model.assets.notes`` says too; or ``"auto"`` has passed over a precision.
         """
 
         def opened(folder: Path, name: str) -> "Florence2":
             return cls(*open_folder(folder, name, providers, threads, session_options))
 
-        model = locate(source, precision, providers, opened)
+        access = Access(revision, None if cache_dir is None else Path(cache_dir), local_files_only)
+        model = locate(source, precision, providers, opened, access)
         for note in model.assets.notes:
             warnings.warn(note, ModelWarning, stacklevel=2)
         return model

@@ -5,24 +5,33 @@ whole or not at all, and two processes that want it at once make it once.
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from florence_onnx.assets.ownership import exported_files
+from florence_onnx.checkpoints.checkpoint import read_config
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import FolderBusyError, ModelNotFoundError, OutputExistsError
-from florence_onnx.exporting import export
-from florence_onnx.skeletons.writing import write_graphs
+from florence_onnx.exporting import export, needed_bytes
+from florence_onnx.files import write_whole
+from florence_onnx.hub import ANYHOW, Access
+from florence_onnx.skeletons.writing import require_skeleton, write_graphs
+from florence_onnx.space import existing, require_space
 from florence_onnx.terminal import say
 
 VARIABLE = "FLORENCE_ONNX_CACHE"
 """Names the cache's folder; without it, the folder ``florence-onnx`` beside the hub's own cache."""
 
 _PAUSE = 0.2
+_REFERENCES = "refs"
+"""Folder beside a repository's models: which commit a branch or tag was when a model was made."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,15 @@ class CachedModel:
     """Hub id of its checkpoint."""
     commit: str
     """The checkpoint's commit."""
+    version: str
+    """The version of the graph contract that it was made for."""
     folder: Path
     """Where it is."""
+
+    @property
+    def opens(self) -> bool:
+        """Whether this version of the package opens it."""
+        return self.version == str(contract.VERSION)
 
     @property
     def precisions(self) -> list[str]:
@@ -47,10 +63,12 @@ class CachedModel:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
-def cache_folder() -> Path:
+def cache_folder(access: Access = ANYHOW) -> Path:
     """The folder of the cache, which may not exist yet."""
     from huggingface_hub import constants
 
+    if access.cache_dir is not None:
+        return access.cache_dir / "florence-onnx"
     named = os.environ.get(VARIABLE)
     if not named:
         return Path(constants.HF_HOME) / "florence-onnx"
@@ -60,41 +78,56 @@ def cache_folder() -> Path:
         raise ModelNotFoundError(f"{VARIABLE} is {named!r}, which is no folder: {error}") from error
 
 
-def cached_models() -> Iterator[CachedModel]:
-    """The models in the cache that this version opens, by name."""
-    ending = f"-{contract.VERSION}"
-    for folder in sorted(cache_folder().glob(f"*--*/*{ending}")):
-        if folder.is_dir():
+def cached_models(access: Access = ANYHOW) -> Iterator[CachedModel]:
+    """The models in the cache, by name."""
+    for folder in sorted(cache_folder(access).glob("*--*/*-*")):
+        commit, _, version = folder.name.rpartition("-")
+        if version.isdecimal() and folder.is_dir():
             repository = folder.parent.name.replace("--", "/", 1)
-            yield CachedModel(repository, folder.name.removesuffix(ending), folder)
+            yield CachedModel(repository, commit, version, folder)
 
 
-def cached_model(repository: str, commit: str) -> Path | None:
-    """The folder of the model made of a commit, None where there is none."""
-    folder = _folder(repository, commit)
-    return folder if folder.is_dir() else None
+def cached_model(repository: str, access: Access, commit: str | None = None) -> Path | None:
+    """The folder of a repository's model, None where there is none.
+
+    Args:
+        repository: Hub id, ``"org/name"``.
+        access: Which state of it.
+        commit: The commit where it is known; else that of the last model made of this state.
+    """
+    if commit is None and not access.refresh:
+        reference = _reference(repository, access)
+        try:
+            commit = reference.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            commit = access.revision
+    folder = _folder(repository, commit, access) if commit else None
+    return folder if folder and folder.is_dir() else None
 
 
-def make_model(repository: str, revision: str | None) -> Path:
+def make_model(repository: str, access: Access) -> Path:
     """The folder of a hub checkpoint's model, made unless it is in the cache.
 
     Args:
         repository: Hub id, ``"org/name"``.
-        revision: Branch, tag or commit; the main branch by default.
+        access: Which state of it.
 
     Raises:
         ModelNotFoundError: The repository cannot be had.
         CheckpointError: It does not hold a Florence-2 of a released geometry.
+        DiskSpaceError: The disk has too little free space.
         ExportError: The cache cannot be written.
     """
-    checkpoint = find_checkpoint(repository, revision)
-    folder = _folder(repository, checkpoint.name)
+    checkpoint = find_checkpoint(repository, access, partial(_accept, access))
+    commit = checkpoint.name
+    folder = _folder(repository, commit, access)
     if not folder.is_dir():
         say(f"making ONNX graphs of {repository} in {folder}")
+    pinned = replace(access, revision=commit)  # The branch may move meanwhile.
     waiting = False
     while not folder.is_dir():
         try:
-            export(checkpoint, folder, write_graphs)
+            export(repository, folder, write_graphs, access=pinned, progress=say)
         except OutputExistsError:
             if not folder.is_dir():
                 raise
@@ -103,11 +136,28 @@ def make_model(repository: str, revision: str | None) -> Path:
                 say(f"waiting for another process that makes {folder}")
             waiting = True
             time.sleep(_PAUSE)
+    if access.revision != commit:
+        with suppress(OSError):  # The hub's cache says the same, as long as it is there.
+            write_whole(_reference(repository, access), commit)
     return folder
 
 
-def remove(repository: str) -> int:
+def _accept(access: Access, checkpoint: Path, coming: int) -> None:
+    """Refuses what cannot become a model before its weights are fetched."""
+    config = read_config(checkpoint)
+    require_skeleton(config, str(checkpoint))
+    cache = cache_folder(access)
+    disks = {existing(folder).stat().st_dev for folder in (cache, access.cache)}
+    needed = needed_bytes(config) + (coming if len(disks) == 1 else 0)
+    require_space(cache, needed, "making ONNX graphs of the checkpoint")
+
+
+def remove(repository: str, access: Access = ANYHOW) -> int:
     """Removes the models of a repository from the cache; what is not theirs stays.
+
+    Args:
+        repository: Hub id, ``"org/name"``.
+        access: Where the cache is.
 
     Returns:
         Bytes freed.
@@ -115,21 +165,38 @@ def remove(repository: str) -> int:
     Raises:
         ModelNotFoundError: There is none.
     """
-    found = [model for model in cached_models() if model.repository == repository]
+    found = [model for model in cached_models(access) if model.repository == repository]
     if not found:
-        there = ", ".join(sorted({model.repository for model in cached_models()})) or "none"
+        there = ", ".join(sorted({model.repository for model in cached_models(access)})) or "none"
         raise ModelNotFoundError(f"no model of {repository!r} is in the cache; there are: {there}")
     freed = 0
     for model in found:
         before = model.size
         for name in exported_files(model.folder):
             (model.folder / name).unlink()
-        for folder in (model.folder / "onnx", model.folder, model.folder.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        for folder in (model.folder / "onnx", model.folder):
+            _remove_empty(folder)
         freed += before - (model.size if model.folder.is_dir() else 0)
+    home = found[0].folder.parent
+    shutil.rmtree(home / _REFERENCES, ignore_errors=True)
+    _remove_empty(home)
     return freed
 
 
-def _folder(repository: str, commit: str) -> Path:
-    return cache_folder() / repository.replace("/", "--", 1) / f"{commit}-{contract.VERSION}"
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _folder(repository: str, commit: str, access: Access) -> Path:
+    return _home(repository, access) / f"{commit}-{contract.VERSION}"
+
+
+def _reference(repository: str, access: Access) -> Path:
+    # A branch may be called refs/pr/1.
+    name = (access.revision or "main").replace("/", "--")
+    return _home(repository, access) / _REFERENCES / name
+
+
+def _home(repository: str, access: Access) -> Path:
+    return cache_folder(access) / repository.replace("/", "--", 1)

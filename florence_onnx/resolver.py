@@ -24,6 +24,7 @@ from florence_onnx.errors import (
     ModelWarning,
     PrecisionError,
 )
+from florence_onnx.hub import ANYHOW, Access
 from florence_onnx.staging import finish_replacement
 from florence_onnx.terminal import say
 
@@ -35,7 +36,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def resolve(
-    source: str | os.PathLike[str], *, precision: str = "fp32", revision: str | None = None
+    source: str | os.PathLike[str], *, precision: str = "fp32", access: Access = ANYHOW
 ) -> Path:
     """The folder that holds a model, downloaded if need be.
 
@@ -43,8 +44,8 @@ def resolve(
         source: An existing folder, a hub id (``"org/name"``), or ``"demo"``, looked up in this
             order. What looks like a path is never looked up on the hub.
         precision: The graphs to fetch when ``source`` is a hub id.
-        revision: Branch, tag or commit of a hub repository; its main branch by default. A
-            snapshot that is already in the cache is used as it is, without asking the hub.
+        access: Which state of a hub repository is wanted. What is already in the cache is used
+            as it is, without asking the hub.
 
     Raises:
         ModelNotFoundError: There is no such folder or repository, or the hub cannot be reached.
@@ -64,7 +65,13 @@ def resolve(
         raise PrecisionError(
             f"unknown precision {precision!r}; choose one of {', '.join(contract.PRECISIONS)}"
         )
-    return _hub_model(str(source), precision, revision)
+    folder = hub_model(str(source), precision, access)
+    if precision not in present_precisions(folder):
+        raise PrecisionError(
+            f"the model made of {str(source)!r} has no graphs of precision {precision!r}; make "
+            f"them with florence-onnx pull {source} --precision {precision}"
+        )
+    return folder
 
 
 def is_demo(source: str | os.PathLike[str]) -> bool:
@@ -80,11 +87,36 @@ def _tell_what_the_demo_knows() -> None:
     )
 
 
+def usual_precision(
+    source: str | os.PathLike[str], providers: Providers | None, access: Access
+) -> tuple[str, str | None]:
+    """The precision to open where none is asked for, and what the machine would rather have.
+
+    The latter is opened of a hub model for which it has been pulled, fp32 of any other model.
+
+    Args:
+        source: A model folder, a hub id, or ``"demo"``.
+        providers: What the graphs are to run on.
+        access: Which state of a hub repository is wanted.
+
+    Returns:
+        The precision; and the first of `suitable_precisions`, None where the model is not the
+        hub's.
+    """
+    if is_demo(source) or local_folder(source) is not None:
+        return "fp32", None
+    require_onnxruntime()
+    best = suitable_precisions(providers_by_graph(providers))[0]
+    folder = _cached_model(str(source), access)
+    return (best if folder and best in present_precisions(folder) else "fp32"), best
+
+
 def locate(
     source: str | os.PathLike[str],
     precision: str,
     providers: Providers | None,
     opened: Callable[[Path, str], T],
+    access: Access = ANYHOW,
 ) -> T:
     """What comes of opening a model's folder at the precision asked for, or at one that suits.
 
@@ -94,6 +126,7 @@ def locate(
             the model has and that can be opened. Any other is passed on unchecked.
         providers: What the graphs are to run on.
         opened: Opens a folder at a precision.
+        access: Which state of a hub repository is wanted.
 
     Raises:
         ModelNotFoundError: There is no such model.
@@ -108,14 +141,14 @@ def locate(
         names = ", ".join((*contract.PRECISIONS, AUTO))
         raise PrecisionError(f"precision is {precision!r}; it must be one of {names}")
     if precision != AUTO:
-        return opened(resolve(source, precision=precision), precision)
+        return opened(resolve(source, precision=precision, access=access), precision)
     require_onnxruntime()
     suitable = suitable_precisions(providers_by_graph(providers))
     absent: list[ModelError] = []
     passed: dict[str, ModelError] = {}
     for name in suitable:
         try:
-            folder = resolve(source, precision=name)
+            folder = resolve(source, precision=name, access=access)
         except ModelError as error:  # The next may be in the cache, or the only one on the hub.
             absent.append(error)
             continue
@@ -185,8 +218,15 @@ def _check_encoding(folder: Path) -> None:
         ) from None
 
 
-def _hub_model(repository: str, precision: str, revision: str | None) -> Path:
-    """The folder of a hub model's assets and of its graphs of one precision."""
+def hub_model(repository: str, precision: str, access: Access) -> Path:
+    """The folder of a hub model's assets and of its graphs of one precision.
+
+    Of a checkpoint, it is that of the model made of it, which may lack precisions other than fp32.
+
+    Raises:
+        ModelNotFoundError: There is no such repository, or the hub cannot be reached.
+        PrecisionError: The repository holds graphs, but none of this precision.
+    """
 
     def required(names: Collection[str]) -> list[str]:
         return [*contract.ASSETS, *SLOTS.files(names, precision).values()]
@@ -208,7 +248,7 @@ def _hub_model(repository: str, precision: str, revision: str | None) -> Path:
             raise ModelNotFoundError(f"hub model {repository!r} has no {', '.join(absent)}")
         return [name for name in names if name.removesuffix(contract.DATA_SUFFIX) in needed]
 
-    folder = hub.cached(repository, revision)
+    folder = hub.cached(repository, access)
     needed = required(graph_files(folder)) if folder else []
     lacking = [name for name in needed if folder and not (folder / name).is_file()]
     if folder is not None and not lacking:
@@ -216,19 +256,23 @@ def _hub_model(repository: str, precision: str, revision: str | None) -> Path:
     # They open models, so they import this module.
     from florence_onnx.model_cache import cached_model, make_model
 
-    made = cached_model(repository, folder.name) if folder else None
-    if made is None and folder and Contents.of_folder(folder).is_checkpoint:
-        made = make_model(repository, revision)
+    made = cached_model(repository, access, folder.name if folder else None)
+    if made is not None:
+        return made
+    if folder is not None and Contents.of_folder(folder).is_checkpoint:
+        return make_model(repository, access)
     try:
-        made = made or hub.fetch(repository, revision, select, lacking)
+        return hub.fetch(repository, access, select, lacking)
     except _CheckpointFoundError:
-        made = make_model(repository, revision)
-    if precision not in present_precisions(made):
-        raise PrecisionError(
-            f"the model made of {repository!r} has no graphs of precision {precision!r}; make "
-            f"them with florence-onnx pull {repository} --precision {precision}"
-        )
-    return made
+        return make_model(repository, access)
+
+
+def _cached_model(repository: str, access: Access) -> Path | None:
+    """The folder of a hub model as far as it is in the cache."""
+    from florence_onnx.model_cache import cached_model
+
+    folder = hub.cached(repository, access)
+    return cached_model(repository, access, folder.name if folder else None) or folder
 
 
 class _CheckpointFoundError(FlorenceError):

@@ -34,6 +34,15 @@ def one_line(error: object) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} [...]"
 
 
+def size_text(count: int) -> str:
+    """A number of bytes for people, as in ``463 MB``."""
+    for unit, name in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")):
+        if count >= unit:
+            value = count / unit
+            return f"{value:.0f} {name}" if value >= 10 else f"{value:.1f} {name}"
+    return f"{count} bytes"
+
+
 def show(text: str) -> None:
     """Prints text of one or more lines on stdout, and has it appear at once."""
     print(printable(text, keep="\n\t"), flush=True)

@@ -13,6 +13,7 @@ from florence_onnx.checkpoints.tensors import StoredTensor, equal, is_finite
 from florence_onnx.checkpoints.weights import stored_weights
 from florence_onnx.errors import CheckpointError
 from florence_onnx.files import read_json
+from florence_onnx.hub import ANYHOW, Access
 
 Format = Literal["original", "native"]
 
@@ -41,18 +42,18 @@ class Checkpoint:
         return sum(places.values())
 
 
-def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+def read_checkpoint(source: str | Path, access: Access = ANYHOW) -> Checkpoint:
     """Reads a checkpoint in Microsoft's or transformers' format; no code in it is run.
 
     Args:
         source: A folder or a hub id.
-        revision: Branch, tag or commit of a hub repository.
+        access: Which state of a hub repository is wanted.
 
     Raises:
         CheckpointError: The files are not those of a Florence-2 checkpoint.
         ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
     """
-    folder = find_checkpoint(source, revision)
+    folder = find_checkpoint(source, access, lambda folder, _: read_config(folder))
     raw_config = read_json(folder / "config.json", CheckpointError)
     config = ModelConfig.from_dict(raw_config)
     stored = stored_weights(folder)
@@ -61,6 +62,15 @@ def read_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     _tie(weights, config)
     _check(weights, config)
     return Checkpoint(folder, config, raw_config, weights, "native" if native else "original")
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The geometry of the checkpoint in a folder.
+
+    Raises:
+        CheckpointError: Its config.json is missing, or is not that of a Florence-2.
+    """
+    return ModelConfig.from_dict(read_json(folder / "config.json", CheckpointError))
 
 
 def check_values(checkpoint: Checkpoint) -> None:

@@ -1,5 +1,6 @@
 """Where a checkpoint is: a folder, or a repository of the hub, looked into before it is read."""
 
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from pathlib import Path, PureWindowsPath
 
@@ -17,10 +18,11 @@ CHECKPOINT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
 )
 """What is fetched from the hub besides weights."""
+
+_VOCABULARY = ("vocab.json", "merges.txt")
+"""What is fetched where there is no tokenizer.json."""
 
 _SHARDS = {
     "model.safetensors.index.json": "model-*-of-*.safetensors",
@@ -31,12 +33,17 @@ _LONGEST_NAME = 255
 """In bytes; asking for a file of a longer name is an error on most systems."""
 
 
-def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
+def find_checkpoint(
+    source: str | Path,
+    access: hub.Access = hub.ANYHOW,
+    accept: Callable[[Path, int], object] = lambda folder, coming: None,
+) -> Path:
     """The folder of a checkpoint, fetched from the hub if need be; no weight is read.
 
     Args:
         source: A folder or a hub id.
-        revision: Branch, tag or commit of a hub repository; its main branch by default.
+        access: Which state of a hub repository is wanted.
+        accept: Called before weights are fetched, as `hub.fetch` does.
 
     Raises:
         CheckpointError: There is no checkpoint but something else: a model folder, an adapter,
@@ -48,13 +55,15 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> Path:
         _refuse(Contents.of_folder(folder))
         return folder
     repository = str(source)
-    folder = hub.cached(repository, revision)
+    folder = hub.cached(repository, access)
     lacking = _lacking(folder) if folder else []
-    if folder is None or lacking:
-        return hub.fetch(
-            repository, revision, lambda names: _select(Contents(repository, names)), lacking
-        )
-    return folder
+    if folder is not None and not lacking:
+        return folder
+
+    def select(names: Collection[str]) -> list[str]:
+        return _select(Contents(repository, names))
+
+    return hub.fetch(repository, access, select, lacking, accept)
 
 
 def _refuse(contents: Contents) -> None:
@@ -67,7 +76,8 @@ def _select(contents: Contents) -> list[str]:
     """The files of a checkpoint, with its weights in one format: safetensors where they exist."""
     _refuse(contents)
     weights = next(name for name in WEIGHT_FILES if name in contents.names)
-    patterns = (*CHECKPOINT_FILES, weights, _SHARDS.get(weights, weights))
+    vocabulary = () if "tokenizer.json" in contents.names else _VOCABULARY
+    patterns = (*CHECKPOINT_FILES, *vocabulary, weights, _SHARDS.get(weights, weights))
     return [
         name
         for name in contents.names

@@ -4,7 +4,13 @@ import argparse
 import json
 import platform
 
-from florence_onnx.cli.options import add_model_options, open_model, whole_number
+from florence_onnx.cli.options import (
+    add_hub_options,
+    add_model,
+    add_model_options,
+    open_model,
+    whole_number,
+)
 from florence_onnx.engine.providers import runtime_version
 from florence_onnx.profiling import STAGES, random_picture, time_stages
 from florence_onnx.terminal import say, show
@@ -21,7 +27,7 @@ The picture is 1280x960 random pixels: speed does not depend on what it shows.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder, hub id, or demo")
+    add_model(parser)
     parser.add_argument(
         "--beams", type=whole_number(1), metavar="N", help="default: the checkpoint's"
     )
@@ -37,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model_options(parser)
+    add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:

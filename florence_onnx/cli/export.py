@@ -15,7 +15,7 @@ from florence_onnx.cli.exporting import (
     print_precisions,
     timed_progress,
 )
-from florence_onnx.cli.options import path
+from florence_onnx.cli.options import add_hub_options, path, requested_access
 from florence_onnx.engine import contract
 from florence_onnx.errors import PrecisionError
 from florence_onnx.exporting import AddPrecisions, WriteGraphs, export
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace the export that is in OUT; other files stay"
     )
     add_accept_error(parser)
+    add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -85,6 +86,7 @@ def execute(arguments: argparse.Namespace) -> int:
             _writer(traced),
             add_precisions=_adder(arguments),
             precisions=arguments.precision,
+            access=requested_access(arguments),
             force=arguments.force,
             progress=progress,
         )
@@ -121,4 +123,4 @@ def _check(arguments: argparse.Namespace) -> Checkpoint:
     out, source = arguments.out, arguments.checkpoint
     if os.path.lexists(out):
         replaced_files(out, source, arguments.precision, arguments.force)
-    return read_checkpoint(source)
+    return read_checkpoint(source, requested_access(arguments))

@@ -6,7 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from florence_onnx.assets.reading import Assets
-from florence_onnx.cli.options import add_model_options, requested_providers
+from florence_onnx.cli.options import (
+    add_hub_options,
+    add_model,
+    add_model_options,
+    chosen_precision,
+    requested_access,
+    requested_providers,
+)
 from florence_onnx.engine.sessions import open_graphs, present_precisions
 from florence_onnx.resolver import locate
 from florence_onnx.terminal import show
@@ -21,9 +28,10 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder, hub id, or demo")
+    add_model(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_model_options(parser)
+    add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -31,9 +39,10 @@ def execute(arguments: argparse.Namespace) -> int:
     providers = requested_providers(arguments)
     folder, opened = locate(
         arguments.model,
-        arguments.precision,
+        chosen_precision(arguments)[0],
         providers,
         lambda folder, name: (folder, open_graphs(folder, name, providers, arguments.threads)),
+        requested_access(arguments),
     )
     assets, precision = Assets.read(folder), opened.precision
     layout = opened.layout

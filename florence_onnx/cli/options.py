@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
 import argparse
+import os
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,18 +10,43 @@ from pathlib import Path
 from florence_onnx.engine import contract
 from florence_onnx.engine.precision import AUTO
 from florence_onnx.engine.providers import OTHERS, Provider
+from florence_onnx.hub import Access
 from florence_onnx.model import Florence2
+from florence_onnx.resolver import usual_precision
 from florence_onnx.terminal import say
+
+VARIABLE = "FLORENCE_ONNX_MODEL"
+"""Names the model of commands that are given none."""
+_RELEASED = "florence-community/Florence-2-base-ft"
+
+
+def default_model() -> str:
+    """The model of commands that are given none."""
+    return os.environ.get(VARIABLE) or _RELEASED
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model, as an argument that may be left out."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=default_model(),
+        metavar="MODEL",
+        help=f"model folder, hub id, or demo {DEFAULT}",
+    )
+
+
+DEFAULT = f"(default: {_RELEASED}, or what {VARIABLE} says)"
+"""What a help text says of the model."""
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """How a model is opened, besides its name."""
     parser.add_argument(
         "--precision",
-        default="fp32",
         metavar="P",
         help=f"graphs to open: {', '.join(contract.PRECISIONS)}, or {AUTO} for what suits the "
-        "machine (default fp32)",
+        "machine (default: fp32, or of a hub model what was pulled and suits the machine)",
     )
     parser.add_argument(
         "--provider",
@@ -37,17 +64,65 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_hub_options(parser: argparse.ArgumentParser) -> None:
+    """Which state of a hub repository is wanted, and where it may come from."""
+    parser.add_argument(
+        "--revision", metavar="REV", help="branch, tag or commit of a hub id (default: main)"
+    )
+    add_cache_dir(parser)
+    parser.add_argument(
+        "--local-files-only", action="store_true", help="use the cache only, never ask the hub"
+    )
+
+
+def add_cache_dir(parser: argparse.ArgumentParser) -> None:
+    """Where the cache is."""
+    parser.add_argument(
+        "--cache-dir",
+        type=path,
+        metavar="DIR",
+        help="folder for what is fetched and made, instead of HF_HUB_CACHE and FLORENCE_ONNX_CACHE",
+    )
+
+
+def requested_access(arguments: argparse.Namespace) -> Access:
+    """What the options of `add_hub_options` say."""
+    return Access(arguments.revision, arguments.cache_dir, arguments.local_files_only)
+
+
 def open_model(arguments: argparse.Namespace) -> Florence2:
-    """The model that the options name; says on stderr which precision ``auto`` came to."""
+    """The model that the options name; says on stderr which precision was chosen for the user."""
+    precision, hint = chosen_precision(arguments)
     model = Florence2.load(
         arguments.model,
-        precision=arguments.precision,
+        precision=precision,
         providers=requested_providers(arguments),
         threads=arguments.threads,
+        revision=arguments.revision,
+        cache_dir=arguments.cache_dir,
+        local_files_only=arguments.local_files_only,
     )
-    if arguments.precision == AUTO:
-        say(f"precision: {model.precision}")
+    if precision == AUTO or hint is not None:
+        say(f"precision: {model.precision}{hint or ''}")
     return model
+
+
+def chosen_precision(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """The precision to ask for, and what another would gain where the user has not chosen."""
+    if arguments.precision is not None:
+        return arguments.precision, None
+    source = arguments.model
+    precision, best = usual_precision(
+        source, requested_providers(arguments), requested_access(arguments)
+    )
+    if best is None:
+        return precision, None
+    if precision != "fp32":
+        return precision, "; --precision fp32 is slower and exact"
+    if best == "fp32":
+        return precision, ""
+    command = shlex.join(["florence-onnx", "pull", source, "--precision", best])
+    return precision, f"; {best} is faster on this machine and less exact, and is made by {command}"
 
 
 def requested_providers(arguments: argparse.Namespace) -> dict[str, list[Provider]] | None:

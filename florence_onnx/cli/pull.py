@@ -2,12 +2,14 @@
 
 import argparse
 import importlib
+from dataclasses import replace
 
-from florence_onnx.cli.exporting import check_packages, timed_progress
+from florence_onnx.cli.exporting import check_packages, exit_on_termination, timed_progress
+from florence_onnx.cli.options import DEFAULT, add_hub_options, default_model, requested_access
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import ModelNotFoundError
-from florence_onnx.resolver import local_folder, resolve
+from florence_onnx.resolver import hub_model, is_demo, local_folder
 from florence_onnx.terminal import show
 
 NAME = "pull"
@@ -16,14 +18,17 @@ EXAMPLES = """examples:
   florence-onnx pull florence-community/Florence-2-base-ft
   florence-onnx pull microsoft/Florence-2-large-ft --precision q8
 
-Precisions other than fp32 are made from the fp32 graphs, which needs the [quantize] extra.
+Of a repository that holds ONNX graphs, those of the precision are fetched. Of a checkpoint, graphs
+are made: fp32, and other precisions from these, which needs the [quantize] extra. Where a branch
+has moved since the last time, its new state is fetched.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="ID", help="hub id, org/name")
-    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit (default: main)")
+    parser.add_argument(
+        "model", nargs="?", default=default_model(), metavar="ID", help=f"hub id {DEFAULT}"
+    )
     parser.add_argument(
         "--precision",
         default="fp32",
@@ -31,17 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"precision to have ready: {', '.join(contract.PRECISIONS)} (default fp32)",
     )
+    add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    if arguments.precision != "fp32":
-        check_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
-    if local_folder(arguments.model) is not None:
-        raise ModelNotFoundError(f"{arguments.model!r} is a folder here, so nothing is fetched")
-    folder = resolve(arguments.model, revision=arguments.revision)
-    if arguments.precision not in present_precisions(folder):
-        quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
-        quantizer.quantize(folder, [arguments.precision], progress=timed_progress())
+    source, precision = arguments.model, arguments.precision
+    if is_demo(source):
+        raise ModelNotFoundError("the demo comes with this package, so nothing is fetched")
+    if local_folder(source) is not None:
+        raise ModelNotFoundError(f"{source!r} is a folder here, so nothing is fetched")
+    with exit_on_termination():
+        folder = hub_model(source, precision, replace(requested_access(arguments), refresh=True))
+        if precision not in present_precisions(folder):
+            check_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
+            quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
+            quantizer.quantize(folder, [precision], progress=timed_progress())
     show(str(folder))
     return 0

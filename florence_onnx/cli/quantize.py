@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import shlex
 
 from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.cli.exporting import (
@@ -53,7 +54,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if folder is None:
         raise ModelNotFoundError(
             f"{arguments.model!r} is not a folder; quantising adds files to a model folder, so "
-            "export or download the model first"
+            "export the model first, or make its graphs in the cache with florence-onnx pull "
+            f"{shlex.quote(arguments.model)} --precision {arguments.precision[0]}"
         )
     refuse(Contents.of_folder(folder).why_no_model())
     with exit_on_termination():

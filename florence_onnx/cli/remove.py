@@ -2,8 +2,10 @@
 
 import argparse
 
+from florence_onnx.cli.options import add_cache_dir
+from florence_onnx.hub import Access
 from florence_onnx.model_cache import remove
-from florence_onnx.terminal import show
+from florence_onnx.terminal import show, size_text
 
 NAME = "remove"
 SUMMARY = "Remove a model from the cache. The checkpoint in the hub's own cache stays."
@@ -15,9 +17,11 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("model", metavar="ID", help="hub id, as florence-onnx list shows it")
+    add_cache_dir(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    show(f"removed {arguments.model}: {remove(arguments.model) / 1e6:.0f} MB")
+    freed = remove(arguments.model, Access(cache_dir=arguments.cache_dir))
+    show(f"removed {arguments.model}: {size_text(freed)}")
     return 0

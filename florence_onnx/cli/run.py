@@ -7,7 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from florence_onnx.cli.drawings import plan_drawings, write_drawing
-from florence_onnx.cli.options import add_model_options, open_model, path
+from florence_onnx.cli.options import (
+    DEFAULT,
+    add_hub_options,
+    add_model_options,
+    default_model,
+    open_model,
+    path,
+)
 from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.prompts import check_input, what_is_asked
@@ -19,13 +26,14 @@ from florence_onnx.terminal import one_line, printable, say, show
 NAME = "run"
 SUMMARY = "Answer a task on one or more pictures."
 EXAMPLES = """examples:
-  florence-onnx run photo.jpg --task od --model MODEL
-  florence-onnx run photo.jpg --task caption_to_phrase_grounding --text "a green car" --model MODEL
-  florence-onnx run photo.jpg --task region_to_category --region 34,160,597,372 --model MODEL
+  florence-onnx run photo.jpg --task od
+  florence-onnx run photo.jpg --task caption_to_phrase_grounding --text "a green car"
+  florence-onnx run photo.jpg --task region_to_category --region 34,160,597,372
   florence-onnx run photo.jpg --prompt detect --answer boxes --model MODEL
-  florence-onnx run photo.jpg --task od --draw drawn.png --model MODEL
-  florence-onnx run *.jpg --task ocr --model MODEL --json > answers.jsonl
+  florence-onnx run photo.jpg --task od --draw drawn.png --model microsoft/Florence-2-large-ft
+  florence-onnx run *.jpg --task ocr --json > answers.jsonl
 
+The weights of a hub id are fetched and made a model once, which is kept in a cache.
 One picture that cannot be read does not stop the others; the exit status is then 2.
 """
 
@@ -41,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the answer to a prompt is read: "
         f"{', '.join(kind.name.lower() for kind in AnswerKind)} (default text)",
     )
-    parser.add_argument("--model", required=True, help="model folder, hub id, or demo")
+    parser.add_argument(
+        "--model", default=default_model(), help=f"model folder, hub id, or demo {DEFAULT}"
+    )
     parser.add_argument("--text", help="for the tasks that take text")
     parser.add_argument(
         "--region",
@@ -62,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "PNG files for several; replaces nothing but drawings",
     )
     add_model_options(parser)
+    add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:

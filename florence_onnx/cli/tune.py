@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from florence_onnx.cli.options import whole_number
+from florence_onnx.cli.options import (
+    add_hub_options,
+    add_model,
+    requested_access,
+    whole_number,
+)
 from florence_onnx.engine.providers import OTHERS, available_providers, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import PrecisionError
@@ -40,17 +45,18 @@ _COLUMNS = {"vision": "vision", "first_token": "first token", "per_token": "per 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="model folder, hub id, or demo")
+    add_model(parser)
     parser.add_argument(
         "--repeats", type=whole_number(1), default=3, help="counted runs of each (default 3)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     require_onnxruntime()
-    folder = resolve(arguments.model)
+    folder = resolve(arguments.model, access=requested_access(arguments))
     trials = list(_attempts(folder, arguments.repeats))
     choice = choose(trials)
     line = load_line(arguments.model, choice)

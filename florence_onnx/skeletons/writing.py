@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from florence_onnx.checkpoints.checkpoint import Checkpoint
+from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.errors import CheckpointError
 from florence_onnx.exporting import Steps
 from florence_onnx.model import Florence2
@@ -21,18 +22,32 @@ def write_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
     Raises:
         CheckpointError: The geometry is not a released one.
     """
-    skeleton = find_skeleton(checkpoint.config)
-    if skeleton is None:
-        raise CheckpointError(
-            f"{checkpoint.folder} has a geometry of its own, not that of "
-            f"{' or '.join(released_names())}; export it "
-            "where torch is: pip install 'florence-onnx[export]', then florence-onnx export"
-        )
+    skeleton = require_skeleton(checkpoint.config, str(checkpoint.folder))
     with steps.step("fill", f"filling the graphs of the geometry {skeleton.name}, without torch"):
         fill(skeleton, checkpoint, folder)
     with steps.step("check", "asking the model a question"):
         _ask(folder)
     return {"skeleton": skeleton.name, "versions": {"numpy": np.__version__}}
+
+
+def require_skeleton(config: ModelConfig, name: str) -> Path:
+    """The folder of the skeleton for a geometry.
+
+    Args:
+        config: The geometry.
+        name: What the message calls the checkpoint.
+
+    Raises:
+        CheckpointError: The geometry is not a released one.
+    """
+    skeleton = find_skeleton(config)
+    if skeleton is None:
+        raise CheckpointError(
+            f"{name} has a geometry of its own, not that of {' or '.join(released_names())}; "
+            "export it where torch is: pip install 'florence-onnx[export]', then florence-onnx "
+            "export"
+        )
+    return skeleton
 
 
 def _ask(folder: Path) -> None:

@@ -19,6 +19,7 @@ from florence_onnx.errors import (
     OutputExistsError,
     PrecisionError,
 )
+from florence_onnx.hub import ANYHOW
 from florence_onnx.skeletons import filling
 from tests.helpers.checkpoints import native_weights, save_native, save_weights
 from tests.helpers.exports import Exported
@@ -169,19 +170,19 @@ def test_two_that_start_at_once_make_it_once(hub: Hub, monkeypatch: pytest.Monke
     both = threading.Barrier(2)
     export = exporting.export
 
-    def counted(source: Path, out: Path, write: exporting.WriteGraphs) -> None:
+    def counted(source: str, out: Path, write: exporting.WriteGraphs, **more: Any) -> None:
         def write_and_count(*given: object) -> dict[str, object]:
             made.append(out)
             return write(*given)  # type: ignore[arg-type]
 
-        export(source, out, write_and_count)
+        export(source, out, write_and_count, **more)
 
     monkeypatch.setattr(model_cache, "export", counted)
     folders = []
 
     def start() -> None:
         both.wait()
-        folders.append(model_cache.make_model(NAME, None))
+        folders.append(model_cache.make_model(NAME, ANYHOW))
 
     threads = [threading.Thread(target=start) for _ in range(2)]
     for thread in threads:
@@ -207,14 +208,14 @@ def test_a_wait_is_told_once(
 ) -> None:
     busy = iter([True, True, True, False])
 
-    def wait(*given: Any) -> None:
+    def wait(*given: Any, **more: Any) -> None:
         if next(busy):
             raise FolderBusyError("another process is writing")
-        exporting.export(*given)
+        exporting.export(*given, **more)
 
     monkeypatch.setattr(model_cache, "export", wait)
     monkeypatch.setattr(model_cache, "_PAUSE", 0)
-    model_cache.make_model(NAME, None)
+    model_cache.make_model(NAME, ANYHOW)
     printed = capsys.readouterr().err
     assert printed.count("making ONNX graphs") == printed.count("waiting for another") == 1
 

@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.gated:
             self._send(b"", 403, {"X-Error-Code": "GatedRepo"}, body)
         elif path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
-            siblings = [{"rfilename": file} for file in hub.files]
+            siblings = [_sibling(*item) for item in hub.files.items()]
             info = {"id": hub.name, "modelId": hub.name, "sha": COMMIT, "siblings": siblings}
             self._send(json.dumps(info).encode(), 200, {}, body)
         elif path.startswith(f"{api}/tree/"):
@@ -141,6 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _blob_id(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:40]
+
+
+def _sibling(path: str, content: bytes) -> dict[str, object]:
+    return {"rfilename": path, "size": len(content), "blobId": _blob_id(content)}
 
 
 def _tree_entry(path: str, content: bytes) -> dict[str, object]:

@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from florence_onnx import resolver
 from florence_onnx.engine import contract
 from florence_onnx.errors import CheckpointError, ModelNotFoundError, PrecisionError
+from florence_onnx.hub import Access
 from florence_onnx.resolver import resolve
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
 
@@ -165,9 +166,9 @@ def test_what_the_cache_lacks_is_fetched(hub: Hub) -> None:
 
 
 def test_a_revision(hub: Hub) -> None:
-    assert resolve(NAME, revision=COMMIT) == resolve(NAME)
+    assert resolve(NAME, access=Access(COMMIT)) == resolve(NAME)
     with pytest.raises(ModelNotFoundError, match=f"'{NAME}' has no revision 'v9'"):
-        resolve(NAME, revision="v9")
+        resolve(NAME, access=Access("v9"))
 
 
 @pytest.mark.usefixtures("hub")
