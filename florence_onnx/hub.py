@@ -1,5 +1,6 @@
 """Repositories of the hub: found in the cache, or fetched with a limit to every wait."""
 
+import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _SHOWN = 3
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 _BROKEN = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "ProtocolError"}
 """Exceptions of HTTP clients when a connection ends in the middle of a file."""
 
@@ -207,8 +209,10 @@ def _reason(error: Exception, repository: str, access: Access, lacking: Sequence
         return f"the download of {name} broke off; run it again, and what has come stays"
     if kinds & {"ConnectionError", "TransportError"}:
         return f"{state}; the hub cannot be reached: {one_line(causes[-1])}"
+    denied = any(getattr(cause, "errno", None) in _UNWRITABLE for cause in causes)
     return (
         f"{name} could not be fetched to {access.cache}: {type(error).__name__}: {one_line(error)}"
+        f"{'; HF_HUB_CACHE, cache_dir or --cache-dir choose another folder' if denied else ''}"
     )
 
 

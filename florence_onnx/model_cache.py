@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from florence_onnx.assets.ownership import exported_files
 from florence_onnx.checkpoints.checkpoint import read_config
@@ -25,6 +26,9 @@ from florence_onnx.hub import ANYHOW, Access
 from florence_onnx.skeletons.writing import require_skeleton, write_graphs
 from florence_onnx.space import existing, require_space
 from florence_onnx.terminal import say
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRepoInfo
 
 VARIABLE = "FLORENCE_ONNX_CACHE"
 """Names the cache's folder; without it, the folder ``florence-onnx`` beside the hub's own cache."""
@@ -46,6 +50,8 @@ class CachedModel:
     """The version of the graph contract that it was made for."""
     folder: Path
     """Where it is."""
+    made: bool = True
+    """Whether it was made here; else it is a repository of graphs in the hub library's cache."""
 
     @property
     def opens(self) -> bool:
@@ -85,6 +91,29 @@ def cached_models(access: Access = ANYHOW) -> Iterator[CachedModel]:
         if version.isdecimal() and folder.is_dir():
             repository = folder.parent.name.replace("--", "/", 1)
             yield CachedModel(repository, commit, version, folder)
+    for found in _fetched(access):
+        for state in sorted(found.revisions, key=lambda state: state.commit_hash):
+            if present_precisions(state.snapshot_path):
+                yield CachedModel(
+                    found.repo_id,
+                    state.commit_hash,
+                    str(contract.VERSION),
+                    state.snapshot_path,
+                    made=False,
+                )
+
+
+def _fetched(access: Access) -> "list[CachedRepoInfo]":
+    """The repositories in the hub library's cache, by name."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = scan_cache_dir(access.cache).repos
+    except (CacheNotFound, ValueError, OSError):
+        return []
+    models = (repository for repository in found if repository.repo_type == "model")
+    return sorted(models, key=lambda repository: repository.repo_id)
 
 
 def cached_model(repository: str, access: Access, commit: str | None = None) -> Path | None:
@@ -169,18 +198,33 @@ def remove(repository: str, access: Access = ANYHOW) -> int:
     if not found:
         there = ", ".join(sorted({model.repository for model in cached_models(access)})) or "none"
         raise ModelNotFoundError(f"no model of {repository!r} is in the cache; there are: {there}")
-    freed = 0
-    for model in found:
-        before = model.size
-        for name in exported_files(model.folder):
-            (model.folder / name).unlink()
-        for folder in (model.folder / "onnx", model.folder):
-            _remove_empty(folder)
-        freed += before - (model.size if model.folder.is_dir() else 0)
-    home = found[0].folder.parent
+    freed = sum(_remove_made(model) for model in found if model.made)
+    commits = [model.commit for model in found if not model.made]
+    if commits:
+        freed += _remove_fetched(repository, commits, access)
+    home = _home(repository, access)
     shutil.rmtree(home / _REFERENCES, ignore_errors=True)
     _remove_empty(home)
     return freed
+
+
+def _remove_made(model: CachedModel) -> int:
+    before = model.size
+    for name in exported_files(model.folder):
+        (model.folder / name).unlink()
+    for folder in (model.folder / "onnx", model.folder):
+        _remove_empty(folder)
+    return before - (model.size if model.folder.is_dir() else 0)
+
+
+def _remove_fetched(repository: str, commits: list[str], access: Access) -> int:
+    from huggingface_hub import scan_cache_dir
+
+    # Copies of a repository have the same commits.
+    ours = frozenset(found for found in _fetched(access) if found.repo_id == repository)
+    plan = replace(scan_cache_dir(access.cache), repos=ours).delete_revisions(*commits)
+    plan.execute()
+    return int(plan.expected_freed_size)
 
 
 def _remove_empty(folder: Path) -> None:

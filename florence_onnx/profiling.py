@@ -17,6 +17,7 @@ from florence_onnx.engine import contract
 from florence_onnx.engine.providers import CPU, OTHERS, first_line
 from florence_onnx.errors import ProviderError
 from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.hub import ANYHOW, Access
 from florence_onnx.model import Florence2
 from florence_onnx.requests import Request
 from florence_onnx.tasks import Task
@@ -148,11 +149,14 @@ def choose(trials: Sequence[Trial]) -> Trial:
     return min(tied, key=lambda pair: (exactness.index(pair[1].precision), pair[0]))[1]
 
 
-def load_line(source: str, trial: Trial) -> str:
+def load_line(source: str, trial: Trial, access: Access = ANYHOW) -> str:
     """The Python expression that opens a model as a trial did."""
+    given: dict[str, object] = {"precision": trial.precision, "providers": trial.providers}
+    if access.revision:
+        given["revision"] = access.revision
+    if access.cache_dir is not None:
+        given["cache_dir"] = str(access.cache_dir)
     # JSON's strings, lists and objects are Python's, with the quotes that formatters prefer.
-    model, precision, providers = (
-        json.dumps(value, ensure_ascii=False)
-        for value in (source, trial.precision, trial.providers)
-    )
-    return f"Florence2.load({model}, precision={precision}, providers={providers})"
+    model, *options = (json.dumps(value, ensure_ascii=False) for value in (source, *given.values()))
+    pairs = (f"{name}={value}" for name, value in zip(given, options, strict=True))
+    return f"Florence2.load({', '.join([model, *pairs])})"

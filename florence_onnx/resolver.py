@@ -82,8 +82,8 @@ def is_demo(source: str | os.PathLike[str]) -> bool:
 @cache
 def _tell_what_the_demo_knows() -> None:
     say(
-        "note: the demo model knows drawn scenes only; for photographs, take a Florence-2, as "
-        "florence-onnx export microsoft/Florence-2-base OUT makes it"
+        "note: the demo model knows drawn scenes only; for photographs, leave --model out, as in "
+        "florence-onnx run PICTURE --task od, or give a hub id"
     )
 
 

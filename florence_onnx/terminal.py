@@ -3,7 +3,8 @@
 import io
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 # Control characters, line separators, what reverses the direction of text, and halves of letters.
@@ -52,6 +53,26 @@ def say(line: str) -> None:
     """Prints a line on stderr, where there is one and it takes it."""
     with suppress(OSError):
         print(printable(line), file=standard_error(), flush=True)
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[int], object]]:
+    """Shows a bar on stderr while a person is watching, if tqdm is installed.
+
+    Args:
+        total: Bytes to come.
+
+    Yields:
+        What is called with the bytes that are done.
+    """
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda count: None
+        return
+    options = {"unit": "B", "unit_scale": True, "disable": None, "leave": False}
+    with tqdm(total=total, file=standard_error(), **options) as bar:
+        yield bar.update
 
 
 def standard_error() -> TextIO:

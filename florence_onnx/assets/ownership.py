@@ -82,8 +82,9 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
     """Compares the files of an export with its report.
 
     Returns:
-        What became of each file that is not as it was written, by relative path; and the number
-        of files that the report lists.
+        What became of each file that is not as it was written, by relative path: "changed",
+        "missing", or "extra" for one that the report does not list; and the number of files that
+        it lists.
 
     Raises:
         ModelFileError: There is no report that lists files.
@@ -100,6 +101,9 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
         name: "changed" if (folder / name).is_file() else "missing"
         for name in sorted(listed - kept)
     }
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    there = {path.as_posix() for path in paths if path.parts[0] != WORK}
+    states |= dict.fromkeys(sorted(there - listed - {REPORT}), "extra")
     return states, len(listed)
 
 
@@ -121,7 +125,7 @@ def exported_files(folder: Path) -> set[str]:
     if "files" in report:
         return _listed_files(report, folder) | {REPORT}
     if "versions" in report:
-        return {name for name in _known_names() if _is_plain(folder / name)}
+        return {name for name in known_names() if _is_plain(folder / name)}
     if folder.is_dir() and all(path.name == WORK for path in folder.iterdir()):
         return set()
     raise OutputExistsError(
@@ -130,7 +134,7 @@ def exported_files(folder: Path) -> set[str]:
     )
 
 
-def _known_names() -> set[str]:
+def known_names() -> set[str]:
     """The files that an export may consist of."""
     return {*contract.ASSETS, REPORT, *SLOTS.known_files()}
 

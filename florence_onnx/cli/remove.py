@@ -8,7 +8,7 @@ from florence_onnx.model_cache import remove
 from florence_onnx.terminal import show, size_text
 
 NAME = "remove"
-SUMMARY = "Remove a model from the cache. The checkpoint in the hub's own cache stays."
+SUMMARY = "Remove a model from the cache. A checkpoint in the hub's own cache stays."
 EXAMPLES = """examples:
   florence-onnx remove florence-community/Florence-2-base-ft
 """

@@ -56,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     require_onnxruntime()
-    folder = resolve(arguments.model, access=requested_access(arguments))
+    access = requested_access(arguments)
+    folder = resolve(arguments.model, access=access)
     trials = list(_attempts(folder, arguments.repeats))
     choice = choose(trials)
-    line = load_line(arguments.model, choice)
+    line = load_line(arguments.model, choice, access)
     if arguments.json:
         content = {
             "tokens": TOKENS,

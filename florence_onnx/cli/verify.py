@@ -2,15 +2,18 @@
 
 import argparse
 
-from florence_onnx.assets.ownership import changed_files
+from florence_onnx.assets.ownership import changed_files, known_names
 from florence_onnx.cli.options import path
 from florence_onnx.errors import ModelNotFoundError
 from florence_onnx.terminal import show
 
 NAME = "verify"
-SUMMARY = "Compare the files of a model folder with the digests in its export_report.json."
+SUMMARY = "Compare the files of a model folder with its manifest, export_report.json."
 EXAMPLES = """examples:
   florence-onnx verify MODEL
+
+What has changed, is missing or is extra is named. The exit status is 2 if a file has changed or is
+missing, or an extra one has the name of a graph or of another file that is opened.
 """
 
 
@@ -26,6 +29,8 @@ def execute(arguments: argparse.Namespace) -> int:
     changed, count = changed_files(arguments.folder)
     for name, state in changed.items():
         show(f"{name}: {state}")
-    if not changed:
-        show(f"{count} files are as they were written")
-    return 2 if changed else 0
+    opened = known_names()
+    if any(state != "extra" or name in opened for name, state in changed.items()):
+        return 2
+    show(f"{count} files are as they were written")
+    return 0

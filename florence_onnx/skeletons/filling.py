@@ -5,7 +5,7 @@ and the recipe of each weight. Vocabulary and number of positions are the checkp
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -61,13 +61,19 @@ def find_skeleton(config: ModelConfig) -> Path | None:
     return None
 
 
-def fill(skeleton: Path, checkpoint: Checkpoint, out: Path) -> None:
+def fill(
+    skeleton: Path,
+    checkpoint: Checkpoint,
+    out: Path,
+    advance: Callable[[int], object] = lambda count: None,
+) -> None:
     """Writes the float32 graphs of a checkpoint, tensor by tensor.
 
     Args:
         skeleton: A folder that `find_skeleton` gave for the checkpoint's geometry.
         checkpoint: The checkpoint.
         out: An existing folder, which gets a folder ``onnx``.
+        advance: Called with the bytes of every weight that is written.
 
     Raises:
         CheckpointError: A file of weights is truncated.
@@ -81,7 +87,7 @@ def fill(skeleton: Path, checkpoint: Checkpoint, out: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         data = path.with_name(path.name + contract.DATA_SUFFIX)
         with data.open("wb") as file:
-            filler = _Filler(recipes[graph], checkpoint.weights, file, data.name)
+            filler = _Filler(recipes[graph], checkpoint.weights, file, data.name, advance)
             path.write_bytes(filler.fill(content))
             beside = file.tell()
         if not beside:
@@ -97,11 +103,13 @@ class _Filler:
         weights: Mapping[str, StoredTensor],
         data: BinaryIO,
         location: str,
+        advance: Callable[[int], object],
     ) -> None:
         self._recipes = recipes
         self._weights = weights
         self._data = data
         self._location = location
+        self._advance = advance
 
     def fill(self, model: bytes) -> bytes:
         """The model with its weights, those that lie beside it written meanwhile."""
@@ -121,6 +129,7 @@ class _Filler:
         values = carry_out(self._recipes[name], lambda source: self._weights[source].read())
         head = b"".join(protobuf.number(_DIMS, size) for size in values.shape)
         head += protobuf.number(_DATA_TYPE, _FLOAT) + protobuf.text(_NAME, name)
+        self._advance(values.nbytes)
         if not beside:
             return head + protobuf.content(_RAW_DATA, np.ascontiguousarray(values).tobytes())
         offset = self._data.tell()

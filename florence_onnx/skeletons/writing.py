@@ -8,10 +8,11 @@ import numpy as np
 from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.errors import CheckpointError
-from florence_onnx.exporting import Steps
+from florence_onnx.exporting import Steps, needed_bytes
 from florence_onnx.model import Florence2
 from florence_onnx.skeletons.filling import fill, find_skeleton, released_names
 from florence_onnx.tasks import Task
+from florence_onnx.terminal import progress_bar
 
 
 def write_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str, Any]:
@@ -23,8 +24,9 @@ def write_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
         CheckpointError: The geometry is not a released one.
     """
     skeleton = require_skeleton(checkpoint.config, str(checkpoint.folder))
-    with steps.step("fill", f"filling the graphs of the geometry {skeleton.name}, without torch"):
-        fill(skeleton, checkpoint, folder)
+    message = f"filling the graphs of the geometry {skeleton.name}, without torch"
+    with steps.step("fill", message), progress_bar(needed_bytes(checkpoint.config)) as advance:
+        fill(skeleton, checkpoint, folder, advance)
     with steps.step("check", "asking the model a question"):
         _ask(folder)
     return {"skeleton": skeleton.name, "versions": {"numpy": np.__version__}}

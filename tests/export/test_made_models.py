@@ -1,32 +1,42 @@
 """Checkpoints that become models without torch, from folders and from the hub."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
-from florence_onnx import Florence2, FlorenceError, exporting, model_cache
+from florence_onnx import DiskSpaceError, Florence2, FlorenceError, exporting, model_cache
 from florence_onnx.assets.report import REPORT
+from florence_onnx.checkpoints.checkpoint import read_config
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.errors import (
+    CheckpointError,
     FolderBusyError,
     ModelNotFoundError,
     OutputExistsError,
     PrecisionError,
 )
-from florence_onnx.hub import ANYHOW
+from florence_onnx.hub import ANYHOW, Access
 from florence_onnx.skeletons import filling
-from tests.helpers.checkpoints import native_weights, save_native, save_weights
+from tests.helpers.checkpoints import native_weights, save_native, save_original, save_weights
 from tests.helpers.exports import Exported
-from tests.helpers.hub import COMMIT, Hub, serve_hub, use_empty_cache, use_hub
+from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
 from tests.helpers.tiny import picture, run_python
 
 NAME = "org/model"
+ROOT = Path(__file__).parents[2]
 
 WITHOUT_TORCH = """
 import sys
@@ -262,3 +272,241 @@ def test_a_geometry_of_its_own(
         with pytest.raises(FlorenceError, match="has a geometry of its own, not that of square"):
             Florence2.load(NAME)
     assert not list((tmp_path / "hub-models").rglob("config.json"))
+
+
+@pytest.fixture
+def laid_out_by_microsoft(native: Exported, tmp_path: Path) -> dict[str, bytes]:
+    """A repository as those of Microsoft are, with more than is needed."""
+    folder = save_original(native.model, tmp_path / "original", dtype=torch.float16)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("modeling_florence2.py", "processing_florence2.py", "LICENSE", "README.md"):
+        files[name] = b"raise SystemExit"
+    files |= {"vocab.json": b"{}", "merges.txt": b"", "images/car.jpg": b"picture"}
+    files["tokenizer_config.json"] = b'{\n  "model_max_length": 1024\n}\n\n\n'
+    files["generation_config.json"] = b'{\n    "num_beams": 3,\n    "early_stopping": false\n}'
+    assert [len(files[f"{name}_config.json"]) for name in ("tokenizer", "generation")] == [33, 51]
+    return files
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    Image.fromarray(picture(3, 64, 64)).save(tmp_path / "photo.png")
+    return str(tmp_path / "photo.png")
+
+
+def test_one_command_on_a_repository_of_microsoft(
+    hub: Hub,
+    laid_out_by_microsoft: dict[str, bytes],
+    photo: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hub.files = laid_out_by_microsoft
+    assert main(["run", photo, "--task", "od", "--model", NAME, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["size"] == [64, 64]
+    assert hub.fetched == {
+        "config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "pytorch_model.bin",
+    }
+    assert err.startswith(f"fetching 6 files of {NAME}, ")
+
+
+def test_one_command_without_a_model(
+    hub: Hub, photo: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The released one in transformers' format, or what the environment names."""
+    monkeypatch.delenv("FLORENCE_ONNX_MODEL", raising=False)
+    hub.name = "florence-community/Florence-2-base-ft"
+    hub.files |= {"pytorch_model.bin": b"the same once more", "README.md": b""}
+    assert main(["run", photo, "--task", "od"]) == 0
+    assert "pytorch_model.bin" not in hub.fetched
+    capsys.readouterr()
+    for command in ("info", "pull"):
+        assert main([command]) == 0
+        assert "florence-community--Florence-2-base-ft" in capsys.readouterr().out
+    monkeypatch.setenv("FLORENCE_ONNX_MODEL", "demo")
+    assert main(["run", photo, "--task", "od"]) == 0
+    assert "note: the demo model knows" in capsys.readouterr().err
+
+
+def test_which_precision_is_used_and_what_the_other_would_gain(
+    hub: Hub, photo: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def quantize(folder: Path, precisions: list[str], progress: object) -> None:
+        for graph in contract.GRAPHS:
+            for name in precisions:
+                shutil.copy(
+                    folder / contract.graph_file(graph, "fp32"),
+                    folder / contract.graph_file(graph, name),
+                )
+
+    def precision(suits: bool, *options: str) -> str:
+        monkeypatch.setattr("florence_onnx.engine.precision.has_int8_dot_products", lambda: suits)
+        cpu = ("--provider", "CPUExecutionProvider")
+        assert main(["run", photo, "--task", "od", "--model", NAME, *cpu, *options]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        return next((line for line in lines if line.startswith("precision: ")), "")
+
+    monkeypatch.setattr("florence_onnx_export.graphs.files.LARGE", 1 << 30)
+    monkeypatch.setattr("florence_onnx_export.quantization.quantize.quantize", quantize)
+    assert precision(suits=False) == "precision: fp32"
+    assert precision(suits=True) == (
+        "precision: fp32; q8 is faster on this machine and less exact, and is made by "
+        f"florence-onnx pull {NAME} --precision q8"
+    )
+    main(["pull", NAME, "--precision", "q8"])
+    monkeypatch.setattr("florence_onnx.engine.external_data.check_external_data", lambda *_: None)
+    assert precision(suits=False) == "precision: fp32"
+    assert precision(True, "--precision", "fp32") == ""
+    assert precision(suits=True) == "precision: q8; --precision fp32 is slower and exact"
+
+
+def test_a_download_that_breaks_in_the_middle(
+    hub: Hub, native: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_waits(monkeypatch, 5)
+    hub.breaks = 1000
+    with pytest.raises(ModelNotFoundError, match="broke off; run it again, and what has come"):
+        Florence2.load(NAME)
+    hub.breaks = 1
+    assert ask(Florence2.load(NAME)) == ask(Florence2.load(native.folder))
+
+
+def test_a_branch_that_moves_while_a_model_is_made(hub: Hub, native: Exported) -> None:
+    later = "fade" + "0" * 36
+
+    def move(line: str) -> None:
+        if line.endswith("model.safetensors") and hub.commit == COMMIT:
+            hub.move(later, {**hub.files, "model.safetensors": b"of another model"})
+
+    hub.event = move
+    model = Florence2.load(NAME)
+    assert ask(model) == ask(Florence2.load(native.folder))
+    (made,) = model_cache.cached_models()
+    assert made.commit == COMMIT
+
+
+def test_what_cannot_become_a_model_is_not_fetched(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "free")
+    weights = len(hub.files["model.safetensors"])
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(weights + 1_000_000))
+    with pytest.raises(DiskSpaceError, match=r"^making ONNX graphs of the checkpoint needs 9.* MB"):
+        Florence2.load(NAME)
+    assert hub.fetched == {"config.json"}
+    hub.files["config.json"] = hub.files["config.json"].replace(b"florence2", b"llava")
+    with pytest.raises(CheckpointError, match="model_type"):
+        Florence2.load(NAME, cache_dir="elsewhere")
+    assert "model.safetensors" not in hub.fetched
+
+
+def test_space_that_an_export_needs(native: Exported) -> None:
+    needed = exporting.needed_bytes(read_config(native.checkpoint))
+    written = sum(path.stat().st_size for path in native.folder.rglob("*") if path.is_file())
+    assert written <= needed <= 1.1 * written + 6_000_000
+    shares = exporting.needed_bytes(read_config(native.checkpoint), ("fp32", "q8", "q4"))
+    assert shares > needed
+
+
+def test_export_checks_the_space_first(
+    native: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(12_345))
+    monkeypatch.setattr(exporting, "check_values", lambda checkpoint: pytest.fail("work began"))
+    assert main(["export", str(native.checkpoint), str(tmp_path / "out")]) == 2
+    assert "the export needs " in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_stays_when_the_hubs_cache_goes(
+    hub: Hub, native: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Florence2.load(NAME)
+    shutil.rmtree(tmp_path / "hub")
+    use_hub(monkeypatch, "http://127.0.0.1:1")
+    for revision in (None, COMMIT):
+        model = Florence2.load(NAME, revision=revision, local_files_only=True)
+        assert ask(model) == ask(Florence2.load(native.folder))
+
+
+def test_a_cache_of_ones_own(hub: Hub, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    Florence2.load(NAME, cache_dir=own)
+    assert {path.name for path in tmp_path.iterdir()} == {"own"}
+    assert main(["remove", NAME, "--cache-dir", str(own)]) == 0
+    assert list(model_cache.cached_models(Access(cache_dir=own))) == []
+
+
+def test_the_manifest_of_a_made_model(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["pull", NAME])
+    folder = Path(capsys.readouterr().out.strip())
+    report = json.loads((folder / REPORT).read_text())
+    assert (report["checkpoint"], report["commit"]) == (NAME, COMMIT)
+    assert report["contract"] == contract.VERSION
+    assert set(report["versions"]) == {"python", "florence-onnx", "numpy"}
+    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(report["files"]) == paths - {REPORT}
+    assert main(["verify", str(folder)]) == 0
+    (folder / "notes.txt").write_text("mine")
+    capsys.readouterr()
+    assert main(["verify", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "notes.txt: extra"
+    stranger = folder / contract.graph_file(contract.DECODER, "q8")
+    stranger.write_bytes(b"")
+    assert main(["verify", str(folder)]) == 2
+    assert f"onnx/{stranger.name}: extra" in capsys.readouterr().out.splitlines()
+
+
+def test_models_of_another_version_are_listed_and_removed(
+    hub: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(contract, "VERSION", 0)
+        Florence2.load(NAME)
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.endswith("(of another version of florence-onnx)\n")
+    assert main(["remove", NAME]) == 0
+    assert list(model_cache.cached_models()) == []
+
+
+PULL = """
+import sys
+from pathlib import Path
+from florence_onnx.cli.program import main
+from florence_onnx.skeletons import filling
+
+filling.SKELETONS = Path(sys.argv[1])
+sys.exit(main(["pull", *sys.argv[2:]]))
+"""
+
+
+def test_two_processes_that_pull_at_once(hub: Hub, skeletons: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    environment = {**os.environ, "HF_ENDPOINT": hub.url}
+    arguments = [sys.executable, "-c", PULL, str(skeletons), NAME, "--cache-dir", str(own)]
+    processes = [
+        subprocess.Popen(
+            arguments,
+            env=environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    ends = [(*process.communicate(timeout=120), process.returncode) for process in processes]
+    assert [status for _, _, status in ends] == [0, 0], ends
+    (made,) = model_cache.cached_models(Access(cache_dir=own))
+    assert {out.strip() for out, _, _ in ends} == {str(made.folder)}
+    assert main(["verify", str(made.folder)]) == 0

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,18 +15,29 @@ from huggingface_hub import constants, file_download
 COMMIT = "c0ffee" + "0" * 34
 
 
+Files = dict[str, bytes]
+
+
 class Hub(ThreadingHTTPServer):
-    """Serves ``files`` of the one repository ``name`` and notes what was asked.
+    """Serves ``files`` of the repository ``name``, and ``others``, and notes what was asked.
 
     With ``silent``, requests that contain this text get no answer, or half of a file ("body").
+    The next ``breaks`` connections end in the middle of a file that is no JSON. ``event`` is called
+    before every answer.
     """
 
     daemon_threads = True
 
-    def __init__(self, name: str, files: dict[str, bytes]) -> None:
+    def __init__(self, name: str, files: Files) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.name = name
         self.files = files
+        self.commit = COMMIT
+        self.earlier: dict[str, Files] = {}
+        self.tags: dict[str, str] = {}
+        self.others: dict[str, Files] = {}
+        self.breaks = 0
+        self.event: Callable[[str], object] = lambda line: None
         self.gated = False
         self.silent = ""
         self.closing = threading.Event()
@@ -39,12 +50,31 @@ class Hub(ThreadingHTTPServer):
     @property
     def fetched(self) -> set[str]:
         """Names of the files whose content was asked for."""
-        prefix = f"GET /{self.name}/resolve/{COMMIT}/"
-        return {line.removeprefix(prefix) for line in self.requests if line.startswith(prefix)}
+        prefix = f"GET /{self.name}/resolve/"
+        lines = [line.removeprefix(prefix) for line in self.requests if line.startswith(prefix)]
+        return {line.partition("/")[2] for line in lines}
+
+    def move(self, commit: str, files: Files) -> None:
+        """Makes another commit that of the main branch; the one before can be had by its hash."""
+        self.earlier[self.commit] = self.files
+        self.commit, self.files = commit, files
+
+    def commits(self, name: str) -> dict[str, Files]:
+        """What every commit of a repository holds."""
+        if name == self.name:
+            return {**self.earlier, self.commit: self.files}
+        return {COMMIT: self.others[name]}
+
+    def revisions(self, name: str) -> dict[str, str]:
+        """Branch, tag or commit -> commit."""
+        known = {commit: commit for commit in self.commits(name)}
+        if name == self.name:
+            return {**known, "main": self.commit, **self.tags}
+        return {**known, "main": COMMIT}
 
 
 @contextmanager
-def serve_hub(name: str, files: dict[str, bytes]) -> Iterator[Hub]:
+def serve_hub(name: str, files: Files) -> Iterator[Hub]:
     """Runs a hub with one repository until the block ends."""
     with Hub(name, files) as hub:
         thread = threading.Thread(target=hub.serve_forever, args=(0.01,))
@@ -97,28 +127,54 @@ class _Handler(BaseHTTPRequestHandler):
         hub, path = self.server, unquote(self.path).partition("?")[0]
         line = f"{self.command} {path}"
         hub.requests.append(line)
+        hub.event(line)
         if hub.silent and hub.silent in line:
             hub.closing.wait()
             return
-        api, files = f"/api/models/{hub.name}", f"/{hub.name}/resolve/{COMMIT}/"
         if hub.gated:
             self._send(b"", 403, {"X-Error-Code": "GatedRepo"}, body)
-        elif path in (api, f"{api}/revision/main", f"{api}/revision/{COMMIT}"):
-            siblings = [_sibling(*item) for item in hub.files.items()]
-            info = {"id": hub.name, "modelId": hub.name, "sha": COMMIT, "siblings": siblings}
-            self._send(json.dumps(info).encode(), 200, {}, body)
-        elif path.startswith(f"{api}/tree/"):
-            self._send(json.dumps([_tree_entry(*item) for item in hub.files.items()]).encode())
-        elif path.startswith(files) and path.removeprefix(files) in hub.files:
-            content = hub.files[path.removeprefix(files)]
-            headers = {"ETag": f'"{_blob_id(content)}"', "X-Repo-Commit": COMMIT}
-            if hub.silent == "xet":
-                headers |= {"X-Xet-Hash": "a" * 64, "X-Xet-Refresh-Route": f"{hub.url}/xet-token"}
-            self._send(content, 200, headers, body)
-        else:
-            known = path.startswith((f"{api}/", f"/{hub.name}/"))
-            error = "RevisionNotFound" if known else "RepoNotFound"
-            self._send(b"", 404, {"X-Error-Code": error}, body)
+            return
+        for name in (hub.name, *hub.others):
+            for start, answer in (
+                (f"/api/models/{name}/", self._answer_api),
+                (f"/{name}/resolve/", self._answer_file),
+            ):
+                if f"{path}/".startswith(start):
+                    if not answer(name, path.removeprefix(start[:-1]).strip("/"), body):
+                        self._send(b"", 404, {"X-Error-Code": "RevisionNotFound"}, body)
+                    return
+        self._send(b"", 404, {"X-Error-Code": "RepoNotFound"}, body)
+
+    def _answer_api(self, name: str, rest: str, body: bool) -> bool:
+        """Lists the files of a revision."""
+        kind, _, revision = rest.partition("/")
+        commit = self.server.revisions(name).get(revision or "main")
+        if commit is None:
+            return False
+        files = self.server.commits(name)[commit]
+        content: object = [_tree_entry(*item) for item in files.items()]
+        if kind != "tree":
+            siblings = [_sibling(*item) for item in files.items()]
+            content = {"id": name, "modelId": name, "sha": commit, "siblings": siblings}
+        self._send(json.dumps(content).encode(), 200, {}, body)
+        return True
+
+    def _answer_file(self, name: str, rest: str, body: bool) -> bool:
+        """Gives a file of a commit, from the byte on that is asked for."""
+        hub = self.server
+        commit, _, file = rest.partition("/")
+        content = hub.commits(name).get(commit, {}).get(file)
+        if content is None:
+            return False
+        headers = {"ETag": f'"{_blob_id(content)}"', "X-Repo-Commit": commit}
+        if hub.silent == "xet":
+            headers |= {"X-Xet-Hash": "a" * 64, "X-Xet-Refresh-Route": f"{hub.url}/xet-token"}
+        start = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            content = content[int(start) :]
+        self._send(content, 206 if start else 200, headers, body)
+        return True
 
     def _send(
         self,
@@ -135,6 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
         if body and self.server.silent == "body" and "ETag" in (headers or {}):
             self.wfile.write(content[: len(content) // 2])
             self.server.closing.wait()
+        elif body and self.server.breaks and "/resolve/" in self.path and ".json" not in self.path:
+            self.server.breaks -= 1
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
         elif body:
             self.wfile.write(content)
 

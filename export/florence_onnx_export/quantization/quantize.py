@@ -5,8 +5,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import onnx
+import onnxruntime
 
 from florence_onnx.assets.ownership import digests
 from florence_onnx.assets.reading import Assets
@@ -21,7 +25,9 @@ from florence_onnx.errors import (
     PrecisionError,
     ValidationError,
 )
+from florence_onnx.exporting import SHARES
 from florence_onnx.resolver import DEMO
+from florence_onnx.space import require_space
 from florence_onnx.staging import finish_replacement, staged_folder
 from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.graphs.half_storage import load_float32
@@ -137,6 +143,7 @@ def quantize(
         PrecisionError: A precision is unknown, or the folder has no float32 graphs.
         OutputExistsError: Graphs of a precision exist and ``force`` is false, or the folder is the
             installed demo.
+        DiskSpaceError: The disk has too little free space.
         ValidationError: A precision is beyond its bounds and ``accept_error`` is false.
         ModelError: The folder's files cannot be used.
         ExportError: The disk is full, or the folder cannot be written, or another process is
@@ -146,6 +153,8 @@ def quantize(
     _check_not_installed(folder)
     finish_replacement(folder)
     check_precision(folder, "fp32")
+    size = sum(path.stat().st_size for path in _parts(folder, "fp32"))
+    require_space(folder, int(size * sum(SHARES[name] for name in precisions)), "quantising")
     read_report(folder)  # Better to stop at a broken one now than after all the work.
     for precision in precisions:
         _replaced(folder, precision, force)
@@ -250,6 +259,11 @@ def make_precision(
         "spared": {graph: products for graph, products in spared.items() if products},
         "bytes": {path.name: path.stat().st_size for path in parts},
         "seconds": round(time.perf_counter() - start, 2),
+        "versions": {
+            "florence-onnx": metadata.version("florence-onnx"),
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
         "files": digests(folder, parts),
     }
 

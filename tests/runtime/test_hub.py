@@ -1,0 +1,248 @@
+"""Downloads from a hub on 127.0.0.1: what is said before, and what can happen meanwhile."""
+
+import os
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from florence_onnx import DiskSpaceError, Florence2, ModelNotFoundError, hub
+from florence_onnx.cli.program import main
+from florence_onnx.engine import contract
+from florence_onnx.hub import Access
+from florence_onnx.resolver import resolve
+from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
+from tests.helpers.tiny import TINY, run_python
+
+NAME = "someone/Florence-2-tiny"
+LATER = "fade" + "0" * 36
+WEIGHTS = contract.graph_file("vision_encoder", "fp32")
+FILES = 9
+"""Four graphs and five files beside them."""
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, as a repository holds them."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use_empty_cache(monkeypatch, tmp_path / "hub")
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def served(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Serves the tiny model's graphs."""
+    limit_waits(monkeypatch, 5)
+    with serve_hub(NAME, files_of(TINY)) as server:
+        use_hub(monkeypatch, server.url)
+        yield server
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of the downloads."""
+    lines: list[str] = []
+    monkeypatch.setattr(hub, "say", lines.append)
+    return lines
+
+
+def leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the network away."""
+    use_hub(monkeypatch, "http://127.0.0.1:1")
+
+
+def test_what_how_large_and_where_to_is_said_before(
+    served: Hub, cache: Path, said: list[str]
+) -> None:
+    served.event = said.append
+    resolve(NAME)
+    (line,) = (line for line in said if line.startswith("fetching"))
+    assert line == f"fetching {FILES} files of {NAME}, 1.9 MB, to {cache}"
+    first = next(number for number, text in enumerate(said) if "/resolve/" in text)
+    assert said.index(line) < first
+
+
+def test_nothing_is_said_of_what_is_there(served: Hub, cache: Path, said: list[str]) -> None:
+    folder = resolve(NAME)
+    (folder / "tokenizer.json").unlink()
+    (folder / WEIGHTS).unlink()
+    said.clear()
+    resolve(NAME)  # Its content is still there, and only the name has to be put back.
+    assert said == []
+    link = folder / WEIGHTS
+    content = link.resolve()
+    link.unlink()
+    content.unlink()
+    resolve(NAME)
+    assert said == [f"fetching 1 file of {NAME}, 1.1 MB, to {cache}"]
+
+
+def test_a_connection_that_breaks_once(served: Hub) -> None:
+    served.breaks = 1
+    folder = resolve(NAME)
+    assert files_of(folder) == files_of(TINY)
+    assert served.breaks == 0
+
+
+def test_a_connection_that_breaks_always(served: Hub) -> None:
+    """What has come is not fetched again."""
+    served.breaks = 1000
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve(NAME)
+    assert str(error.value) == (
+        f"the download of hub model '{NAME}' broke off; run it again, and what has come stays"
+    )
+    assert "config.json" in served.fetched
+    served.breaks = 0
+    served.requests.clear()
+    assert files_of(resolve(NAME)) == files_of(TINY)
+    assert "config.json" not in served.fetched
+
+
+def test_a_branch_that_moves_meanwhile(served: Hub, cache: Path) -> None:
+    """All files are of one commit."""
+    before = dict(served.files)
+
+    def move(line: str) -> None:
+        if line.startswith("GET ") and line.endswith("config.json") and served.commit == COMMIT:
+            served.move(LATER, dict.fromkeys(before, b"{}"))
+
+    served.event = move
+    folder = resolve(NAME)
+    assert folder.name == COMMIT
+    assert files_of(folder) == before
+
+
+def test_a_branch_that_has_moved(
+    served: Hub, said: list[str], capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
+    first = resolve(NAME)
+    served.tags["v1"] = COMMIT
+    served.move(LATER, {**served.files, "config.json": served.files["config.json"] + b" \n" * 600})
+    assert resolve(NAME) == first  # The cache is used as it is.
+    said.clear()
+    assert main(["pull", NAME]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert folder.name == LATER
+    # Other commits have the same weights.
+    assert said == [f"fetching 1 file of {NAME}, 2.8 kB, to {cache}"]
+    assert resolve(NAME) == folder
+    for revision in ("v1", COMMIT):
+        assert resolve(NAME, access=Access(revision)) == first
+    assert Florence2.load(NAME, revision="v1", threads=1).precision == "fp32"
+
+
+def test_list_and_remove(served: Hub, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Repositories of graphs are listed too; removing one leaves its copies."""
+    served.others["someone/copy"] = served.files
+    folders = [resolve(name) for name in (NAME, "someone/copy")]
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}  {COMMIT[:8]}  1.9 MB  fp32" for name in (NAME, "someone/copy")
+    ]
+    assert main(["remove", NAME]) == 0
+    assert capsys.readouterr().out == f"removed {NAME}: 1.9 MB\n"
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
+def test_local_files_only(served: Hub) -> None:
+    with pytest.raises(ModelNotFoundError) as error:
+        Florence2.load(NAME, local_files_only=True)
+    assert str(error.value) == (
+        f"there is no folder '{NAME}', and hub model '{NAME}' is not in the cache, and the hub is "
+        "not asked: local files only"
+    )
+    assert served.requests == []
+    Florence2.load(NAME, threads=1)
+    served.requests.clear()
+    Florence2.load(NAME, threads=1, local_files_only=True)
+    assert served.requests == []
+
+
+def test_a_cache_of_ones_own(
+    served: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Florence2.load(NAME, cache_dir=tmp_path / "own", threads=1)
+    assert not cache.exists()
+    leave(monkeypatch)
+    Florence2.load(NAME, cache_dir=str(tmp_path / "own"), threads=1)
+
+
+@pytest.mark.parametrize("command", ["info", "bench", "tune", "pull", "run", "export"])
+def test_commands_pass_on_where_a_model_may_come_from(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    place = [NAME]
+    if command == "run":
+        place = ["photo.jpg", "--task", "od", "--model", NAME]
+    if command == "export":
+        place = [NAME, str(tmp_path / "out")]
+    own = str(tmp_path / "own")
+    assert main([command, *place, "--cache-dir", own, "--revision", "v9"]) == 2
+    assert f"'{NAME}' has no revision 'v9'" in capsys.readouterr().err
+    served.requests.clear()
+    assert main([command, *place, "--cache-dir", own, "--local-files-only"]) == 2
+    assert "is not in the cache, and the hub is not asked" in capsys.readouterr().err
+    assert served.requests == []
+
+
+def test_too_little_space(served: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is needed and what is free is said before any file is fetched."""
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1_234_000))
+    with pytest.raises(DiskSpaceError) as error:
+        resolve(NAME)
+    assert str(error.value) == (
+        f"fetching {FILES} files of {NAME} needs 1.9 MB in {cache}, and 1.2 MB are free there"
+    )
+    assert served.fetched == set()
+
+
+WITHOUT_PRIVILEGE = """
+import ctypes, os, sys
+if os.getuid() == 0:  # Permissions count for root too once it has let go of two capabilities.
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+"""
+
+INFO = """
+import os, sys
+from florence_onnx.cli.program import main
+if os.access(sys.argv[1], os.W_OK):
+    sys.exit(77)
+sys.exit(main(["info", sys.argv[2], "--cache-dir", sys.argv[1]]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions")
+def test_a_cache_that_is_read_only(
+    served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    own = tmp_path / "own"
+    resolve(NAME, access=Access(cache_dir=own))
+    folders = [own, *(path for path in own.rglob("*") if path.is_dir() and not path.is_symlink())]
+    served.others["someone/else"] = served.files
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        opened, failed = (
+            run_python("-c", WITHOUT_PRIVILEGE, INFO, str(own), name)
+            for name in (NAME, "someone/else")
+        )
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    if opened.returncode == 77:
+        pytest.skip("this user may write everywhere")
+    assert opened.returncode == 0, opened.stderr
+    assert failed.returncode == 2
+    assert f"hub model 'someone/else' could not be fetched to {own}: " in failed.stderr
+    assert failed.stderr.splitlines()[-1].endswith("--cache-dir choose another folder")
