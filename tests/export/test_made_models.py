@@ -391,7 +391,7 @@ def test_a_branch_that_moves_while_a_model_is_made(hub: Hub, native: Exported) -
 
 
 def test_what_cannot_become_a_model_is_not_fetched(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "free")
     weights = len(hub.files["model.safetensors"])
@@ -401,7 +401,7 @@ def test_what_cannot_become_a_model_is_not_fetched(
     assert hub.fetched == {"config.json"}
     hub.files["config.json"] = hub.files["config.json"].replace(b"florence2", b"llava")
     with pytest.raises(CheckpointError, match="model_type"):
-        Florence2.load(NAME, cache_dir="elsewhere")
+        Florence2.load(NAME, cache_dir=tmp_path / "own")
     assert "model.safetensors" not in hub.fetched
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import build_parser, main
 from florence_onnx.engine import contract
 from florence_onnx.errors import (
+    DiskSpaceError,
     ExportError,
     ModelFileError,
     ModelNotFoundError,
@@ -21,6 +23,7 @@ from florence_onnx.errors import (
     PrecisionError,
     ValidationError,
 )
+from florence_onnx.exporting import SHARES
 from florence_onnx.resolver import DEMO
 from florence_onnx_export import exporter
 from florence_onnx_export.quantization import calibration
@@ -53,6 +56,16 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     return folder, quantize(folder, list(BOUNDS), progress=said.append), said
 
 
+def test_the_space_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(12_345))
+    folder = copy_tiny(tmp_path)
+    before = files(folder)
+    with pytest.raises(DiskSpaceError, match=r"^quantising needs .* and 12 kB are free there$"):
+        quantize(folder, ["q8"], progress=lambda line: pytest.fail("work began"))
+    assert files(folder) == before
+
+
 def test_every_precision_is_added_and_reported(
     quantized: tuple[Path, dict[str, Any], list[str]],
 ) -> None:
@@ -70,6 +83,10 @@ def test_every_precision_is_added_and_reported(
             Path(file).name: (folder / file).stat().st_size for file in graph_files(name)
         }
         assert any(f"comparing {name} with float32" in line for line in said)
+        assert set(entry["versions"]) == {"florence-onnx", "onnx", "onnxruntime"}
+        written = sum(entry["bytes"].values())
+        float32 = sum((folder / file).stat().st_size for file in graph_files("fp32"))
+        assert written <= SHARES[name] * float32 + 600_000  # The tiny graphs are mostly nodes.
     assert entries["fp16"]["fidelity"]["first_logits"] < entries["q8"]["fidelity"]["first_logits"]
     assert entries["q8"]["fidelity"]["first_logits"] < entries["q4"]["fidelity"]["first_logits"]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from florence_onnx.cli.options import default_model
 from florence_onnx.cli.program import main
-from florence_onnx_export import exporter
+from florence_onnx.skeletons import filling
 from tests.helpers.checkpoints import save_original
-from tests.helpers.exports import Exported, copied_graphs
+from tests.helpers.exports import Exported
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
 from tests.helpers.tiny import picture
 
@@ -52,6 +53,7 @@ def folder(native: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_then_snippets(
     folder: Path,
     native: Exported,
+    skeletons: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -59,19 +61,23 @@ def test_commands_then_snippets(
     printed = {}
     files = {p.name: p.read_bytes() for p in (folder / "checkpoint").iterdir()}
     use_empty_cache(monkeypatch, folder / "cache")
+    monkeypatch.setattr(filling, "SKELETONS", skeletons)
+    monkeypatch.delenv("FLORENCE_ONNX_MODEL", raising=False)
     with serve_hub(RELEASED, files) as hub:
+        hub.others[default_model()] = {
+            path.name: path.read_bytes() for path in native.checkpoint.iterdir()
+        }
         use_hub(monkeypatch, hub.url)
         assert len(commands()) >= 5
         for command in commands():
-            with monkeypatch.context() as patch:
-                if command[:3] == ["florence-onnx", "export", RELEASED]:
-                    patch.setattr(exporter, "trace", copied_graphs(native.folder))
-                assert run(command) == 0, command
+            assert run(command) == 0, command
             printed[shlex.join(command)] = capsys.readouterr().out
     silent = [command for command, output in printed.items() if not output]
     # Two steps of training log nothing.
     assert [command for command in silent if " train " not in command] == []
-    assert blocks("console")[0] == next(iter(printed.values()))
+    assert commands()[0] == ["florence-onnx", "run", "photo.jpg", "--task", "od"]
+    (demo,) = (output for command, output in printed.items() if "--model demo" in command)
+    assert blocks("console")[0] == demo
     assert len(blocks("python")) >= 2
     for snippet in blocks("python"):
         exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102

@@ -69,7 +69,11 @@ def test_accuracy(scores: Mapping[str, float], measure: Measure) -> None:
 def test_the_command_needs_no_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    def refuse(*args: object, **kwargs: object) -> None:
+        pytest.fail("the network was asked")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("socket.socket.connect", refuse)
     scene = sample_scene(1184, "held-out")
     draw(scene).save(tmp_path / "scene.png")
     picture = str(tmp_path / "scene.png")
