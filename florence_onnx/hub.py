@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ def fetch(
     from huggingface_hub import HfApi, constants
 
     if access.local_files_only:
-        state = _state(repository, lacking)
+        state = _state(repository, access, lacking)
         raise ModelNotFoundError(f"{state}, and the hub is not asked: local files only")
     # Not snapshot_download, which waits for the list of files without a limit.
     limit = constants.HF_HUB_ETAG_TIMEOUT
@@ -174,12 +174,14 @@ def _refer(reference: Path, commit: str) -> None:
     write_whole(reference, commit)
 
 
-def _state(repository: str, lacking: Sequence[str]) -> str:
+def _state(repository: str, access: Access, lacking: Sequence[str]) -> str:
     """What the cache holds of a repository."""
     name = f"hub model {repository!r}"
     more = f" and {len(lacking) - _SHOWN} more files" if len(lacking) > _SHOWN else ""
     if lacking:
         return f"{name} is in the cache, but without {', '.join(lacking[:_SHOWN])}{more}"
+    if access.refresh and cached(repository, replace(access, refresh=False)):
+        return f"{name} is in the cache, but whether it has changed cannot be asked"
     # What is typed as a hub id may be meant as a path.
     return f"there is no folder {repository!r}, and {name} is not in the cache"
 
@@ -197,7 +199,7 @@ def _reason(error: Exception, repository: str, access: Access, lacking: Sequence
         )
     if "RevisionNotFoundError" in kinds:
         return f"{name} has no revision {access.revision!r}"
-    state = _state(repository, lacking)
+    state = _state(repository, access, lacking)
     # By type: urllib3's error for a refused connection is a TimeoutError of its own.
     late = any(isinstance(cause, TimeoutError) for cause in causes)
     if late or kinds & {"Timeout", "TimeoutException"}:

@@ -137,6 +137,27 @@ def test_a_branch_that_has_moved(
     assert Florence2.load(NAME, revision="v1", threads=1).precision == "fp32"
 
 
+def test_a_pull_without_a_network(
+    served: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is in the cache stays and is opened."""
+    leave(monkeypatch)
+    assert main(["pull", NAME]) == 2
+    assert f"'{NAME}' is not in the cache; the hub cannot be reached" in capsys.readouterr().err
+    use_hub(monkeypatch, served.url)
+    folder = resolve(NAME)
+    leave(monkeypatch)
+    capsys.readouterr()
+    assert main(["pull", NAME]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"florence-onnx: error: hub model '{NAME}' is in the cache, but whether it has changed "
+        "cannot be asked; the hub cannot be reached: "
+    )
+    assert main(["pull", NAME, "--local-files-only"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder)
+    assert resolve(NAME) == folder
+
+
 def test_list_and_remove(served: Hub, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Repositories of graphs are listed too; removing one leaves its copies."""
     served.others["someone/copy"] = served.files
