@@ -76,14 +76,14 @@ class Florence2:
                 for CUDA where it is installed and loads, else the CPU.
             threads: Threads inside an operator, on the CPU; None for one per physical core that
                 the process's affinity and container allow.
-            session_options: ONNX Runtime's own options, used as they are by the sessions of all
-                four graphs; instead of ``threads``.
+            session_options: ONNX Runtime's own, for all four graphs; instead of ``threads``.
             revision: Branch, tag or commit of a hub id; its main branch by default.
-            cache_dir: Folder for what is fetched and made of a hub id, instead of the usual caches.
-            local_files_only: Whether the hub is never asked, only the cache.
+            cache_dir: Folder for what is fetched and made, instead of the usual caches.
+            local_files_only: Whether only the cache is used, and the hub never asked.
 
         Raises:
             ModelError: The model, one of its files or a provider cannot be had.
+            ExportError: No model can be made of a checkpoint of the hub.
 
         Warns:
             ModelWarning: A generation setting of the checkpoint is not supported here, as
