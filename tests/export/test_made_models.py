@@ -29,6 +29,7 @@ from florence_onnx.errors import (
     PrecisionError,
 )
 from florence_onnx.hub import ANYHOW, Access
+from florence_onnx.resolver import DEMO
 from florence_onnx.skeletons import filling
 from tests.helpers.checkpoints import native_weights, save_native, save_original, save_weights
 from tests.helpers.exports import Exported
@@ -52,6 +53,7 @@ sys.meta_path.insert(0, Ban())
 import numpy as np
 from florence_onnx import Florence2, Task
 from florence_onnx.cli.program import main
+from florence_onnx.resolver import DEMO
 from florence_onnx.skeletons import filling
 
 filling.SKELETONS, checkpoint, out = map(Path, sys.argv[1:])
@@ -329,8 +331,8 @@ def test_one_command_without_a_model(
         assert main([command]) == 0
         assert "florence-community--Florence-2-base-ft" in capsys.readouterr().out
     monkeypatch.setenv("FLORENCE_ONNX_MODEL", "demo")
-    assert main(["run", photo, "--task", "od"]) == 0
-    assert "note: the demo model knows" in capsys.readouterr().err
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out.startswith(f"{DEMO}\n")
 
 
 def test_which_precision_is_used_and_what_the_other_would_gain(
@@ -483,6 +485,7 @@ PULL = """
 import sys
 from pathlib import Path
 from florence_onnx.cli.program import main
+from florence_onnx.resolver import DEMO
 from florence_onnx.skeletons import filling
 
 filling.SKELETONS = Path(sys.argv[1])
