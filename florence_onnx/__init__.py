@@ -30,7 +30,7 @@ from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.model import Florence2
 from florence_onnx.parsing import parse_answer
 from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
-from florence_onnx.results import Detection, Result
+from florence_onnx.results import Detection, DetectionScores, Result, Token
 from florence_onnx.tasks import AnswerKind, Task
 
 __version__ = "0.1.0"
@@ -39,6 +39,7 @@ __all__ = [
     "AnswerKind",
     "CheckpointError",
     "Detection",
+    "DetectionScores",
     "DiskSpaceError",
     "EncodedImage",
     "ExportError",
@@ -68,6 +69,7 @@ __all__ = [
     "SessionOptionsError",
     "Task",
     "TaskError",
+    "Token",
     "TokenizerError",
     "ValidationError",
     "__version__",

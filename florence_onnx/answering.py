@@ -86,7 +86,9 @@ def _result(assets: Assets, prepared: Prepared, hypotheses: Sequence[Hypothesis]
             prepared.picture.size,
             token_ids=hypothesis.token_ids,
             token_spans=assets.tokenizer.spans(hypothesis.token_ids),
+            log_probabilities=hypothesis.log_probs,
             score=hypothesis.score,
+            truncated=hypothesis.is_truncated,
         )
         for hypothesis in hypotheses
     ]

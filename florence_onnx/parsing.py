@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -13,7 +14,16 @@ from florence_onnx.errors import InputError
 from florence_onnx.locating import Located, Span
 from florence_onnx.locations import check_image_size, to_pixels
 from florence_onnx.prompts import what_is_asked
-from florence_onnx.results import Box, Detection, Outline, Quad, Result
+from florence_onnx.results import (
+    Box,
+    Detection,
+    DetectionScores,
+    Outline,
+    Quad,
+    Result,
+    Token,
+    mean_probability,
+)
 from florence_onnx.tasks import AnswerKind, Task
 
 _SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
@@ -39,13 +49,16 @@ def parse_answer(
     answer: AnswerKind | str | None = None,
     token_ids: Sequence[int] = (),
     token_spans: Sequence[Span] = (),
+    log_probabilities: Sequence[float | None] = (),
     score: float | None = None,
+    truncated: bool = False,
 ) -> Result:
     """Reads a generated text the way its task is to be read.
 
-    Malformed text is no error: what cannot be read is left out, as in the reference. Two things
-    differ from it: ``<pad>`` is removed from text answers too, and the labels of boxes keep their
-    non-ASCII letters, which only ``Result.to_dict`` drops.
+    Malformed text is no error: what cannot be read is left out, as in the reference. Some things
+    differ from it: ``<pad>`` is removed from text answers too; and the labels of boxes keep their
+    non-ASCII letters and their corners are put in order, where ``Result.to_dict`` has both as the
+    reference.
 
     Args:
         text: the generated text, special tokens included or not.
@@ -56,7 +69,10 @@ def parse_answer(
         token_ids: the generated ids, for the result to carry.
         token_spans: start and end in ``text``, in characters, of every token, as
             ``Tokenizer.spans`` gives them; without, no detection knows its tokens.
+        log_probabilities: of every token, None for those that were not chosen; without, or
+            without ``token_spans``, detections have no scores.
         score: the sequence's score, for the result to carry.
+        truncated: whether the limit of the length ended the text, for the result to carry.
 
     Raises:
         InputError: if the text is not a string.
@@ -73,7 +89,9 @@ def parse_answer(
         check_image_size(image_size),
         token_ids=token_ids,
         token_spans=token_spans,
+        log_probabilities=log_probabilities,
         score=score,
+        truncated=truncated,
     )
 
 
@@ -85,20 +103,41 @@ def read_answer(
     *,
     token_ids: Sequence[int],
     token_spans: Sequence[Span],
+    log_probabilities: Sequence[float | None],
     score: float | None,
+    truncated: bool,
 ) -> Result:
     """`parse_answer` for a task or a prompt that `what_is_asked` has told apart."""
     clean, places = _without_special_tokens(text)
-    tokens = _TokensOfSpans(places, token_spans)
+    spans = _TokensOfSpans(places, token_spans)
+    known = log_probabilities or [None] * len(token_spans)
+    tokens = tuple(
+        Token(int(token), text[slice(*span)], span, value)
+        for token, span, value in zip(token_ids, token_spans, known, strict=bool(token_spans))
+    )
+    detections = _detections(text, clean, kind, size, spans)
     return Result(
         task=str(asked),
         answer_kind=kind,
         generated=text,
         text=clean.strip(),
-        detections=tuple(_detections(text, clean, kind, size, tokens)),
+        detections=tuple(replace(found, scores=_scores(found, known)) for found in detections),
         token_ids=tuple(token_ids),
         score=score,
         image_size=size,
+        tokens=tokens,
+        truncated=truncated,
+    )
+
+
+def _scores(found: Detection, known: Sequence[float | None]) -> DetectionScores | None:
+    """How sure the model was; None where no log-probability of the coordinates is known."""
+    location = mean_probability(known[i] for i in found.location_tokens)
+    if location is None:
+        return None
+    label = mean_probability(known[i] for i in found.label_tokens)
+    return DetectionScores(
+        location=location, label=label, score=location if label is None else location * label
     )
 
 
@@ -117,9 +156,12 @@ def _detections(
     for found in find(clean):
         outlines = tuple(to_pixels(bins, size) for bins in found.bins())
         is_quad = kind is AnswerKind.QUADRILATERALS
+        box = _box_around(outlines)
+        given = box if outlined or is_quad else cast(Box, outlines[0])
         yield Detection(
             label=found.label,
-            box=_box_around(outlines) if outlined or is_quad else cast(Box, outlines[0]),
+            box=box,
+            reversed_box=None if given == box else given,
             quad=cast(Quad, outlines[0]) if is_quad else None,
             polygons=outlines if outlined else None,
             label_tokens=tokens.of([found.label_span]),

@@ -4,8 +4,8 @@ Coordinates are pixels of the picture as floats, x before y.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from florence_onnx.locations import to_integers
@@ -22,6 +22,41 @@ SCHEMA = 1
 """Version of the fields of ``Result.record``: it grows when one changes its meaning or goes."""
 
 
+def mean_probability(log_probabilities: Iterable[float | None]) -> float | None:
+    """exp(mean) of the log-probabilities that are not None; None without any."""
+    known = [value for value in log_probabilities if value is not None]
+    return math.exp(sum(known) / len(known)) if known else None
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token."""
+
+    id: int
+    """Its id."""
+    text: str
+    """What it spells; where several tokens spell one character, that character."""
+    span: tuple[int, int]
+    """Where in ``Result.generated`` it stands: start and end, in characters."""
+    log_probability: float | None
+    """Of the token after those before it, over the whole vocabulary, as transformers'
+    ``compute_transition_scores`` has it; what an option bans does not make the others likelier.
+    None for what the search did not choose: the start token and forced tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionScores:
+    """How sure the model was of a detection: probabilities, 0 to 1, all from the search itself."""
+
+    location: float
+    """The mean probability of the location tokens: exp(mean log-probability), as Microsoft's
+    processor of the large model has it."""
+    label: float | None
+    """The same of the label's tokens; None where the task names nothing."""
+    score: float
+    """What detections are ranked by."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """One thing that an answer locates."""
@@ -31,7 +66,10 @@ class Detection:
     nothing, such as region proposals and most polygons."""
     box: Box
     """The box the model gave, or the one around its quadrilateral or polygons: x1, y1, x2, y2 in
-    pixels. All zeros for polygons without a single point."""
+    pixels, x1 <= x2 and y1 <= y2. All zeros for polygons without a single point."""
+    reversed_box: Box | None = None
+    """The box as the model gave it where its corners are in the wrong order, which ``box`` puts
+    right; else None. The reference, and so ``Result.to_dict``, has the box like this."""
     quad: Quad | None = None
     """The four corners of a line of text; None for tasks that answer otherwise."""
     polygons: tuple[Outline, ...] | None = None
@@ -41,6 +79,8 @@ class Detection:
     label in the answer share its tokens. Empty if only text was parsed."""
     location_tokens: tuple[int, ...] = ()
     """Where in ``Result.token_ids`` the coordinates stand: indices, ascending."""
+    scores: DetectionScores | None = None
+    """How sure the model was; None if only text was parsed."""
 
     @property
     def outlines(self) -> tuple[Outline, ...]:
@@ -54,10 +94,14 @@ class Detection:
 
     def _record(self) -> dict[str, Any]:
         record: dict[str, Any] = {"label": self.label, "box": list(self.box)}
+        if self.reversed_box is not None:
+            record["reversed"] = True
         if self.quad is not None:
             record["quad"] = list(self.quad)
         if self.polygons is not None:
             record["polygons"] = [list(outline) for outline in self.polygons]
+        if self.scores is not None:
+            record["scores"] = asdict(self.scores)
         return record
 
 
@@ -82,8 +126,23 @@ class Result:
     """The sequence's score in the search; None if only text was parsed."""
     image_size: tuple[int, int]
     """(width, height) of the picture in pixels."""
+    tokens: tuple[Token, ...] = ()
+    """The generated tokens, in the order of ``token_ids``; empty if only text was parsed."""
+    truncated: bool = False
+    """Whether the limit of the length (``max_new_tokens``) ended the text, and not the model. A box
+    or quadrilateral that lacks coordinates at the end is then left out, and so is a label without
+    any; an outline keeps its whole points."""
     alternatives: "tuple[Result, ...]" = ()
     """The other returned sequences, best first, where num_return_sequences asks for several."""
+
+    @property
+    def confidence(self) -> float | None:
+        """How sure the model was of the whole answer, 0 to 1.
+
+        The mean probability of the tokens that the search chose, the end included: exp(mean
+        log-probability). None if it chose none, or if only text was parsed.
+        """
+        return mean_probability(token.log_probability for token in self.tokens)
 
     def to_dict(self, integers: bool = False) -> dict[str, Any]:
         """The answer as the reference's ``post_process_generation`` returns it, ready for JSON.
@@ -106,8 +165,12 @@ class Result:
         text          The generated text without special tokens.
         generated     The generated text as it came.
         score         The sequence's score in the search; null if it has none.
-        detections    What the answer locates, each with ``label`` and ``box``, and with ``quad``
-                      or ``polygons`` where the task gives them; in pixels.
+        confidence    How sure the model was of the answer, 0 to 1; null if not known.
+        truncated     Whether the limit of the length ended the text.
+        detections    What the answer locates, each with ``label`` and ``box``, with ``quad``
+                      or ``polygons`` where the task gives them, in pixels; with ``scores``
+                      (``location``, ``label`` or null, ``score``) where they are known; and with
+                      ``reversed``, true, where the corners of the box had to be put in order.
         alternatives  Records of the other returned sequences; absent where there are none.
         ============  ========================================================================
 
@@ -124,6 +187,8 @@ class Result:
             "text": self.text,
             "generated": self.generated,
             "score": self.score if has_score else None,  # JSON has no infinity.
+            "confidence": self.confidence,
+            "truncated": self.truncated,
             "detections": [detection._record() for detection in self.detections],
         }
         if self.alternatives:
@@ -148,7 +213,11 @@ class Result:
         ]
         if kind is AnswerKind.POLYGONS:
             return {"polygons": polygons, "labels": labels}
-        boxes = [numbers(found.box) for found in self.detections if found.polygons is None]
+        boxes = [
+            numbers(found.reversed_box or found.box)
+            for found in self.detections
+            if found.polygons is None
+        ]
         # The reference drops everything but ASCII from the labels of boxes, and only there.
         plain = [label.encode("ascii", "ignore").decode("ascii") for label in labels]
         if kind is AnswerKind.BOXES_OR_POLYGONS:

@@ -39,6 +39,12 @@ class Hypothesis:
     ``length_penalty``; forced tokens count 0, the start token is not counted. What transformers
     calls ``sequences_scores``: penalties and biases are part of it. Greedy search has it too, there
     without them."""
+    log_probs: tuple[float | None, ...]
+    """What each token added to ``score``, as transformers' ``compute_transition_scores`` has it:
+    its log-probability over the whole vocabulary after the tokens before it, whatever bans left.
+    None where nothing was chosen: for the start token and forced tokens."""
+    is_truncated: bool = False
+    """Whether ``max_new_tokens`` ended it, and not an end that the search chose."""
 
 
 def search(
@@ -89,7 +95,7 @@ class _Ended:
         # A strongly negative length penalty can push scores below _NOTHING. That ends a beam search
         # of transformers, but not its greedy search, which keeps no scores.
         least = -np.float32(np.inf) if policy.num_beams == 1 else _NOTHING
-        self._blank = Hypothesis((policy.decoder_start_token_id,), float(least))
+        self._blank = Hypothesis((policy.decoder_start_token_id,), float(least), (None,))
         self.best = [[self._blank] * policy.num_beams for _ in range(batch_size)]
         self.worst_score: Floats = np.full(batch_size, least)
         self.are_full = np.zeros(batch_size, dtype=bool)
@@ -120,6 +126,8 @@ class _Beams:
         self._history: Ids = np.full(
             (batch_size, beams, 1), policy.decoder_start_token_id, dtype=np.int64
         )
+        # Of every token in the history; NaN where nothing was chosen.
+        self._log_probs: Floats = np.full(self._history.shape, np.nan, dtype=np.float32)
         self._scores: Floats = np.full((batch_size, beams), _NOTHING)
         self._scores[:, 0] = 0
         # Every beam may end once per end token, so as many candidates and one more for each leave
@@ -143,7 +151,8 @@ class _Beams:
         gain = -math.log(len(token_ids)) if are_normal else 0.0
         tokens = np.broadcast_to(np.array(token_ids, dtype=np.int64), shape)
         width = self._width if len(token_ids) == 1 else policy.num_beams
-        self._advance(np.full(shape, gain, dtype=np.float32), tokens, width)
+        gains = np.full(shape, gain, dtype=np.float32)
+        self._advance(gains, np.full_like(gains, np.nan), tokens, width)
 
     def extend(self, scores: Scores) -> None:
         """Continues the beams with the best tokens that the policy allows."""
@@ -154,13 +163,14 @@ class _Beams:
         shape = (*self._scores.shape, ids.shape[1])
         gains = np.broadcast_to(gains.reshape(split), shape)
         ids = np.broadcast_to(ids.reshape(split), shape)
-        self._advance(gains, ids, self._policy.num_beams)
+        self._advance(gains, gains, ids, self._policy.num_beams)
 
-    def _advance(self, gains: Floats, ids: Ids, width: int) -> None:
+    def _advance(self, gains: Floats, log_probs: Floats, ids: Ids, width: int) -> None:
         """Chooses the next beams among the continuations of the present ones.
 
         Args:
             gains: What the continuations add to each beam's score, float32 [A,num_beams,k].
+            log_probs: The same, but NaN for forced tokens.
             ids: Their tokens, int64 [A,num_beams,k].
             width: Rows per request in the next step.
         """
@@ -170,18 +180,22 @@ class _Beams:
         chosen = np.argsort(-totals, axis=1, kind="stable")[:, : self._candidates]
         scores, parents = totals[every, chosen], chosen // k
         tokens = ids.reshape(count, -1)[every, chosen]
+        log_probs = log_probs.reshape(count, -1)[every, chosen]
         generated = self.generated + 1
         ends = np.isin(tokens, self._policy.ends) | (generated == self._policy.max_new_tokens)
         if ends.any():
-            self._collect(ends[:, :beams], scores, parents, tokens)
+            self._collect(ends[:, :beams], scores, parents, tokens, log_probs)
             scores = np.where(ends, scores + _NOTHING, scores)
             order = np.argsort(-scores, axis=1, kind="stable")
             scores, parents = scores[every, order], parents[every, order]
-            tokens = tokens[every, order]
+            tokens, log_probs = tokens[every, order], log_probs[every, order]
         parents = parents[:, :beams]
         self._scores = scores[:, :beams]
         self._history = np.concatenate(
             (self._history[every, parents], tokens[:, :beams, None]), axis=2
+        )
+        self._log_probs = np.concatenate(
+            (self._log_probs[every, parents], log_probs[:, :beams, None]), axis=2
         )
         # With one row per request, that row is what every beam continues.
         self.rows = (every * self._width + parents % self._width)[:, :width].ravel()
@@ -189,13 +203,27 @@ class _Beams:
         self._leave()
 
     def _collect(
-        self, ends: npt.NDArray[np.bool_], scores: Floats, parents: Ids, tokens: Ids
+        self,
+        ends: npt.NDArray[np.bool_],
+        scores: Floats,
+        parents: Ids,
+        tokens: Ids,
+        log_probs: Floats,
     ) -> None:
         """Hands over the candidates that end now, if they are among the first num_beams."""
-        final = scores / float(self.generated + 1) ** self._policy.length_penalty
+        policy, length = self._policy, self.generated + 1
+        final = scores / float(length) ** policy.length_penalty
         for i, j in zip(*np.nonzero(ends), strict=True):
-            token_ids = (*self._history[i, parents[i, j]].tolist(), int(tokens[i, j]))
-            self.ended.add(self.requests[i], Hypothesis(token_ids, float(final[i, j])))
+            parent, token, log_prob = parents[i, j], int(tokens[i, j]), float(log_probs[i, j])
+            gained = (*self._log_probs[i, parent].tolist(), log_prob)
+            is_end = token in policy.ends and not math.isnan(log_prob)
+            found = Hypothesis(
+                (*self._history[i, parent].tolist(), token),
+                float(final[i, j]),
+                tuple(None if math.isnan(value) else value for value in gained),
+                is_truncated=length == policy.max_new_tokens and not is_end,
+            )
+            self.ended.add(self.requests[i], found)
 
     def _leave(self) -> None:
         """Drops the requests whose search is over."""
@@ -212,3 +240,4 @@ class _Beams:
             self.rows = self.rows.reshape(len(stays), -1)[stays].ravel()
             self.requests = self.requests[stays]
             self._scores, self._history = self._scores[stays], self._history[stays]
+            self._log_probs = self._log_probs[stays]

@@ -6,7 +6,7 @@ from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs, open_graphs
-from florence_onnx.generation.search import search
+from florence_onnx.generation.search import Hypothesis, search
 from florence_onnx.requests import EncodedImage
 from florence_onnx_export.graphs.specs import build_specs
 from florence_onnx_export.graphs.tracing import trace
@@ -21,6 +21,10 @@ class OnnxRunner:
         self._opened: dict[tuple[str, int], Graphs] = {}
 
     def __call__(self, case: Case) -> list[Found]:
+        return [[(one.token_ids, one.score) for one in found] for found in self.search(case)]
+
+    def search(self, case: Case) -> list[list[Hypothesis]]:
+        """The sequences of every request, with all that the search tells of them."""
         model = self._graphs(case)
         features = model.image_features(case.pixel_values())
         height, width = case.geometry.image_size
@@ -28,8 +32,7 @@ class OnnxRunner:
         policy = case.policy()
         mask, embeds = encoder_inputs(model, scenes, case.prompts(), policy.pad_token_id)
         steps = model.decoder.start(mask, embeds)
-        found = search(steps, len(scenes), policy, case.encoder_ids())
-        return [[(one.token_ids, one.score) for one in request] for request in found]
+        return search(steps, len(scenes), policy, case.encoder_ids())
 
     def _graphs(self, case: Case) -> Graphs:
         key = (case.geometry.name, case.model_seed)

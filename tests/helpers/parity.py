@@ -168,15 +168,14 @@ SETTINGS: dict[str, Callable[[random.Random, list[int], Case], Any]] = {
 
 
 @torch.no_grad()
-def reference(case: Case) -> list[Found]:
-    """What transformers' generate returns for the case."""
+def _generated(case: Case) -> Any:
+    """What transformers' generate returns, with all that it can tell."""
     options = dict(case.options)
     if options["num_beams"] == 1:
         for name in ("early_stopping", "length_penalty"):
             del options[name]
-    inputs = case.inputs()
-    output = case.model().generate(
-        **inputs,
+    return case.model().generate(
+        **case.inputs(),
         **({"eos_token_id": EOS} | options),
         do_sample=False,
         decoder_start_token_id=EOS,
@@ -186,13 +185,53 @@ def reference(case: Case) -> list[Found]:
         output_scores=True,
         output_logits=True,
     )
-    ends = case.policy().ends
-    sequences = [_without_padding(row, ends) for row in output.sequences.tolist()]
+
+
+def reference(case: Case) -> list[Found]:
+    """The answers of transformers' generate."""
+    output = _generated(case)
+    sequences = _sequences(case, output)
     if case.options["num_beams"] > 1:
         scores = output.sequences_scores.tolist()
     else:
         scores = _greedy_scores(case, sequences, output)
-    found = list(zip(sequences, scores, strict=True))
+    return _by_request(case, list(zip(sequences, scores, strict=True)))
+
+
+Gains = tuple[float | None, ...]
+"""What each token of a sequence added to its score, the start token included; None for tokens that
+were not chosen."""
+
+
+def transition_scores(case: Case) -> list[list[tuple[tuple[int, ...], Gains]]]:
+    """Every sequence of every request with transformers' ``compute_transition_scores``.
+
+    Of beams, these are of the scores that the search adds up; of greedy search, which adds none, of
+    the logits as they were.
+    """
+    output, policy = _generated(case), case.policy()
+    model: Any = case.model()
+    if case.options["num_beams"] > 1:
+        rows = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
+    else:
+        rows = model.compute_transition_scores(output.sequences, output.logits, None, True)
+    found = []
+    for ids, row in zip(_sequences(case, output), rows.tolist(), strict=True):
+        gains = [None, *row[: len(ids) - 1]]
+        if policy.first_tokens:
+            gains[1:2] = [None] * len(gains[1:2])
+        if policy.last_tokens and len(ids) - 1 == policy.max_new_tokens:
+            gains[-1] = None
+        found.append((ids, tuple(gains)))
+    return _by_request(case, found)
+
+
+def _sequences(case: Case, output: Any) -> list[tuple[int, ...]]:
+    ends = case.policy().ends
+    return [_without_padding(row, ends) for row in output.sequences.tolist()]
+
+
+def _by_request(case: Case, found: list[Any]) -> list[list[Any]]:
     size = case.options["num_return_sequences"]
     return [found[i : i + size] for i in range(0, len(found), size)]
 

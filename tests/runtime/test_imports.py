@@ -69,6 +69,7 @@ def test_public_names() -> None:
     assert set(florence_onnx.__all__) == exceptions | {
         "AnswerKind",
         "Detection",
+        "DetectionScores",
         "EncodedImage",
         "Failure",
         "Florence2",
@@ -78,6 +79,7 @@ def test_public_names() -> None:
         "Request",
         "Result",
         "Task",
+        "Token",
         "__version__",
         "parse_answer",
     }

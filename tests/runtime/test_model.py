@@ -79,7 +79,9 @@ def test_every_task_is_answered_as_its_text_is_parsed(model: Florence2, task: Ta
         (60, 40),
         token_ids=result.token_ids,
         token_spans=model.assets.tokenizer.spans(result.token_ids),
+        log_probabilities=[token.log_probability for token in result.tokens],
         score=result.score,
+        truncated=result.truncated,
     )
     assert result.to_dict().keys() == {task.value}
 
@@ -121,7 +123,9 @@ def test_the_answer_to_a_prompt_is_read_as_it_is_told(model: Florence2, kind: An
         answer=kind,
         token_ids=plain.token_ids,
         token_spans=model.assets.tokenizer.spans(plain.token_ids),
+        log_probabilities=[token.log_probability for token in plain.tokens],
         score=plain.score,
+        truncated=plain.truncated,
     )
 
 

@@ -97,6 +97,8 @@ def test_the_record_has_every_field_and_a_version() -> None:
         "text": "café<loc_1>",
         "generated": "<s>café<loc_1></s>",
         "score": -1.0,
+        "confidence": None,
+        "truncated": False,
         "detections": [{"label": "café", "box": list(BOX)}],
     }
     assert json.loads(json.dumps(record)) == record
