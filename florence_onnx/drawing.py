@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from florence_onnx.errors import InputError, MissingDependencyError
+from florence_onnx.errors import InputError
 from florence_onnx.files import open_regular, whole_file
 from florence_onnx.images.pixels import ImageInput, to_rgb
+from florence_onnx.packages import require_packages
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind
 
@@ -59,8 +59,9 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
         ImageError: if the picture cannot be read.
         MissingDependencyError: without Pillow.
     """
-    with _needs_pillow():
-        from PIL import Image, ImageDraw
+    _require_pillow()
+    from PIL import Image, ImageDraw
+
     if not isinstance(result, Result):
         raise InputError(f"result must be a florence_onnx.Result, not {type(result).__name__}")
     if result.answer_kind is AnswerKind.TEXT:
@@ -130,26 +131,16 @@ def check_ending(path: Path) -> None:
         InputError: Pillow writes no format with this ending.
         MissingDependencyError: Pillow is not installed.
     """
-    with _needs_pillow():
-        from PIL import Image
+    _require_pillow()
+    from PIL import Image
+
     formats = Image.registered_extensions()
     if formats.get(path.suffix.lower()) not in Image.SAVE:
         raise InputError(f"{path} ends in no picture format; use .png or .jpg, or name a folder")
 
 
-@contextmanager
-def _needs_pillow() -> Iterator[None]:
-    """Says what to install where the import inside fails.
-
-    Raises:
-        MissingDependencyError: without Pillow.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            "drawing needs Pillow; run pip install 'florence-onnx[cli]'"
-        ) from error
+def _require_pillow() -> None:
+    require_packages(("PIL",), "drawing", "cli")
 
 
 def _places(result: Result) -> Iterator[Place]:

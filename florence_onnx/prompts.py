@@ -17,7 +17,7 @@ Region = str | Box
 
 
 def what_is_asked(
-    task: Task | str | None, prompt: str | None = None, answer: AnswerKind | str | None = None
+    task: Task | str | None, prompt: str | None, answer: AnswerKind | str | None
 ) -> tuple[Task | str, AnswerKind]:
     """The task, or the prompt that stands in its place, and how the answer is read.
 
@@ -134,7 +134,7 @@ _FORMS = (
 )
 
 
-def region_to_text(region: Region, image_size: tuple[int, int] | None = None) -> str:
+def region_to_text(region: Region, image_size: tuple[int, int] | None) -> str:
     """The region as four location tokens.
 
     Args:

@@ -42,8 +42,8 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
             if size == 0:
                 raise RefusedPickleError("it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                read = _read_zip if data[:2] == b"PK" else _read_old
-                content, places = read(path, data)
+                is_zip = data[:2] == b"PK"
+                content, places = _read_zip(path, data) if is_zip else _read_old(data)
     except _DAMAGED as error:
         raise CheckpointError(
             f"{path} is truncated or not a file of PyTorch weights: {error}"
@@ -97,7 +97,7 @@ def _place(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
     return start, start + info.file_size
 
 
-def _read_old(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _read_old(data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
     """Five pickles one after the other, then the storages in the order of the last pickle."""
     head, at = data[:_LARGEST_PICKLE], 0
     magic, at = load_pickle(head, at)

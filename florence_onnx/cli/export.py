@@ -9,7 +9,6 @@ from florence_onnx.assets.ownership import replaced_files
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
-    check_packages,
     comma_list,
     exit_on_termination,
     print_precisions,
@@ -19,6 +18,7 @@ from florence_onnx.cli.options import add_hub_options, path, requested_access
 from florence_onnx.engine import contract
 from florence_onnx.errors import PrecisionError
 from florence_onnx.exporting import AddPrecisions, WriteGraphs, export
+from florence_onnx.packages import require_packages
 from florence_onnx.skeletons.filling import find_skeleton
 from florence_onnx.skeletons.writing import write_graphs
 from florence_onnx.terminal import show
@@ -70,15 +70,15 @@ def execute(arguments: argparse.Namespace) -> int:
     progress = timed_progress()
     asked = arguments.ways == "torch"
     if asked:
-        check_packages(_NEEDED, "tracing a checkpoint")
+        require_packages(_NEEDED, "tracing a checkpoint", "export")
     released = find_skeleton(_check(arguments).config) is not None
     traced = asked or not released
     if traced:
         why = "as --with torch asks" if asked else "because its geometry is no released one"
-        check_packages(_NEEDED, f"tracing the checkpoint, {why},")
+        require_packages(_NEEDED, f"tracing the checkpoint, {why},", "export")
         progress(f"tracing the graphs with torch, {why}")
     if set(arguments.precision) - {"fp32"}:
-        check_packages(_QUANTIZING, "quantising", "quantize")
+        require_packages(_QUANTIZING, "quantising", "quantize")
     with exit_on_termination():
         report = export(
             arguments.checkpoint,

@@ -1,26 +1,14 @@
 """What the commands that run the exporter share."""
 
 import argparse
-import importlib.util
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from florence_onnx.errors import MissingDependencyError
 from florence_onnx.terminal import say, show
-
-
-def check_packages(needed: Sequence[str], doing: str, extra: str = "export") -> None:
-    """Raises MissingDependencyError when packages that ``doing`` needs are not installed."""
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        named = ", ".join(missing).replace("PIL", "pillow")
-        raise MissingDependencyError(
-            f"{doing} needs {named}; run pip install 'florence-onnx[{extra}]'"
-        )
 
 
 def add_accept_error(parser: argparse.ArgumentParser) -> None:

@@ -4,11 +4,12 @@ import argparse
 import importlib
 from dataclasses import replace
 
-from florence_onnx.cli.exporting import check_packages, exit_on_termination, timed_progress
+from florence_onnx.cli.exporting import exit_on_termination, timed_progress
 from florence_onnx.cli.options import DEFAULT, add_hub_options, default_model, requested_access
 from florence_onnx.engine import contract
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import ModelNotFoundError
+from florence_onnx.packages import require_packages
 from florence_onnx.resolver import hub_model, is_demo, local_folder
 from florence_onnx.terminal import show
 
@@ -49,7 +50,7 @@ def execute(arguments: argparse.Namespace) -> int:
     with exit_on_termination():
         folder = hub_model(source, precision, replace(requested_access(arguments), refresh=True))
         if precision not in present_precisions(folder):
-            check_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
+            require_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
             quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
             quantizer.quantize(folder, [precision], progress=timed_progress())
     show(str(folder))

@@ -17,6 +17,7 @@ from florence_onnx.cli.options import (
 )
 from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
 from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.packages import require_packages
 from florence_onnx.prompts import check_input, what_is_asked
 from florence_onnx.requests import Failure, Request
 from florence_onnx.results import Result
@@ -136,12 +137,9 @@ def _region(text: str) -> str | list[float]:
 
 def _with_progress(answers: Iterable[Result | Failure], total: int) -> Iterable[Result | Failure]:
     """The answers, counted on stderr while a person is watching."""
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the command line needs more packages; run pip install 'florence-onnx[cli]'"
-        ) from error
+    require_packages(("tqdm",), "the command line", "cli")
+    from tqdm import tqdm
+
     progress: Iterable[Result | Failure] = tqdm(
         answers, total=total, unit="picture", disable=None if total > 1 else True
     )

@@ -3,9 +3,9 @@
 import argparse
 import importlib
 
-from florence_onnx.cli.exporting import check_packages
 from florence_onnx.cli.options import path, whole_number
 from florence_onnx.errors import InputError
+from florence_onnx.packages import require_packages
 
 NAME = "train"
 SUMMARY = "Fine-tune a checkpoint on your own examples (needs the [export] extra)."
@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise InputError("--from and --data go together: what to fine-tune, and on what")
     if arguments.validation is not None and arguments.data is None:
         raise InputError("--validation goes with --from and --data")
-    check_packages(_NEEDED, "training")
+    require_packages(_NEEDED, "training", "export")
     runs = importlib.import_module("florence_onnx_export.training.runs")
     recipe = runs.read_recipe(arguments.config, arguments.steps)
     if arguments.checkpoint is None:

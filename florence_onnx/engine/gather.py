@@ -12,14 +12,13 @@ INT64 = 7
 INT_ATTRIBUTE = 2
 
 
-def gather_graph(count: int, rank: int, axis: int = 0, element_type: int = FLOAT) -> bytes:
-    """A serialised ONNX model: ``out_i = take(data_i, indices, axis)`` for ``count`` tensors.
+def gather_graph(count: int, rank: int, axis: int = 0) -> bytes:
+    """A serialised ONNX model: ``out_i = take(data_i, indices, axis)`` for float32 tensors.
 
     Args:
         count: Number of tensors.
         rank: Number of axes of each.
         axis: The axis that ``indices`` select from.
-        element_type: ONNX element type of each.
 
     Returns:
         A model with inputs ``indices`` int64 [n] and ``data_i``, and outputs ``out_i``.
@@ -31,8 +30,8 @@ def gather_graph(count: int, rank: int, axis: int = 0, element_type: int = FLOAT
     for i in range(count):
         names = text(1, f"data_{i}") + text(1, "indices") + text(2, f"out_{i}")
         graph += content(1, names + text(4, "Gather") + content(5, attribute))
-        inputs.append(_value(f"data_{i}", element_type, rank))
-        outputs.append(_value(f"out_{i}", element_type, rank))
+        inputs.append(_value(f"data_{i}", FLOAT, rank))
+        outputs.append(_value(f"out_{i}", FLOAT, rank))
     graph += text(2, "gather")
     graph += b"".join(content(11, value) for value in inputs)
     graph += b"".join(content(12, value) for value in outputs)

@@ -2,14 +2,14 @@
 
 import contextlib
 import ctypes
-import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from florence_onnx.engine import contract
 from florence_onnx.engine.gather import gather_graph
-from florence_onnx.errors import MissingDependencyError, ProviderError
+from florence_onnx.errors import ProviderError
+from florence_onnx.packages import require_packages
 from florence_onnx.terminal import standard_error
 
 if TYPE_CHECKING:
@@ -50,11 +50,8 @@ def device_of(session: "ort.InferenceSession") -> Device:
 
 def require_onnxruntime() -> None:
     """Raises a `MissingDependencyError` with the command to run when ONNX Runtime is absent."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingDependencyError(
-            "ONNX Runtime is not installed; run pip install 'florence-onnx[cpu]', "
-            "or 'florence-onnx[gpu]' for CUDA, or 'florence-onnx[openvino]' for OpenVINO"
-        )
+    hint = " ([gpu] for CUDA, [openvino] for OpenVINO)"
+    require_packages(("onnxruntime",), "running a model", "cpu", hint)
 
 
 def runtime_version() -> str:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.errors import ImageError, MissingDependencyError
+from florence_onnx.errors import ImageError
 from florence_onnx.files import open_regular, refuse_pointer
 from florence_onnx.images.limits import (
     LONGEST_SIDE,
@@ -21,6 +21,7 @@ from florence_onnx.images.limits import (
     readable_formats,
 )
 from florence_onnx.images.metadata import MOST_EXIF, check_metadata
+from florence_onnx.packages import require_packages
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -160,13 +161,10 @@ def from_pillow(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingDependencyError(
-            "reading picture files needs Pillow: pip install 'florence-onnx[cli]' "
-            "(or give the pixels as a uint8 array)"
-        ) from error
+    hint = ", or give the pixels as a uint8 array"
+    require_packages(("PIL",), "reading picture files", "cli", hint)
+    from PIL import Image, UnidentifiedImageError
+
     formats = readable_formats()
     file_size = file.seek(0, io.SEEK_END)
     check_file_size(file_size, name)

@@ -60,21 +60,18 @@ class Preprocessor:
             )
         return cls(size, mean, std, factor)
 
-    def __call__(
-        self, rgb: npt.NDArray[np.uint8], size: tuple[int, int] | None = None
-    ) -> npt.NDArray[np.float32]:
+    def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Resizes, rescales and normalises one picture.
 
         Equal to transformers' CLIPImageProcessor on its Pillow backend, bit for bit.
 
         Args:
             rgb: uint8, [H, W, 3], as :func:`to_rgb` returns it.
-            size: (height, width) in pixels, where it is not to be the model's own.
 
         Returns:
             float32, [3, height, width], C-contiguous.
         """
-        planes = resize_planes(rgb, size or self.size)
+        planes = resize_planes(rgb, self.size)
         values = np.empty(planes.shape, np.float32)
         for plane, table, target in zip(planes, self._tables(), values, strict=True):
             # "clip" never clips here: it is the mode in which take() writes to its output directly.

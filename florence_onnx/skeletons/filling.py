@@ -4,7 +4,6 @@ A skeleton is the graphs of a geometry as the exporter traces them, whose weight
 and the recipe of each weight. Vocabulary and number of positions are the checkpoint's own.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +77,7 @@ def fill(
     Raises:
         CheckpointError: A file of weights is truncated.
     """
-    recipes = json.loads((skeleton / RECIPES).read_text(encoding="utf-8"))
+    recipes = read_json(skeleton / RECIPES)
     biased = key_maps.LOGITS_BIAS in checkpoint.weights
     for graph in contract.GRAPHS:
         name = BIASED if biased and graph == contract.DECODER else graph

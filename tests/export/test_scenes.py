@@ -25,9 +25,9 @@ from florence_onnx_export.scenes.shapes import BACKGROUNDS, COLOURS, OUTLINES
 SCENES = [sample_scene(seed) for seed in range(150)]
 
 
-def _shape(label: str, x: float, large: bool = False, striped: bool = False) -> Shape:
+def _shape(label: str, x: float, striped: bool = False) -> Shape:
     colour, kind = label.split()
-    return Shape(colour, kind, large, striped, (x, 20.0, x + 40.0, 60.0))
+    return Shape(colour, kind, False, striped, (x, 20.0, x + 40.0, 60.0))
 
 
 def _scene(*shapes: Shape) -> Scene:

@@ -20,19 +20,19 @@ from tests.helpers.onnx_graphs import make_model, run
 RNG = np.random.default_rng(0)
 
 
-def two_products(inputs: int = 8) -> onnx.ModelProto:
+def two_matmuls() -> onnx.ModelProto:
     """y = x @ v + x @ w, with one input for both."""
     nodes = [
         helper.make_node("MatMul", ["x", "v"], ["a"]),
         helper.make_node("Gemm", ["x", "w", "b"], ["c"]),
         helper.make_node("Add", ["a", "c"], ["y"]),
     ]
-    weights = {name: RNG.standard_normal((inputs, 5), np.float32) for name in "vw"}
-    return make_model(nodes, {**weights, "b": np.ones(5, np.float32)}, {"x": (-1, inputs)})
+    weights = {name: RNG.standard_normal((8, 5), np.float32) for name in "vw"}
+    return make_model(nodes, {**weights, "b": np.ones(5, np.float32)}, {"x": (-1, 8)})
 
 
 def test_peaks_are_the_largest_magnitudes_of_each_channel() -> None:
-    model, names = peaks_graph(two_products())
+    model, names = peaks_graph(two_matmuls())
     x = RNG.standard_normal((7, 8), np.float32)
     assert names == ["v", "w"]
     for peaks in run(model, {"x": x}):
@@ -40,13 +40,13 @@ def test_peaks_are_the_largest_magnitudes_of_each_channel() -> None:
 
 
 def test_peaks_of_no_rows_are_zero() -> None:
-    model, _ = peaks_graph(two_products())
+    model, _ = peaks_graph(two_matmuls())
     for peaks in run(model, {"x": np.empty((0, 8), np.float32)}):
         np.testing.assert_array_equal(peaks, np.zeros(8))
 
 
 def test_smoothing_changes_nothing_but_the_largest_channels() -> None:
-    model = two_products()
+    model = two_matmuls()
     x = RNG.standard_normal((7, 8), np.float32) * np.logspace(0, 1.5, 8, dtype=np.float32)
     (want,) = run(model, {"x": x})
     peaks = np.abs(x).max(axis=0)
@@ -65,7 +65,7 @@ def test_smoothing_changes_nothing_but_the_largest_channels() -> None:
 
 
 def test_products_that_are_not_named_keep_their_input() -> None:
-    model = two_products()
+    model = two_matmuls()
     smooth_inputs(model, {"w": np.ones(8, np.float32)})
     assert model.graph.node[0].input[0] == "x"
     assert model.graph.node[2].input[0] == model.graph.node[1].output[0] != "x"
@@ -75,7 +75,7 @@ def test_products_that_are_not_named_keep_their_input() -> None:
     "peaks", [[1] * 7 + [0.001], [1] * 7 + [0], [0] * 7 + [1], [0] * 8], ids=str
 )
 def test_channels_that_hardly_showed_are_left_as_they_are(peaks: list[float]) -> None:
-    model = two_products()
+    model = two_matmuls()
     smooth_inputs(model, {"v": smoothing_factors(np.array(peaks, np.float32))})
     model.graph.output[0].name = model.graph.node[0].output[0]
     x = RNG.standard_normal((7, 8), np.float32)

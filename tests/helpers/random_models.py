@@ -141,11 +141,6 @@ BASE = Geometry(
 )
 
 
-def base_config() -> Florence2Config:
-    """The configuration of the real base model, in transformers' native format."""
-    return BASE.config()
-
-
 def make_model(geometry: Geometry, seed: int) -> Florence2ForConditionalGeneration:
     """A float32 model in eval mode whose weights depend on ``geometry`` and ``seed`` alone."""
     model = Florence2ForConditionalGeneration(geometry.config()).eval()

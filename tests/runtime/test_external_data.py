@@ -232,9 +232,6 @@ def paths(kind: str, target: str, again: int) -> Iterator[tuple[int, ...]]:
                 yield (field, *rest)
 
 
-EVERYWHERE = sorted(set(paths("ModelProto", "TensorProto", 4)))
-
-
 @pytest.mark.parametrize("large", [False, True])
 def test_every_place_of_a_tensor_is_looked_at(large: bool) -> None:
     initializer, constant, branch = (7, 5), (7, 1, 5, 5), (7, 1, 5, 6, 5)

@@ -34,11 +34,6 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-def plain_ppm(side: int) -> bytes:
-    values = b" ".join(b"%d" % value for value in np.asarray(blocks(side)).ravel())
-    return b"P3 %d %d 255\n" % (side, side) + values
-
-
 def pictures(side: int) -> dict[str, bytes]:
     """One file for every way in which decoders use memory."""
     rgb = blocks(side)
@@ -216,7 +211,7 @@ def flat_webp(side: int) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
-def flat_png(side: int, mode: int = 2) -> bytes:
+def flat_png(side: int, mode: int) -> bytes:
     """A PNG without its pixels."""
     head = struct.pack(">IIBBBBB", side, side, 8, mode, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", head) + png_chunk(b"IDAT", b"")

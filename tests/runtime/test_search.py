@@ -125,8 +125,8 @@ def random_policy(draw: random.Random) -> GenerationPolicy:
     )
 
 
-def random_tokens(draw: random.Random, most: int, least: int = 1) -> list[int]:
-    return draw.sample(range(3, 30), draw.randint(least, most))
+def random_tokens(draw: random.Random, most: int) -> list[int]:
+    return draw.sample(range(3, 30), draw.randint(1, most))
 
 
 SELDOM: dict[str, Callable[[random.Random], Any]] = {

@@ -130,9 +130,7 @@ def in_parts(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return operators.join([layer(part) for part in operators.split(x)], x)
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """Softmax attention over [..., tokens, channels]; the scale is folded into the query."""
-    scores = torch.matmul(query, key.transpose(-1, -2))
-    if bias is not None:
-        scores = scores + bias
+    scores = torch.matmul(query, key.transpose(-1, -2)) + bias
     return torch.matmul(torch.softmax(scores, dim=-1), value)

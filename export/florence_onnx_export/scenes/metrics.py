@@ -50,13 +50,15 @@ def character_error(pairs: Sequence[tuple[str, str]]) -> float:
     return edits / max(1, sum(len(true) for _, true in pairs))
 
 
-def match_counts(
-    answers: Sequence[Answered], threshold: float = 0.5, labelled: bool = True
-) -> tuple[int, int, int]:
+_SAME_PLACE = 0.5
+"""The intersection over union from which two places are taken for the same."""
+
+
+def match_counts(answers: Sequence[Answered], labelled: bool = True) -> tuple[int, int, int]:
     """How many true places were found, how many there are, how many were predicted.
 
     A predicted place counts once, for a true one whose intersection over union with it is at
-    least `threshold` and, if `labelled`, whose label it has.
+    least 0.5 and, if `labelled`, whose label it has.
     """
     matched = true = predicted = 0
     for answer in answers:
@@ -66,7 +68,7 @@ def match_counts(
         for label, points in found:
             rivals = [place for place in wanted if place[0] == label or not labelled]
             best = max(rivals, key=lambda place: overlap(place[1], points), default=None)
-            if best is not None and overlap(best[1], points) >= threshold:
+            if best is not None and overlap(best[1], points) >= _SAME_PLACE:
                 wanted.remove(best)
                 matched += 1
     return matched, true, predicted

@@ -30,7 +30,6 @@ def evaluate(
     tokenizer: Tokenizer,
     image_size: int,
     scenes: int,
-    beams: int = 1,
 ) -> dict[str, float]:
     """Every task's measure on the first held-out scenes, each asked every task."""
     if scenes == 0:
@@ -41,7 +40,7 @@ def evaluate(
     for task in Task:
         questions = [fixed_question(scene, task) for scene in drawn]
         prompts = [question.prompt for question in questions]
-        texts = generate(network, tokenizer, pictures, prompts, beams, _LONGEST)
+        texts = generate(network, tokenizer, pictures, prompts, _LONGEST)
         answers += map(Answered, drawn, questions, texts)
     return score(answers)
 
@@ -62,7 +61,7 @@ def evaluate_examples(
         prompts = [prompt for _, prompt, _ in batch.questions]
         answers = [answer for _, _, answer in batch.questions]
         longest = max(len(tokenizer.encode(answer).ids) for answer in answers) + _AROUND
-        texts = generate(network, tokenizer, batch.pictures, prompts, 1, longest)
+        texts = generate(network, tokenizer, batch.pictures, prompts, longest)
         exact += [plain(text) == answer for text, answer in zip(texts, answers, strict=True)]
     return {"validation_loss": float(np.mean(losses)), "validation_exact": float(np.mean(exact))}
 
@@ -72,18 +71,15 @@ def generate(
     tokenizer: Tokenizer,
     pictures: NDArray[np.uint8],
     prompts: Sequence[str],
-    beams: int,
     longest: int,
 ) -> list[str]:
-    """One text per picture (uint8 [pictures, size, size, 3]) and prompt, special tokens kept.
+    """One greedy answer per picture (uint8 [pictures, size, size, 3]) and prompt.
 
-    `longest` is in tokens.
+    The answers keep their special tokens; `longest` is in tokens.
     """
     inputs = model_inputs(network, tokenizer, pictures, prompts)
     with torch.inference_mode():
-        generated = network.generate(
-            **inputs, num_beams=beams, do_sample=False, max_new_tokens=longest
-        )
+        generated = network.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=longest)
     rows = torch.as_tensor(generated).tolist()
     return [tokenizer.decode(row, skip_special_tokens=False) for row in rows]
 

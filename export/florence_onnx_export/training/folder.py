@@ -9,12 +9,11 @@ from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration, GenerationConfig
 
 from florence_onnx.assets.ownership import check_apart, digests, listed_names, written_files
-from florence_onnx.assets.writing import write_assets
+from florence_onnx.assets.writing import RELEASED_PREPROCESSING, write_assets
 from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.files import read_json, write_whole
 from florence_onnx.staging import check_places, finish_replacement, staged_folder, work_folder
-from florence_onnx_export.training.steps import MEAN, STD
 
 MODEL = "model"
 """The folder of the trained model in that of the run."""
@@ -132,18 +131,11 @@ _TOKENIZER_CONFIG = {
 
 
 def _preprocessor(image_size: int, image_tokens: int) -> dict[str, object]:
-    return {
+    return RELEASED_PREPROCESSING | {
         "image_processor_type": "CLIPImageProcessor",
         "processor_class": "Florence2Processor",
-        "do_resize": True,
         "size": {"height": image_size, "width": image_size},
-        "resample": 3,
         "do_center_crop": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(MEAN),
-        "image_std": list(STD),
         "image_seq_length": image_tokens,
     }
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration
 
+from florence_onnx.assets.writing import RELEASED_PREPROCESSING
 from florence_onnx.locations import BINS
 from florence_onnx_export.training.batches import Batch
 from florence_onnx_export.training.dense import DenseHead
@@ -16,9 +17,6 @@ from florence_onnx_export.training.vocabulary import token_id
 
 PAD = 1
 _EOS = 2
-MEAN = (0.485, 0.456, 0.406)
-"""ImageNet's, as in every Florence-2 preprocessor."""
-STD = (0.229, 0.224, 0.225)
 
 
 class AnswerLoss:
@@ -108,7 +106,8 @@ class AnswerLoss:
 def pixel_values(pictures: NDArray[np.uint8]) -> torch.Tensor:
     """uint8 [pictures, size, size, 3] as the model's input, float32 [pictures, 3, size, size]."""
     scaled = torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255
-    return ((scaled - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
+    mean, std = (torch.tensor(RELEASED_PREPROCESSING[f"image_{name}"]) for name in ("mean", "std"))
+    return ((scaled - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def padded(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
