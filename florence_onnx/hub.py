@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from florence_onnx.errors import FlorenceError, ModelNotFoundError
 from florence_onnx.files import write_whole
@@ -37,9 +37,22 @@ class Access:
     @property
     def cache(self) -> Path:
         """The folder for what is fetched."""
-        from huggingface_hub import constants
+        return self.cache_dir or Path(hub_settings().HF_HUB_CACHE)
 
-        return self.cache_dir or Path(constants.HF_HUB_CACHE)
+
+def hub_settings() -> Any:
+    """The constants of the hub library, which come from the environment.
+
+    Raises:
+        ModelNotFoundError: An environment variable holds what the hub library cannot read.
+    """
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:
+        raise ModelNotFoundError(
+            f"an environment variable HF_… of the hub library is wrong: {error}"
+        ) from error
+    return constants
 
 
 ANYHOW = Access()
@@ -53,9 +66,10 @@ def cached(repository: str, access: Access) -> Path | None:
         repository: Hub id, ``"org/name"``.
         access: Which state of it.
     """
-    from huggingface_hub import constants, try_to_load_from_cache
+    settings = hub_settings()
+    from huggingface_hub import try_to_load_from_cache
 
-    if access.refresh and not (access.local_files_only or constants.HF_HUB_OFFLINE):
+    if access.refresh and not (access.local_files_only or settings.HF_HUB_OFFLINE):
         return None
     try:
         found = try_to_load_from_cache(
@@ -93,13 +107,14 @@ def fetch(
             or does not answer in time or may not be asked, or the files cannot be written.
         DiskSpaceError: The disk has too little free space.
     """
-    from huggingface_hub import HfApi, constants
+    settings = hub_settings()
+    from huggingface_hub import HfApi
 
     if access.local_files_only:
         state = _state(repository, access, lacking)
         raise ModelNotFoundError(f"{state}, and the hub is not asked: local files only")
     # Not snapshot_download, which waits for the list of files without a limit.
-    limit = constants.HF_HUB_ETAG_TIMEOUT
+    limit = settings.HF_HUB_ETAG_TIMEOUT
     try:
         info = HfApi().model_info(
             repository, revision=access.revision or None, timeout=limit, files_metadata=True
@@ -140,9 +155,9 @@ def _coming(repository: str, files: Sequence["RepoSibling"], info: "ModelInfo", 
 
 def _fetch_file(repository: str, name: str, commit: str, access: Access) -> Path:
     """Has a file of a commit in the cache; returns the folder of the commit."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    limit = constants.HF_HUB_ETAG_TIMEOUT
+    limit = hub_settings().HF_HUB_ETAG_TIMEOUT
     # hf_hub_download asks the same, and up to seven times for a minute each.
     get_hf_file_metadata(hf_hub_url(repository, name, revision=commit), timeout=limit)
     path = hf_hub_download(
@@ -157,14 +172,13 @@ def _fetch_file(repository: str, name: str, commit: str, access: Access) -> Path
 @contextmanager
 def _over_http() -> Iterator[None]:
     """Has files come over plain HTTP: hf_xet waits for a silent server without a limit."""
-    from huggingface_hub import constants
-
-    before = getattr(constants, "HF_HUB_DISABLE_XET", False)
-    constants.HF_HUB_DISABLE_XET = True
+    settings = hub_settings()
+    before = getattr(settings, "HF_HUB_DISABLE_XET", False)
+    settings.HF_HUB_DISABLE_XET = True
     try:
         yield
     finally:
-        constants.HF_HUB_DISABLE_XET = before
+        settings.HF_HUB_DISABLE_XET = before
 
 
 def _refer(reference: Path, commit: str) -> None:

@@ -22,7 +22,7 @@ from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import FolderBusyError, ModelNotFoundError, OutputExistsError
 from florence_onnx.exporting import export, needed_bytes
 from florence_onnx.files import write_whole
-from florence_onnx.hub import ANYHOW, Access
+from florence_onnx.hub import ANYHOW, Access, hub_settings
 from florence_onnx.skeletons.writing import require_skeleton, write_graphs
 from florence_onnx.space import existing, require_space
 from florence_onnx.terminal import say
@@ -71,13 +71,11 @@ class CachedModel:
 
 def cache_folder(access: Access = ANYHOW) -> Path:
     """The folder of the cache, which may not exist yet."""
-    from huggingface_hub import constants
-
     if access.cache_dir is not None:
         return access.cache_dir / "florence-onnx"
     named = os.environ.get(VARIABLE)
     if not named:
-        return Path(constants.HF_HOME) / "florence-onnx"
+        return Path(hub_settings().HF_HOME) / "florence-onnx"
     try:
         return Path(named).expanduser()
     except RuntimeError as error:  # There is no such home.

@@ -58,6 +58,9 @@ def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterato
         ExportError: Another process writes to ``target`` at the moment.
         OSError: The disk is full, or the folder cannot be written.
     """
+    if target.is_symlink() and not target.exists():
+        # The disk behind the link may come back, and hide what was written meanwhile.
+        raise OutputExistsError(f"{target} is a link to nothing: remove it, or make its folder")
     target = Path(os.path.realpath(target))
     beside = _beside(target)
     inside = target.is_dir()

@@ -244,8 +244,9 @@ def test_a_model_without_a_report_is_somebodys(out: Path, new: Path) -> None:
 
 def test_a_link_to_nothing_is_somebodys(tmp_path: Path, new: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
-        export(new, tmp_path / "out", force=True)
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match="out is a link to nothing: remove it"):
+            export(new, tmp_path / "out", force=force)
     assert not (tmp_path / "unmounted").exists()
 
 

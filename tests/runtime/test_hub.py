@@ -267,3 +267,12 @@ def test_a_cache_that_is_read_only(
     assert failed.returncode == 2
     assert f"hub model 'someone/else' could not be fetched to {own}: " in failed.stderr
     assert failed.stderr.splitlines()[-1].endswith("--cache-dir choose another folder")
+
+
+def test_environment_variables_that_the_hub_library_cannot_read() -> None:
+    for words in (["run", "photo.jpg", "--task", "od", "--model", NAME], ["list"]):
+        result = run_python("-m", "florence_onnx", *words, env={"HF_HUB_ETAG_TIMEOUT": "soon"})
+        assert result.returncode == 2
+        (line,) = result.stderr.splitlines()
+        assert "an environment variable HF_… of the hub library is wrong" in line
+        assert "'soon'" in line
