@@ -95,14 +95,14 @@ def make_parser(description: str, repeats: int, precisions: bool = True) -> argp
 
 
 def fidelity_notes(setup: Setup, precisions: Sequence[str]) -> list[str]:
-    """A line per precision but float32: how far its files are from float32, and what was spared."""
+    """A line per precision but float32: how far its files are from float32, and what is mixed."""
     report = json.loads((setup.exported / "export_report.json").read_text(encoding="utf-8"))
     return [
         "ours {name}: image features {image_features:.2%} from float32, first logits "
         "{first_logits:.2%}, {token_agreement:.1%} of the tokens of {requests} greedy answers "
-        "equal, {spared} products spared for their error.".format(
+        "equal, {mixed} matmuls with more bits.".format(
             name=name,
-            spared=sum(len(products) for products in entry["spared"].values()),
+            mixed=sum(len(methods) for methods in entry["mixed_precision"].values()),
             **entry["fidelity"],
         )
         for name, entry in report["precisions"].items()

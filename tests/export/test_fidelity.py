@@ -1,4 +1,4 @@
-"""How far graphs are from float32, and which products are spared for it."""
+"""How far graphs are from float32, and which matmuls keep more bits for it."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ ERRORS: dict[tuple[str, str], float] = {
         (0, dict.fromkeys("abcd", FP32)),
     ],
 )
-def test_the_worst_are_spared_first_and_no_more_than_needed(
+def test_the_worst_keep_more_bits_first_and_no_more_than_needed(
     limit: float, expected: dict[str, str]
 ) -> None:
     graph: Any = Additive(ERRORS)
@@ -63,19 +63,19 @@ def test_the_worst_are_spared_first_and_no_more_than_needed(
     choice = choose(graph, LEVELS, limit, said.append)
     assert choice.methods == {**dict.fromkeys("abcd", "dynamic8"), **expected}
     assert choice.error <= limit
-    # Measuring each alone takes minutes for a large graph, so only where something is spared.
+    # Measuring each alone takes minutes for a large graph, so only where precision is mixed.
     assert len(said) == bool(expected)
     assert expected or len(graph.asked) == 1
 
 
 class Linear(Additive):
-    """Errors themselves add up, so that the squares tell too little of what sparing gains."""
+    """Errors themselves add up, so that the squares tell too little of what more bits gain."""
 
     def error(self, methods: dict[str, str], runs: int | None = None) -> float:
         return sum(self._errors.get(choice, 0.0) for choice in methods.items())
 
 
-def test_what_need_not_be_spared_is_put_back() -> None:
+def test_what_needs_no_more_bits_is_put_back() -> None:
     levels = dict.fromkeys("ab", ("dynamic8", FP32))
     graph: Any = Linear({("a", "dynamic8"): 4, ("b", "dynamic8"): 3})
     choice = choose(graph, levels, 4, lambda message: None)

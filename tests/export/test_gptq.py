@@ -1,4 +1,4 @@
-"""Weights rounded so that the errors of a product's terms cancel."""
+"""Weights rounded so that the errors of a matmul's terms cancel."""
 
 from functools import partial
 
@@ -143,7 +143,7 @@ def test_moments_are_of_what_sums_are_taken_over() -> None:
     assert not names
 
 
-def test_products_with_one_input_share_a_moment_and_one_weight_has_all_of_its() -> None:
+def test_matmuls_with_one_input_share_a_moment_and_one_weight_has_all_of_its() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "v"], ["a"]),
         helper.make_node("MatMul", ["x", "w"], ["b"]),

@@ -1,4 +1,4 @@
-"""Quantised products and weights.
+"""Quantised matmuls and weights.
 
 Factors that lie on the grids of the quantised types must give exact results.
 """
@@ -42,7 +42,7 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("form", ["bias", "residual", "residual, then bias", "matmul"])
-def test_products_of_whole_numbers_are_exact(method: str, form: str) -> None:
+def test_matmuls_of_whole_numbers_are_exact(method: str, form: str) -> None:
     x, weight = whole_numbers(method, 5, 96, 40)
     rng = np.random.default_rng(1)
     bias = rng.standard_normal(40, dtype=np.float32)
@@ -65,7 +65,7 @@ def test_products_of_whole_numbers_are_exact(method: str, form: str) -> None:
     np.testing.assert_allclose(run(model, feeds)[0], want, rtol=1e-5, atol=1e-4)
 
 
-def test_an_attention_operator_becomes_a_product_and_the_attention(method: str) -> None:
+def test_an_attention_operator_becomes_a_matmul_and_the_attention(method: str) -> None:
     rng = np.random.default_rng(2)
     x = rng.standard_normal((2, 9, 64), dtype=np.float32)
     weights = {
@@ -77,12 +77,12 @@ def test_an_attention_operator_becomes_a_product_and_the_attention(method: str) 
     model = make_model([node], weights, {"x": x.shape})
     (want,) = run(model, {"x": x})
     replace_products(model, {"w": METHODS[method]})
-    # Twice what the same method misses of a plain product: softmax and values each see errors.
+    # Twice what the same method misses of a plain matmul: softmax and values each see errors.
     bound = {"dynamic8": 0.03, "blocks8": 0.02, "blocks4": 0.2}[method]
     assert 0 < relative_error(run(model, {"x": x})[0], want) < bound
 
 
-def test_products_with_one_weight_share_what_it_becomes(method: str) -> None:
+def test_matmuls_with_one_weight_share_what_it_becomes(method: str) -> None:
     x, weight = whole_numbers(method, 5, 96, 96)
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"]),
@@ -95,7 +95,7 @@ def test_products_with_one_weight_share_what_it_becomes(method: str) -> None:
     np.testing.assert_allclose(run(model, {"x": x})[0], 2 * x @ weight, rtol=1e-5, atol=1e-4)
 
 
-def test_a_product_is_missed_by_no_more_than_rounding(method: str) -> None:
+def test_a_matmul_is_missed_by_no_more_than_rounding(method: str) -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((64, 256), dtype=np.float32)
     weight = rng.standard_normal((256, 80), dtype=np.float32)
@@ -116,7 +116,7 @@ def test_a_product_is_missed_by_no_more_than_rounding(method: str) -> None:
     assert 0.8 * expected < error < 1.3 * expected
 
 
-def test_only_products_with_a_constant_matrix_are_found() -> None:
+def test_only_matmuls_with_a_constant_matrix_are_found() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "x"], ["a"]),
         helper.make_node("MatMul", ["w", "a"], ["b"]),
@@ -182,7 +182,7 @@ def test_stored_weights_stay_bytes_in_the_session(tmp_path: Path) -> None:
     assert kept == {f"{name}.int8" for name in names} != set()
 
 
-def test_weights_worth_storing_are_large_and_not_of_products() -> None:
+def test_weights_worth_storing_are_large_and_not_of_matmuls() -> None:
     nodes = [
         helper.make_node("MatMul", ["large", "x"], ["a"]),
         helper.make_node("MatMul", ["small", "a"], ["b"]),

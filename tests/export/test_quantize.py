@@ -1,6 +1,7 @@
 """Other precisions of a model folder and of an export."""
 
 import json
+import operator
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -24,7 +25,9 @@ from florence_onnx.errors import (
     ValidationError,
 )
 from florence_onnx.exporting import SHARES
+from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.resolver import DEMO
+from florence_onnx.tasks import InputKind, Task
 from florence_onnx_export import exporter
 from florence_onnx_export.quantization import calibration
 from florence_onnx_export.quantization import quantize as quantizing
@@ -98,10 +101,14 @@ def test_the_runtime_answers_at_every_precision(
     folder = quantized[0]
     model = Florence2.load(folder, precision=precision, providers=["CPUExecutionProvider"])
     exact = Florence2.load(folder, providers=["CPUExecutionProvider"])
-    scene = model.encode(picture(0))
-    assert relative_error(scene.image_features, exact.encode(picture(0)).image_features) < 0.03
-    result = model(scene, "od", num_beams=3, max_new_tokens=12)
-    assert len(result.token_ids) > 1
+    image, exact_image = model.encode(picture(1)), exact.encode(picture(1))
+    assert relative_error(image.image_features, exact_image.image_features) < 0.03
+    tasks = [task for task in Task if task.input_kind is InputKind.NONE]
+    greedy: GenerationOptions = {"num_beams": 1, "max_new_tokens": 12}
+    answers = [model(image, task, **greedy).token_ids for task in tasks]
+    expected = [exact(exact_image, task, **greedy).token_ids for task in tasks]
+    # A random model is seldom sure of a token, so a few answers may differ.
+    assert sum(map(operator.eq, answers, expected)) > 0.7 * len(tasks)
 
 
 @pytest.mark.parametrize("precision", list(BOUNDS))
@@ -157,35 +164,35 @@ def test_a_precision_beyond_its_bound_is_refused(
 
 
 @pytest.mark.usefixtures("one_request")
-def test_products_are_spared_only_beyond_the_bounds_and_unless_the_error_is_accepted(
+def test_precision_is_mixed_only_beyond_the_bounds_and_unless_the_error_is_accepted(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = dict.fromkeys(contract.GRAPHS, 0.02)
     error = quantize(tiny, ["q8"])["q8"]["fidelity"]["image_features"]
     limits[contract.VISION_ENCODER] = 0.8 * error
     monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q8", limits)
-    assert quantize(tiny, ["q8"], force=True)["q8"]["spared"] == {}
+    assert quantize(tiny, ["q8"], force=True)["q8"]["mixed_precision"] == {}
     monkeypatch.setitem(quantizing.BOUNDS, "q8", Bounds(0.9 * error, 0.03))
     said: list[str] = []
     entry = quantize(tiny, ["q8"], force=True, progress=said.append)["q8"]
     assert any(line.startswith("q8: image_features differs from float32 by") for line in said)
-    assert 0 < len(entry["spared"][contract.VISION_ENCODER]) < 5
+    assert 0 < len(entry["mixed_precision"][contract.VISION_ENCODER]) < 5
     assert entry["fidelity"]["image_features"] <= 0.9 * error
-    assert quantize(tiny, ["q8"], force=True, accept_error=True)["q8"]["spared"] == {}
+    assert quantize(tiny, ["q8"], force=True, accept_error=True)["q8"]["mixed_precision"] == {}
 
 
 @pytest.mark.usefixtures("one_request")
-def test_the_report_says_what_was_spared(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_says_what_is_mixed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {**quantizing.GRAPH_LIMITS["q4"], contract.DECODER: 0.02}
     monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q4", limits)
     monkeypatch.setitem(quantizing.BOUNDS, "q4", Bounds(0.02, 0.03))
-    spared = quantize(tiny, ["q4"])["q4"]["spared"][contract.DECODER]
-    assert spared
+    mixed = quantize(tiny, ["q4"])["q4"]["mixed_precision"][contract.DECODER]
+    assert mixed
     model = onnx.load(tiny / contract.graph_file(contract.DECODER, "q4"))
     names = set(weight_names(model))
-    products = product_weights(tiny_graph(contract.DECODER).graph)
-    for name, (usual, *_) in levels("q4", contract.DECODER, list(products), []).items():
-        suffix = {"blocks4": ".int4", FP32: ""}.get(spared.get(name, usual), ".int8")
+    matmuls = product_weights(tiny_graph(contract.DECODER).graph)
+    for name, (usual, *_) in levels("q4", contract.DECODER, list(matmuls), []).items():
+        suffix = {"blocks4": ".int4", FP32: ""}.get(mixed.get(name, usual), ".int8")
         assert f"{name}{suffix}" in names
 
 

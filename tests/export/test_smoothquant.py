@@ -1,4 +1,4 @@
-"""Inputs of products brought nearer to one range."""
+"""Inputs of matmuls brought nearer to one range."""
 
 import numpy as np
 import onnx
@@ -64,7 +64,7 @@ def test_smoothing_changes_nothing_but_the_largest_channels() -> None:
     np.testing.assert_allclose(np.abs(smooth[:, beyond]).max(axis=0), wanted, rtol=1e-5)
 
 
-def test_products_that_are_not_named_keep_their_input() -> None:
+def test_matmuls_that_are_not_named_keep_their_input() -> None:
     model = two_matmuls()
     smooth_inputs(model, {"w": np.ones(8, np.float32)})
     assert model.graph.node[0].input[0] == "x"

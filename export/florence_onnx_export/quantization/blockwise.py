@@ -1,4 +1,4 @@
-"""4- and 8-bit products whose weights and activations are quantised in small blocks."""
+"""4- and 8-bit matmuls whose weights and activations are quantised in small blocks."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ SHRINKS = {8: (1.0,), 4: tuple(np.linspace(0.7, 1.1, 9))}
 """Tried scales, over the one at which no value is clipped; 8 bits gain nothing from it."""
 
 
-def block_product(
+def block_matmul(
     x: str,
     name: str,
     weight: Matrix,
@@ -29,7 +29,7 @@ def block_product(
     """MatMulNBits, computing in 8-bit integers: a scale for every row and block of both factors.
 
     More exact than one scale per call, as fast for a few rows and no faster than float32 for
-    many. See `products.Method`; ``bits`` is 4 or 8.
+    many. See `matmuls.Method`; ``bits`` is 4 or 8.
     """
     values, scales = quantize_blocks(weight, bits, factor)
     packed = values if bits == 8 else np.bitwise_or(values[..., ::2], values[..., 1::2] << 4)
@@ -57,7 +57,7 @@ def quantize_blocks(
     Args:
         weight: float32 [in, out].
         bits: 4 or 8.
-        factor: What `rounding.round_weight` is told about the inputs. Scales are those that are
+        factor: What `gptq.round_weight` is told about the inputs. Scales are those that are
             best without it.
 
     Returns:

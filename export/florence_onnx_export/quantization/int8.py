@@ -1,4 +1,4 @@
-"""8-bit products whose activations are quantised as they come: fastest, one scale for all."""
+"""8-bit matmuls whose activations are quantised as they come: fastest, one scale for all."""
 
 import numpy as np
 import onnx
@@ -8,13 +8,13 @@ from florence_onnx_export.quantization.gptq import round_weight
 from florence_onnx_export.quantization.matmuls import MICROSOFT, Matrix, Tensors
 
 
-def dynamic_product(
+def dynamic_matmul(
     x: str, name: str, weight: Matrix, bias: str, y: str, factor: Matrix | None = None
 ) -> tuple[onnx.NodeProto, Tensors]:
     """DynamicQuantizeMatMul: activations u8 with one scale per call, weights s8 per column.
 
     Weights are symmetric; signed, because ONNX Runtime has kernels for VNNI and AMX that
-    unsigned weights do not get. See `products.Method`.
+    unsigned weights do not get. See `matmuls.Method`.
     """
     scale = np.abs(weight).max(axis=0) / 127
     scale[scale == 0] = 1

@@ -1,4 +1,4 @@
-"""The products with constant weights of a graph, and other operators in their place."""
+"""The matmuls with constant weights of a graph, and other operators in their place."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 class Method(Protocol):
-    """How a product is computed instead."""
+    """How a matmul is computed instead."""
 
     def __call__(
         self, x: str, name: str, weight: Matrix, bias: str, y: str, factor: Matrix | None = None
@@ -29,23 +29,23 @@ class Method(Protocol):
             weight: float32 [in, out].
             bias: Name of the bias [out], or "" for none.
             y: Name of the result, [..., out].
-            factor: What `rounding.round_weight` is told about ``x``.
+            factor: What `gptq.round_weight` is told about ``x``.
         """
 
 
 def product_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """Name -> shape [in, out] of the weights of the graph's products, in graph order."""
+    """Name -> shape [in, out] of the weights of the graph's matmuls, in graph order."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     names = (weight_of(node, shapes) for node in graph.node)
     return {name: shapes[name] for name in names if name}
 
 
 def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> None:
-    """Computes the products whose weights ``methods`` names by other means.
+    """Computes the matmuls whose weights ``methods`` names by other means.
 
-    A bias is added by the product; what else a product was to add becomes an addition after it.
-    An attention operator that projects by itself becomes three products and the attention: one
-    product and cutting its result up takes longer.
+    A bias is added by the matmul; what else a matmul was to add becomes an addition after it.
+    An attention operator that projects by itself becomes three matmuls and the attention: one
+    matmul and cutting its result up takes longer.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -63,8 +63,8 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
             replaced, added = _attention(node, methods[name], weight, bias_values)
         else:
             bias, y, after = _surroundings(node, graph, shapes)
-            product, added = methods[name](node.input[0], name, weight, bias, y)
-            replaced = [product, *after]
+            matmul, added = methods[name](node.input[0], name, weight, bias, y)
+            replaced = [matmul, *after]
         nodes += replaced
         replacements |= added
     del graph.node[:]
@@ -95,7 +95,7 @@ def _reads(node: onnx.NodeProto) -> set[str]:
 
 
 def weight_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The weight of a product, or "" for any other node."""
+    """The weight of a matmul, or "" for any other node."""
     if node.op_type not in ("Gemm", "MatMul", "Attention") or len(node.input) > 3:
         return ""
     name = node.input[1]
@@ -110,7 +110,7 @@ def weight_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> st
 def _surroundings(
     node: onnx.NodeProto, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[str, str, list[onnx.NodeProto]]:
-    """The bias of a node's product, the name of its result, and the nodes that follow it."""
+    """The bias of a node's matmul, the name of its result, and the nodes that follow it."""
     (result,) = node.output
     added = node.input[2] if len(node.input) == 3 else ""
     if not added or len(shapes.get(added, ())) == 1:
@@ -128,7 +128,7 @@ def _surroundings(
 def _attention(
     node: onnx.NodeProto, method: Method, weight: Matrix, bias: npt.NDArray[np.float32]
 ) -> tuple[list[onnx.NodeProto], Tensors]:
-    """An attention operator as products that make queries, keys and values, and the attention."""
+    """An attention operator as matmuls that make queries, keys and values, and the attention."""
     x, name, bias_name = node.input
     (result,) = node.output
     (heads,) = (attribute.i for attribute in node.attribute)
@@ -137,8 +137,8 @@ def _attention(
     parts = [f"{result}_{part}" for part in ("query", "key", "value")]
     for i, y in enumerate(parts):
         columns = slice(i * len(weight), (i + 1) * len(weight))
-        product, added = method(x, f"{name}.{i}", weight[:, columns], f"{bias_name}.{i}", y)
-        nodes.append(product)
+        matmul, added = method(x, f"{name}.{i}", weight[:, columns], f"{bias_name}.{i}", y)
+        nodes.append(matmul)
         tensors |= {**added, f"{bias_name}.{i}": bias[columns]}
     nodes.append(
         helper.make_node(

@@ -1,23 +1,23 @@
-"""Ways to compute a product, and which of them each precision tries."""
+"""Ways to compute a matmul, and which of them each precision tries."""
 
 import functools
 from collections.abc import Sequence
 
 from florence_onnx.engine import contract
-from florence_onnx_export.quantization.blockwise import block_product
-from florence_onnx_export.quantization.int8 import dynamic_product
+from florence_onnx_export.quantization.blockwise import block_matmul
+from florence_onnx_export.quantization.int8 import dynamic_matmul
 from florence_onnx_export.quantization.matmuls import Method
 
 FP32 = "fp32"
 
 SMOOTH = "smooth8"
-"""The name of products whose inputs are smoothed before one scale serves them all."""
+"""The name of matmuls whose inputs are smoothed before one scale serves them all."""
 
 METHODS: dict[str, Method] = {
-    "dynamic8": dynamic_product,
-    SMOOTH: dynamic_product,
-    "blocks8": functools.partial(block_product, bits=8),
-    "blocks4": functools.partial(block_product, bits=4),
+    "dynamic8": dynamic_matmul,
+    SMOOTH: dynamic_matmul,
+    "blocks8": functools.partial(block_matmul, bits=8),
+    "blocks4": functools.partial(block_matmul, bits=4),
 }
 """By the names of the report; what stays as it is has the name `FP32`."""
 
@@ -29,18 +29,18 @@ _BYTES = ("dynamic8", SMOOTH, *_BLOCKS)
 
 _PINNED = {
     # Reads the sum of all blocks, which no normalisation has brought to one scale: quantised with
-    # one scale it alone has a larger error than all other products of the vision encoder together.
+    # one scale it alone has a larger error than all other matmuls of the vision encoder together.
     "projector.projection.weight": _BLOCKS,
 }
 
 _NOT_IN_FOUR_BITS = ("head.weight", ".v_proj.weight", ".out_proj.weight")
 """Ends of the names of weights of the decoder. The head decides between tokens that are nearly a
-tie: in 4 bits it alone changes more answers than all other products. The others make what
+tie: in 4 bits it alone changes more answers than all other matmuls. The others make what
 attention adds: a fifth of a layer, and a third of what the demo model's polygons lose in 4 bits."""
 
 
 def levels(
-    precision: str, graph: str, products: Sequence[str], stored: Sequence[str]
+    precision: str, graph: str, matmuls: Sequence[str], stored: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """Weight name -> methods to try, fastest first.
 
@@ -51,13 +51,13 @@ def levels(
     Args:
         precision: ``q8`` or ``q4``.
         graph: Graph name.
-        products: Weights of its products.
+        matmuls: Weights of its matmuls.
         stored: Other weights worth storing in 8 bits.
     """
     usual = _BLOCKS if graph == contract.DECODER else _BYTES
-    methods = {name: _PINNED.get(name, usual) for name in products}
+    methods = {name: _PINNED.get(name, usual) for name in matmuls}
     if (precision, graph) == ("q4", contract.DECODER):
-        for name in products:
+        for name in matmuls:
             if not name.endswith(_NOT_IN_FOUR_BITS):
                 methods[name] = ("blocks4", *_BLOCKS)
     return {**methods, **dict.fromkeys(stored, (STORED, FP32))}

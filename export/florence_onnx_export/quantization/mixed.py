@@ -135,7 +135,7 @@ def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """How the products of a graph are computed."""
+    """How the matmuls of a graph are computed."""
 
     methods: dict[str, str]
     """Weight name -> name of the method."""
@@ -149,17 +149,18 @@ def choose(
     limit: float,
     progress: Callable[[str], None],
 ) -> Choice:
-    """Quantises every product, then spares those that hurt most until the error is in the limit.
+    """Mixed precision by sensitivity: the matmuls with the largest errors keep more bits.
 
-    The squares of the products' errors nearly add up. So each product is measured alone, and the
-    sum says how many are to be spared before the whole is measured again. As they only nearly add
-    up, those that need not be spared are put back at the end.
+    All matmuls have their fastest method at first. The squares of the errors of matmuls nearly
+    add up. So each matmul is measured alone, and the sum says how many get a more exact method
+    before the whole graph is measured again. As squares only nearly add up, each of these matmuls
+    gets its fastest method back at the end if the error allows it.
 
     Args:
         graph: The float32 graph.
         levels: Weight name -> its methods, fastest first, `FP32` last.
         limit: Largest relative error of the graph's outputs.
-        progress: Called with a line of text before products are measured alone.
+        progress: Called with a line of text before matmuls are measured alone.
     """
     chosen = dict.fromkeys(levels, 0)
 
@@ -176,7 +177,7 @@ def choose(
     error = graph.error(methods())
     if error <= limit:
         return Choice(methods(), error)
-    progress(f"the error is {error:.2%}: measuring {len(levels)} products one by one")
+    progress(f"the error is {error:.2%}: measuring {len(levels)} matmuls one by one")
     alone = {name: square(name) for name in levels}
     least_first = sorted(alone, key=alone.__getitem__)
     while error > limit and left():
@@ -187,13 +188,13 @@ def choose(
             before, alone[worst] = alone[worst], square(worst)
             expected = max(expected**2 + alone[worst] - before, 0.0) ** 0.5
         error = graph.error(methods())
-    spared = {name: levels[name][0] for name in least_first if chosen[name]}
-    return _put_back(graph, Choice(methods(), error), spared, limit)
+    fastest = {name: levels[name][0] for name in least_first if chosen[name]}
+    return _put_back(graph, Choice(methods(), error), fastest, limit)
 
 
-def _put_back(graph: Measured, choice: Choice, spared: Mapping[str, str], limit: float) -> Choice:
-    """Gives each product, in turn, its method in ``spared`` if the error stays in the limit."""
-    for name, method in spared.items():
+def _put_back(graph: Measured, choice: Choice, fastest: Mapping[str, str], limit: float) -> Choice:
+    """Gives each matmul, in turn, its method in ``fastest`` if the error stays in the limit."""
+    for name, method in fastest.items():
         methods = {**choice.methods, name: method}
         error = graph.error(methods)
         if error <= limit:

@@ -48,7 +48,7 @@ from florence_onnx_export.quantization.methods import levels
 from florence_onnx_export.quantization.mixed import Measured, choose
 
 SAMPLES = 3
-"""Requests that single graphs are measured on, while products are chosen."""
+"""Requests that single graphs are measured on, while matmuls are chosen."""
 
 Progress = Callable[[str], None]
 
@@ -75,8 +75,9 @@ GRAPH_LIMITS = {
     "q8": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.02},
     "q4": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.15},
 }
-"""The error of a graph's own outputs above which products are spared, where all graphs together
-are beyond the bounds. Squares add up, so that graphs within their limits are within the bounds."""
+"""The error of a graph's own outputs above which its precision becomes a mixed one, where all
+graphs together are beyond the bounds. Squares of errors add up, so that graphs within these limits
+are together within the bounds."""
 
 
 class Reference:
@@ -133,7 +134,7 @@ def quantize(
         folder: A model folder with float32 graphs.
         precisions: Keys of `BOUNDS`.
         force: Whether graphs that are there already are replaced.
-        accept_error: Whether all products are quantised and the graphs written whatever the error.
+        accept_error: Whether all matmuls are quantised and the graphs written whatever the error.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -236,18 +237,18 @@ def make_precision(
 ) -> dict[str, Any]:
     """Writes the graphs of one precision to ``folder`` and returns their report.
 
-    All products are quantised at first. Only where that is beyond the bounds are some spared.
+    All matmuls are quantised at first. Only where that is beyond the bounds do some keep more bits.
 
     Raises:
         ValidationError: They are beyond their bounds and ``accept_error`` is false.
     """
     start = time.perf_counter()
-    spared = _write(reference, precision, folder, {}, progress)
+    mixed = _write(reference, precision, folder, {}, progress)
     fidelity = reference.fidelity(folder, precision)
     beyond = "" if accept_error else _beyond_bounds(precision, fidelity)
     if beyond and precision in GRAPH_LIMITS:
         progress(beyond)
-        spared = _write(reference, precision, folder, GRAPH_LIMITS[precision], progress)
+        mixed = _write(reference, precision, folder, GRAPH_LIMITS[precision], progress)
         fidelity = reference.fidelity(folder, precision)
         beyond = _beyond_bounds(precision, fidelity)
     if beyond:
@@ -256,7 +257,7 @@ def make_precision(
     return {
         "fidelity": fidelity.to_dict(),
         "bounds": asdict(BOUNDS[precision]),
-        "spared": {graph: products for graph, products in spared.items() if products},
+        "mixed_precision": {graph: methods for graph, methods in mixed.items() if methods},
         "bytes": {path.name: path.stat().st_size for path in parts},
         "seconds": round(time.perf_counter() - start, 2),
         "versions": {
@@ -275,16 +276,16 @@ def _write(
     limits: Mapping[str, float],
     progress: Progress,
 ) -> dict[str, dict[str, str]]:
-    """Writes all graphs; returns the products that were spared and how they are computed."""
-    spared = {}
+    """Writes all graphs; returns the methods of the matmuls that keep more bits, per graph."""
+    mixed = {}
     for graph in contract.GRAPHS:
         path = folder / contract.graph_file(graph, precision)
         path.parent.mkdir(exist_ok=True)
         progress(f"writing and measuring {path.name}")
         limit = limits.get(graph, math.inf)
-        spared[graph] = _write_graph(reference, graph, precision, path, limit, progress)
+        mixed[graph] = _write_graph(reference, graph, precision, path, limit, progress)
     progress(f"comparing {precision} with float32")
-    return spared
+    return mixed
 
 
 def _write_graph(
@@ -295,7 +296,7 @@ def _write_graph(
     limit: float,
     progress: Progress,
 ) -> dict[str, str]:
-    """Writes one graph; returns the products that were spared and how they are computed."""
+    """Writes one graph; returns the methods of the matmuls that keep more bits."""
     if precision == "fp16" or graph == contract.EMBED_TOKENS:
         model = load_float32(SLOTS.path(reference.folder, graph, "fp32"))
         if precision == "fp16":

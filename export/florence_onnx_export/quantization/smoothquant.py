@@ -1,7 +1,7 @@
-"""Inputs of products whose largest channels are made smaller, so that one scale serves them all.
+"""Inputs of matmuls whose largest channels are made smaller, so that one scale serves them all.
 
 After SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438), but the activations alone
-decide, so that products with one input share what is done to it, and no channel is made larger.
+decide, so that matmuls with one input share what is done to it, and no channel is made larger.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ have hardly shown on a few drawn pictures, and be large on others."""
 
 
 def peaks_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """A graph that tells the largest magnitude of each channel that products read.
+    """A graph that tells the largest magnitude of each channel that matmuls read.
 
     Args:
         model: A float32 graph.
 
     Returns:
-        The graph, with an output float32 [in] for every product, and the name of each one's
-        weight; a weight that several products share occurs once for each.
+        The graph, with an output float32 [in] for every matmul, and the name of each one's
+        weight; a weight that several matmuls share occurs once for each.
     """
     shapes = product_weights(model.graph)
     measuring = onnx.ModelProto()
@@ -66,11 +66,11 @@ def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[on
 
 
 def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector]) -> None:
-    """Divides what products read, and multiplies their weights by the same, channel by channel.
+    """Divides what matmuls read, and multiplies their weights by the same, channel by channel.
 
     Args:
         model: A float32 graph, whose results stay what they are but for rounding.
-        factors: Weight name -> `smoothing_factors`, for the products to be changed.
+        factors: Weight name -> `smoothing_factors`, for the matmuls to be changed.
     """
     graph = model.graph
     shapes = product_weights(graph)
@@ -99,7 +99,7 @@ def smoothing_factors(peaks: Vector) -> Vector:
     """What each channel is divided by, at least 1.
 
     Args:
-        peaks: What `peaks_graph` told of a product.
+        peaks: What `peaks_graph` told of a matmul.
     """
     usual = np.quantile(peaks, USUAL)
     if not usual > 0:

@@ -17,7 +17,7 @@ _LEAST = 2**17
 def storable_weights(graph: onnx.GraphProto) -> list[str]:
     """Weights that are multiplied with something else than a graph's activations.
 
-    Channel attention multiplies them with small sums over a picture; its products are fast as
+    Channel attention multiplies them with small sums over a picture; its matmuls are fast as
     they are, but their weights are a sixth of the vision encoder.
     """
     read = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
@@ -33,7 +33,7 @@ def store_weights(model: onnx.ModelProto, factors: Mapping[str, Matrix | None]) 
 
     Args:
         model: The graph.
-        factors: Weight name -> what `rounding.round_weight` is told about what it is multiplied
+        factors: Weight name -> what `gptq.round_weight` is told about what it is multiplied
             with, if anything.
     """
     graph = model.graph
