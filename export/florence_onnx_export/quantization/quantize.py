@@ -154,7 +154,7 @@ def quantize(
     _check_not_installed(folder)
     finish_replacement(folder)
     check_precision(folder, "fp32")
-    size = sum(path.stat().st_size for path in _parts(folder, "fp32"))
+    size = sum(path.stat().st_size for path in _parts(folder, "fp32") if path.exists())
     require_space(folder, int(size * sum(SHARES[name] for name in precisions)), "quantising")
     read_report(folder)  # Better to stop at a broken one now than after all the work.
     for precision in precisions:
