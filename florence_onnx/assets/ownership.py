@@ -156,12 +156,15 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _digest(path: Path) -> str | None:
-    """SHA-256 of a plain file."""
-    if not _is_plain(path):
-        return None
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 of a plain file."""
+    return file_digest(path) if _is_plain(path) else None

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from florence_onnx import __version__
 from florence_onnx.cli import (
+    annotate,
     bench,
     export,
     info,
@@ -23,7 +24,7 @@ from florence_onnx.cli import (
 from florence_onnx.cli.status import exit_status
 from florence_onnx.terminal import printable
 
-COMMANDS = (run, pull, models, remove, verify, export, quantize, train, info, bench, tune)
+COMMANDS = (run, annotate, pull, models, remove, verify, export, quantize, train, info, bench, tune)
 
 
 class _Parser(argparse.ArgumentParser):

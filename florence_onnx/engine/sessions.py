@@ -59,6 +59,8 @@ class Graphs:
     """Graph -> its session."""
     geometry: Mapping[str, int]
     """Sizes read from the decoder's tensors, by the names that configurations have for them."""
+    folder: Path
+    """The model folder."""
 
     def providers(self) -> dict[str, list[str]]:
         """The providers ONNX Runtime gave each graph, most used first."""
@@ -140,7 +142,7 @@ def open_graphs(
 
     with ThreadPoolExecutor(len(paths)) as pool:
         sessions = dict(zip(paths, pool.map(open_graph, paths), strict=True))
-    return Graphs(layout, precision, files, sessions, _check(layout, paths, sessions))
+    return Graphs(layout, precision, files, sessions, _check(layout, paths, sessions), folder)
 
 
 def _check(

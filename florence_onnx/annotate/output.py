@@ -1,0 +1,138 @@
+"""The folder that answers are written to, and what it holds already."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from florence_onnx.annotate.journal import Journal, digest, read_lines, repair
+from florence_onnx.annotate.questions import Question
+from florence_onnx.errors import InputError, OutputExistsError
+from florence_onnx.staging import work_folder
+
+ANNOTATIONS, ERRORS = "annotations.jsonl", "errors.jsonl"
+PREVIOUS = "annotations.previous.jsonl"
+"""Where ``"replace"`` moves the annotations that were there."""
+MODES = ("fill", "replace", "append")
+SCHEMA = 1
+"""Version of the fields of a line: it grows when one changes its meaning or goes."""
+_KEY: dict[str, tuple[type, ...]] = {
+    "path": (str,),
+    "hash": (str,),
+    "task": (str,),
+    "input": (str, type(None)),
+}
+"""What tells one question about a picture from another: field -> its types."""
+_IDENTITY: dict[str, tuple[type, ...]] = {"model": (str,), "options": (dict,)}
+"""What a file has once."""
+
+
+@dataclass
+class Output:
+    """What takes the answers; nothing keeps them where there are no journals."""
+
+    model: str
+    """The digest of the model's files."""
+    settings: Mapping[str, Any]
+    """`Plan.settings`."""
+    annotations: Journal | None = None
+    errors: Journal | None = None
+    notes: list[str] = field(default_factory=list)
+    """What was repaired, a sentence each."""
+    _known: set[bytes] = field(default_factory=set)
+
+    def knows(self, path: str, content: str, question: Question) -> bool:
+        """Whether a question about a picture is answered, or claimed."""
+        return self._key(path, content, question) in self._known
+
+    def claim(self, path: str, content: str, question: Question) -> None:
+        """Notes that a question is being asked."""
+        self._known.add(self._key(path, content, question))
+
+    def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Appends answers, all of them or none.
+
+        Raises:
+            OSError: The disk is full, or cannot be written.
+        """
+        if self.annotations is not None:
+            self.annotations.append(lines)
+
+    def fail(self, line: Mapping[str, Any]) -> None:
+        """Appends an error.
+
+        Raises:
+            OSError: The disk is full, or cannot be written.
+        """
+        if self.errors is not None:
+            self.errors.append([line])
+
+    def read(self, path: Path, mode: str) -> None:
+        """Takes in the answers of a file.
+
+        Raises:
+            InputError: A line is none of an annotation, or of another model or other options where
+                the mode is not ``"append"``.
+        """
+        wanted = digest([self.model, self.settings])
+        for number, line in read_lines(path):
+            for name, kind in (_KEY | _IDENTITY).items():
+                if name not in line or not isinstance(line[name], kind):
+                    raise InputError(
+                        f"{path} line {number} is no annotation: {name} is missing or wrong; "
+                        "choose another folder"
+                    )
+            if mode != "append" and digest([line[name] for name in _IDENTITY]) != wanted:
+                is_model = line["model"] != self.model
+                there, here = (
+                    (line["model"], self.model) if is_model else (line["options"], self.settings)
+                )
+                raise InputError(
+                    f"{path} line {number} has {'another model' if is_model else 'other options'} "
+                    f"than this run: {there!r:.200}, not {here!r:.200}; choose another folder, "
+                    "--mode append to add to the file, or --mode replace"
+                )
+            self._known.add(digest([line[name] for name in (*_KEY, *_IDENTITY)]))
+
+    def _key(self, path: str, content: str, question: Question) -> bytes:
+        return digest([path, content, question.name, question.text, self.model, self.settings])
+
+
+@contextmanager
+def open_output(
+    folder: Path, mode: str, model: str, settings: Mapping[str, Any]
+) -> Iterator[Output]:
+    """Yields the output in a folder, which no other process writes to meanwhile.
+
+    Args:
+        folder: Made if it is not there.
+        mode: One of `MODES`: ``"fill"`` continues what is there, ``"append"`` also where it is of
+            another model or other options, ``"replace"`` begins anew and keeps the file that was
+            there as `PREVIOUS`.
+        model: The digest of the model's files.
+        settings: `Plan.settings`.
+
+    Raises:
+        FolderBusyError: Another process writes to the folder.
+        InputError: What is there cannot be continued.
+        OSError: The folder cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is no folder; choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ANNOTATIONS
+    with ExitStack() as stack:
+        stack.enter_context(work_folder(folder))
+        output = Output(model, settings)
+        if mode == "replace":
+            if path.exists():
+                path.replace(folder / PREVIOUS)
+        elif path.exists():
+            note = repair(path)
+            output.notes += [note] if note else []
+            output.read(path, mode)
+        (folder / ERRORS).unlink(missing_ok=True)
+        output.annotations = stack.enter_context(closing(Journal(path)))
+        output.errors = stack.enter_context(closing(Journal(folder / ERRORS)))
+        yield output

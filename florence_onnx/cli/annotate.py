@@ -1,0 +1,207 @@
+"""``florence-onnx annotate``: answer tasks on many pictures, and go on where a run has ended."""
+
+import argparse
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, MODES, Output, open_output
+from florence_onnx.annotate.pipeline import Annotation, Summary
+from florence_onnx.annotate.questions import Plan, plan_questions
+from florence_onnx.annotate.sources import find_items
+from florence_onnx.assets.identity import model_digest
+from florence_onnx.cli.options import (
+    DEFAULT,
+    add_hub_options,
+    add_model_options,
+    default_model,
+    open_model,
+    path,
+    whole_number,
+)
+from florence_onnx.errors import InputError
+from florence_onnx.files import read_json
+from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.tasks import AnswerKind
+from florence_onnx.terminal import say, show, standard_error
+
+NAME = "annotate"
+SUMMARY = "Answer tasks on many pictures into a file of JSON lines; a second run goes on."
+EXAMPLES = f"""examples:
+  florence-onnx annotate photos --task od caption ocr --out labelled
+  florence-onnx annotate 'photos/**/*.jpg' shard-00.tar --task caption+grounding --out labelled
+  find photos -name '*.png' | florence-onnx annotate - --task od --out labelled --json
+  florence-onnx annotate photos --task open_vocabulary_detection --text "a car" --out labelled
+
+OUT/{ANNOTATIONS} has one line per picture and task, OUT/{ERRORS} what failed in the last run.
+A picture is encoded once for all tasks. Run the same command again to go on after Ctrl-C, a kill or
+a full disk: pictures whose answers are there, by path and content, are not asked again.
+The exit status is 2 if something failed, 130 after Ctrl-C.
+"""
+_NULL = "null"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="picture, folder (with all folders in it), quoted pattern, .tar file, .txt file of "
+        "paths, or - for paths on the standard input",
+    )
+    parser.add_argument(
+        "--task",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TASK",
+        help="tasks of florence-onnx run; caption+grounding grounds the caption",
+    )
+    parser.add_argument("--text", help="for the tasks that take text")
+    parser.add_argument("--prompt", help="a fine-tune's own words")
+    parser.add_argument(
+        "--answer",
+        metavar="KIND",
+        help="how the answer to a prompt is read: "
+        f"{', '.join(kind.name.lower() for kind in AnswerKind)} (default text)",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help=f"folder to write; {_NULL} writes nothing"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="fill",
+        help="what becomes of annotations that are there: fill goes on with them, append does so "
+        "with another model or other options too, replace begins anew and keeps them in "
+        "annotations.previous.jsonl (default: fill)",
+    )
+    parser.add_argument(
+        "--model", default=default_model(), help=f"model folder, hub id, or demo {DEFAULT}"
+    )
+    parser.add_argument("--beams", type=int, metavar="N", help="beams (default: the checkpoint's)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--labels",
+        type=path,
+        metavar="FILE",
+        help="JSON object: label to the label that takes its place, or to null to leave it out",
+    )
+    parser.add_argument(
+        "--batch-size", type=whole_number(1), default=8, metavar="N", help="questions (default 8)"
+    )
+    parser.add_argument(
+        "--limit", type=whole_number(1), metavar="N", help="most pictures to ask about"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what there is to do, and do nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as a JSON object")
+    add_model_options(parser)
+    add_hub_options(parser)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    plan = _plan(arguments)
+    items = find_items(arguments.sources)
+    if arguments.dry_run:
+        names = [question.name for question in plan.questions]
+        _tell({"pictures": len(items), "tasks": names}, arguments.json)
+        return 0
+    model = open_model(arguments)
+    model.policy.replace(**plan.options)  # It raises for a wrong option before anything is written.
+    digest = model_digest(model.graphs.folder, [*model.graphs.files.values()])
+    with ExitStack() as stack:
+        output = stack.enter_context(
+            nullcontext(Output(digest, plan.settings()))
+            if arguments.out == _NULL
+            else open_output(Path(arguments.out), arguments.mode, digest, plan.settings())
+        )
+        for note in output.notes:
+            say(f"note: {note}")
+        watch = stack.enter_context(_progress(len(items)))
+        stopped = stack.enter_context(_interrupts())
+        began = time.perf_counter()
+        summary = Annotation(model, plan, output, stopped=stopped, watch=watch).run(items)
+        seconds = time.perf_counter() - began
+    asked = summary.pictures - summary.skipped
+    rate = {"seconds": round(seconds, 3), "pictures_per_second": round(asked / seconds, 3)}
+    _tell({**vars(summary), **rate, "precision": model.precision, "model": digest}, arguments.json)
+    if summary.interrupted:
+        return 130
+    return 2 if summary.errors else 0
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    questions = plan_questions(arguments.task, arguments.text, arguments.prompt, arguments.answer)
+    options: GenerationOptions = {}
+    if arguments.beams is not None:
+        options["num_beams"] = arguments.beams
+    if arguments.max_new_tokens is not None:
+        options["max_new_tokens"] = arguments.max_new_tokens
+    labels = {} if arguments.labels is None else read_json(arguments.labels, InputError)
+    for label, name in labels.items():
+        if name is not None and not isinstance(name, str):
+            raise InputError(f"{arguments.labels}: {label!r} is {name!r}, not a label or null")
+    return Plan(questions, options, labels, arguments.batch_size, arguments.limit)
+
+
+def _tell(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show(json.dumps(summary))
+        return
+    for name, value in summary.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        show(f"{name.replace('_', ' ')}: {text}")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[Summary], object]]:
+    """Shows pictures, their rate, the time that is left and errors while a person is watching."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="picture", disable=None, file=standard_error()) as bar:
+
+        def watch(summary: Summary) -> None:
+            # Pictures that were skipped would make the time that is left look short.
+            bar.total = total - summary.skipped
+            bar.set_postfix(skipped=summary.skipped, errors=summary.errors, refresh=False)
+            bar.update(summary.pictures - summary.skipped - bar.n)
+
+        yield watch
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Takes the first Ctrl-C, or SIGTERM, for a wish to stop; a second one acts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    stop = threading.Event()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        restore()
+        say("stopping after the batch that is being answered; press Ctrl-C again to stop at once")
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield stop.is_set
+    finally:
+        restore()
