@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from florence_onnx.assets.reading import Assets
+from florence_onnx.constraining import grammars
 from florence_onnx.engine.decoder import Ids
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs
@@ -13,6 +14,7 @@ from florence_onnx.generation.search import Hypothesis, search
 from florence_onnx.parsing import read_answer
 from florence_onnx.requests import EncodedImage, Picture, Prepared
 from florence_onnx.results import Result
+from florence_onnx.selecting import select
 
 Watch = Callable[[str], None]
 """Told of every ``"step"`` of the search as it begins, and of every stage as it ends:
@@ -37,7 +39,9 @@ def answer_batch(
 
     Raises:
         ImageError: An encoded picture is not of this model.
+        TaskError: A rule of the policy has no meaning for a request's task.
     """
+    constraints = grammars(assets.tokenizer, batch, policy)
     encoded: dict[int, EncodedImage] = {}
     for prepared in batch:
         key = id(prepared.picture)
@@ -59,10 +63,10 @@ def answer_batch(
         [*image * len(picture.image_features), *ids]
         for picture, ids in zip(pictures, input_ids, strict=True)
     ]
-    found = search(step, len(batch), policy, read)
+    found = search(step, len(batch), policy, read, constraints)
     watch("search")
     results = [
-        _result(assets, prepared, hypotheses)
+        _result(assets, prepared, hypotheses, policy)
         for prepared, hypotheses in zip(batch, found, strict=True)
     ]
     watch("parse")
@@ -77,19 +81,29 @@ def encode(graphs: Graphs, picture: Picture | EncodedImage) -> EncodedImage:
     return EncodedImage(features[0], picture.size)
 
 
-def _result(assets: Assets, prepared: Prepared, hypotheses: Sequence[Hypothesis]) -> Result:
-    best, *others = [
-        read_answer(
-            assets.tokenizer.decode(hypothesis.token_ids),
-            prepared.asked,
-            prepared.answer_kind,
-            prepared.picture.size,
-            token_ids=hypothesis.token_ids,
-            token_spans=assets.tokenizer.spans(hypothesis.token_ids),
-            log_probabilities=hypothesis.log_probs,
-            score=hypothesis.score,
-            truncated=hypothesis.is_truncated,
-        )
-        for hypothesis in hypotheses
-    ]
+def _result(
+    assets: Assets,
+    prepared: Prepared,
+    hypotheses: Sequence[Hypothesis],
+    policy: GenerationPolicy,
+) -> Result:
+    best, *others = [_read(assets, prepared, hypothesis, policy) for hypothesis in hypotheses]
     return replace(best, alternatives=tuple(others)) if others else best
+
+
+def _read(
+    assets: Assets, prepared: Prepared, hypothesis: Hypothesis, policy: GenerationPolicy
+) -> Result:
+    result = read_answer(
+        assets.tokenizer.decode(hypothesis.token_ids),
+        prepared.asked,
+        prepared.answer_kind,
+        prepared.picture.size,
+        token_ids=hypothesis.token_ids,
+        token_spans=assets.tokenizer.spans(hypothesis.token_ids),
+        log_probabilities=hypothesis.log_probs,
+        score=hypothesis.score,
+        truncated=hypothesis.is_truncated,
+    )
+    kept = select(result.detections, prepared.answer_kind, policy)
+    return result if len(kept) == len(result.detections) else replace(result, detections=kept)

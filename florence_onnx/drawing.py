@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import PIL.ImageDraw
 
 Point = tuple[float, float]
-Place = tuple[str, list[Point]]
-"""A label and corners in pixels."""
+Place = tuple[str, str, list[Point]]
+"""A label, what is written there, and corners in pixels."""
 Colour = tuple[int, int, int]
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind people too.
@@ -45,7 +45,7 @@ _TRIANGLE = 6
 
 
 def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
-    """Draws every box, polygon or quadrilateral of an answer with its label.
+    """Draws every box, polygon or quadrilateral of an answer with its label and score.
 
     Args:
         image: the picture that was asked about, as ``Florence2`` takes it.
@@ -74,20 +74,20 @@ def draw(image: ImageInput, result: Result) -> PIL.Image.Image:
             f"{picture.width}x{picture.height}"
         )
     places = list(_places(result))
-    names = dict.fromkeys(label for label, _ in places)
+    names = dict.fromkeys(label for label, _, _ in places)
     colours = dict(zip(names, cycle(_COLOURS), strict=False))
     if any(found.polygons is not None for found in result.detections):
         filled = picture.copy()
-        for label, points in places:
+        for label, _, points in places:
             ImageDraw.Draw(filled).polygon(points, fill=colours[label])
         picture = Image.blend(picture, filled, _FILL_OPACITY)
     brush = ImageDraw.Draw(picture)
     width = max(2, round(min(picture.size) / 200))
-    for label, points in places:
+    for label, _, points in places:
         brush.line([*points, points[0]], fill=colours[label], width=width, joint="curve")
-    for label, points in places:
-        if label:
-            _write(brush, label, points, colours[label])
+    for label, written, points in places:
+        if written:
+            _write(brush, written, points, colours[label])
     return picture
 
 
@@ -146,9 +146,11 @@ def _require_pillow() -> None:
 def _places(result: Result) -> Iterator[Place]:
     """Every outline that encloses something."""
     for found in result.detections:
+        score = "" if found.scores is None else f"{found.scores.score:.2f}"
+        written = f"{found.label} {score}".strip()
         for outline in found.outlines:
             if len(outline) >= _TRIANGLE:
-                yield found.label, list(zip(outline[0::2], outline[1::2], strict=True))
+                yield found.label, written, list(zip(outline[0::2], outline[1::2], strict=True))
 
 
 def _write(brush: PIL.ImageDraw.ImageDraw, label: str, points: list[Point], colour: Colour) -> None:

@@ -24,10 +24,10 @@ UNGROUNDED_WORDS = frozenset(
 """Phrases that grounding ignores (the released processor's ``banned_grounding_tokens``)."""
 
 OPEN = "<poly>"
-_SEPARATOR, _CLOSE = "<sep>", "</poly>"
+SEPARATOR, CLOSE = "<sep>", "</poly>"
 # No vocabulary has more than three digits; the bound keeps endless digits from becoming numbers.
 _LOCATION = re.compile(r"<loc_\d{1,9}>")
-_POLYGON_TOKEN = re.compile(rf"{_LOCATION.pattern}|{_SEPARATOR}|{OPEN}|{_CLOSE}")
+_POLYGON_TOKEN = re.compile(rf"{_LOCATION.pattern}|{SEPARATOR}|{OPEN}|{CLOSE}")
 _SHORTEST_RUN = 4
 _QUAD = 8
 
@@ -124,7 +124,7 @@ def _polygon_label(text: str, words: Span, tokens: Tokens) -> tuple[str, Span] |
     if start == end and _is_location(tokens[0]):
         tokens = tokens[1:]
         start = end = tokens[0].start()
-    leading = list(takewhile(lambda token: token.group() in (_SEPARATOR, _CLOSE), tokens))
+    leading = list(takewhile(lambda token: token.group() in (SEPARATOR, CLOSE), tokens))
     if len(leading) == len(tokens):
         return None
     return _label(text, (start, leading[-1].end() if leading else end))
@@ -184,14 +184,14 @@ def _bin(token: re.Match[str]) -> int:
 def _instances(tokens: Tokens) -> list[Tokens]:
     """What stands between each <poly> and the next </poly>; everything if there is no such pair."""
     kinds = {token.group() for token in tokens}
-    if not {OPEN, _CLOSE} <= kinds:
+    if not {OPEN, CLOSE} <= kinds:
         return [tokens]
     instances: list[Tokens] = []
     inside: list[re.Match[str]] | None = None
     for token in tokens:
         if inside is None:
             inside = [] if token.group() == OPEN else None
-        elif token.group() == _CLOSE:
+        elif token.group() == CLOSE:
             instances.append(inside)
             inside = None
         else:
@@ -207,7 +207,7 @@ def _outlines(tokens: Tokens) -> tuple[Tokens, ...]:
         if token is not None and _is_location(token):
             run.append(token)
             continue
-        if run and (token is None or token.group() == _SEPARATOR):
+        if run and (token is None or token.group() == SEPARATOR):
             outlines.append(run[: len(run) // 2 * 2])
         run = []
     return tuple(outlines)

@@ -49,4 +49,4 @@ def prepare(assets: Assets, request: Request, picture: Picture | EncodedImage) -
     """
     asked, answer_kind = what_is_asked(request.task, request.prompt, request.answer)
     prompt = fill_prompt(asked, request.text, request.region, picture.size)
-    return Prepared(picture, asked, answer_kind, tuple(assets.encode_prompt(prompt)))
+    return Prepared(picture, asked, answer_kind, tuple(assets.encode_prompt(prompt)), request.text)

@@ -66,6 +66,8 @@ class Prepared:
     """How the answer will be read."""
     input_ids: tuple[int, ...]
     """The prompt's token ids."""
+    text: str | None = None
+    """The text that the task takes."""
 
 
 @dataclass(frozen=True, eq=False)

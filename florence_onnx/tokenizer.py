@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from florence_onnx.errors import TaskError, TokenizerError
+from florence_onnx.token_kinds import Kinds, kinds_of
 from florence_onnx.tokenizer_file import library_errors, read_tokenizer
 
 if TYPE_CHECKING:
@@ -82,6 +84,13 @@ class Tokenizer:
                 Florence-2 needs.
         """
         return cls(read_tokenizer(Path(path)), fspath(path))
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """What each token is to the grammar of answers, int8 [highest_id + 1]."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        texts = {i: _bytes_of(text).decode(errors="replace") for text, i in vocabulary.items()}
+        return kinds_of(texts, self.location_token_ids)
 
     def least_tokens(self, text: str) -> int:
         """How many ids ``text`` has at least, told without looking for them.

@@ -15,6 +15,7 @@ from florence_onnx.cli.options import (
     open_model,
     path,
 )
+from florence_onnx.constraining import check_rules
 from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.packages import require_packages
@@ -64,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)"
     )
+    _add_rules(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per picture and line")
     parser.add_argument(
         "--draw",
@@ -83,11 +85,8 @@ def execute(arguments: argparse.Namespace) -> int:
     check_input(asked, arguments.text, arguments.region)
     drawings = plan_drawings(arguments.images, kind, arguments.draw)
     model = open_model(arguments)
-    options: GenerationOptions = {}
-    if arguments.beams is not None:
-        options["num_beams"] = arguments.beams
-    if arguments.max_new_tokens is not None:
-        options["max_new_tokens"] = arguments.max_new_tokens
+    options = _options(arguments)
+    check_rules(asked, kind, model.policy.replace(**options))
     requests = (
         Request(
             image,
@@ -116,6 +115,47 @@ def execute(arguments: argparse.Namespace) -> int:
             name = "" if isinstance(error, FlorenceError) else f"{type(error).__name__}: "
             say(f"florence-onnx: {image}: {name}{one_line(error)}")
     return status
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    """What is asked of answers, besides transformers' options."""
+    parser.add_argument(
+        "--min-score", type=float, metavar="P", help="leave out what scores below P, 0 to 1"
+    )
+    parser.add_argument(
+        "--constrain",
+        action="store_true",
+        help="keep the grammar of the task: whole groups of locations, labels of grounding from "
+        "the caption",
+    )
+    parser.add_argument(
+        "--labels", metavar="A,B", help="the only labels that may be used, with commas between"
+    )
+    parser.add_argument(
+        "--recall",
+        type=float,
+        metavar="X",
+        help="list more boxes: until the end is at least as likely as X below 1, or until there "
+        "are X boxes",
+    )
+
+
+def _options(arguments: argparse.Namespace) -> GenerationOptions:
+    options: GenerationOptions = {}
+    if arguments.beams is not None:
+        options["num_beams"] = arguments.beams
+    if arguments.max_new_tokens is not None:
+        options["max_new_tokens"] = arguments.max_new_tokens
+    if arguments.min_score is not None:
+        options["min_score"] = arguments.min_score
+    if arguments.constrain:
+        options["constrain"] = True
+    if arguments.labels is not None:
+        options["labels"] = [label for label in arguments.labels.split(",") if label.strip()]
+    if arguments.recall is not None:
+        recall = arguments.recall
+        options["recall"] = int(recall) if recall.is_integer() else recall
+    return options
 
 
 def _refuse_file(asked: Task | str, task: str | None) -> None:

@@ -35,3 +35,7 @@ class GenerationOptions(TypedDict, total=False):
     renormalize_logits: bool
     forced_bos_token_id: int | Sequence[int] | None
     forced_eos_token_id: int | Sequence[int] | None
+    min_score: float
+    constrain: bool
+    labels: Sequence[str] | None
+    recall: float | None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from florence_onnx.errors import GenerationError, ModelFileError
 from florence_onnx.generation import checks
 from florence_onnx.generation.checks import require
+from florence_onnx.generation.rules import AnswerRules
 from florence_onnx.generation.settings import in_new_tokens, of_model_config
 from florence_onnx.tokenizer import Tokenizer
 
@@ -43,12 +44,15 @@ _ANY_TOKENS = (
     *(*_SPECIAL, *_FORCED, "decoder_start_token_id"),
     *("suppress_tokens", "begin_suppress_tokens"),
 )
+_RULES = [field.name for field in dataclasses.fields(AnswerRules)]
 _OF_THE_MODEL = ("max_positions", "vocab_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenerationPolicy:
+class GenerationPolicy(AnswerRules):
     """The options of a search, under the names and with the meaning they have in transformers.
+
+    Those of `AnswerRules` are not transformers', and no checkpoint sets them.
 
     Where an option is a list, any sequence may be given, and None for an empty one.
 
@@ -112,6 +116,7 @@ class GenerationPolicy:
 
     def __post_init__(self) -> None:
         """Checks every option, and turns lists into tuples."""
+        super().__post_init__()
         for name, least in _LEAST.items():
             value = getattr(self, name)
             require(checks.is_integer(value), name, value, "a whole number")
@@ -261,7 +266,7 @@ class GenerationPolicy:
                 said = in_new_tokens(source, max_positions)
             except GenerationError as error:
                 raise ModelFileError(f"{origin}{error}") from error
-            for name in {field.name for field in dataclasses.fields(cls)} - origins.keys():
+            for name in {field.name for field in dataclasses.fields(cls)} - {*origins, *_RULES}:
                 # A null means "not said", except that it switches off a forced token.
                 if said.get(name) is not None or (name in _FORCED and name in said):
                     found[name] = said[name]

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from florence_onnx.generation.constraints import NEVER, Constraints
+from florence_onnx.generation.grammar import Grammar
 from florence_onnx.generation.ngrams import repeating_tokens, successors
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.ranking import best_ids, log_softmax
@@ -40,13 +42,19 @@ class Scores(Protocol):
 class Processors:
     """A policy's rules for the next token."""
 
-    def __init__(self, policy: GenerationPolicy, encoder_ids: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self,
+        policy: GenerationPolicy,
+        encoder_ids: Sequence[Sequence[int]],
+        grammars: Sequence[Grammar | None] = (),
+    ) -> None:
         """Prepares the rules for a batch.
 
         Args:
             policy: The options of the search.
             encoder_ids: The tokens that the encoder read for each request; empty where they are not
                 known, and the options that speak of them have no effect.
+            grammars: Of every request, None for one that is free; empty where all are.
         """
         self._policy = policy
         self._is_greedy = policy.num_beams == 1
@@ -61,6 +69,7 @@ class Processors:
             self._read = [np.unique(np.array(ids, dtype=np.int64)) for ids in encoder_ids]
         size = policy.encoder_no_repeat_ngram_size
         self._followers = [successors(ids, size) for ids in encoder_ids] if size else []
+        self._constraints = Constraints(grammars, policy) if any(grammars) else None
         self._needs_logits = (
             bool(policy.sequence_bias)
             or policy.repetition_penalty != 1
@@ -85,6 +94,9 @@ class Processors:
         rows, tokens = self._banned(history, requests)
         if self._needs_logits:
             return self._best_of_all(scores.logits(), k, history, requests, (rows, tokens))
+        if self._constraints is not None:
+            masks = self._constraints.masks(history, requests, (rows, tokens))
+            return self._constraints.best(scores, k, masks, requests)
         # Should all banned tokens of a row be among its best, enough others are left.
         spare = int(np.bincount(rows).max()) if rows.size else 0
         log_probs, ids = scores.top(k + spare)
@@ -141,14 +153,23 @@ class Processors:
         if policy.repetition_penalty != 1:
             _penalise(values, np.arange(len(values))[:, None], history, policy.repetition_penalty)
         rows, tokens = banned
-        known = tokens < values.shape[1]
-        values[rows[known], tokens[known]] = -np.inf
+        if self._constraints is None:
+            known = tokens < values.shape[1]
+            values[rows[known], tokens[known]] = -np.inf
+        else:
+            masks = self._constraints.masks(history, requests, banned)
+            values[~masks] = NEVER
         if policy.exponential_decay_length_penalty is not None:
             start, factor = policy.exponential_decay_length_penalty
             if generated > start:
                 self._raise_ends(values, float(factor), generated - start)
         if policy.renormalize_logits and not self._is_greedy:
             values = log_softmax(values)
+        if self._constraints is not None:
+            every = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+            held = log_probs.copy()
+            self._constraints.hold_back(held, every, masks, requests)
+            values[held == NEVER] = NEVER
         ids = best_ids(values, k)
         return np.take_along_axis(log_probs if self._is_greedy else values, ids, axis=1), ids
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from florence_onnx.generation.grammar import Grammar
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.processors import Processors, Scores
 
@@ -52,6 +53,7 @@ def search(
     batch_size: int,
     policy: GenerationPolicy,
     encoder_ids: Sequence[Sequence[int]] = (),
+    grammars: Sequence[Grammar | None] = (),
 ) -> list[list[Hypothesis]]:
     """Finds the best sequences of a batch of requests.
 
@@ -62,18 +64,20 @@ def search(
     Args:
         step: Runs the decoder. It is called at most ``max_new_tokens`` times; a request whose
             search is over is not in later calls. ``top`` or, for options that need it, ``logits``
-            is called at most once per step, and neither where the token is forced.
+            is called at most once per step, and neither where the token is forced. With
+            ``grammars`` it may be both.
         batch_size: Number of requests.
         policy: The options of the search.
         encoder_ids: The tokens that the encoder read for each request, image tokens included; left
             out, ``encoder_no_repeat_ngram_size`` and ``encoder_repetition_penalty`` do nothing.
+        grammars: Of every request, None for one whose answer is free; empty where all are.
 
     Returns:
         For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
         can be had, as with forced tokens alone, others of no value fill up: copies, or the start
         token by itself, as transformers has them, with scores far below any real one.
     """
-    beams = _Beams(batch_size, policy, encoder_ids)
+    beams = _Beams(batch_size, policy, Processors(policy, encoder_ids, grammars))
     first, last = policy.first_tokens, policy.last_tokens
     while beams.requests.size:
         generated = beams.generated
@@ -112,15 +116,13 @@ class _Ended:
 class _Beams:
     """The running beams of the requests still searched, and the sequences that have ended."""
 
-    def __init__(
-        self, batch_size: int, policy: GenerationPolicy, encoder_ids: Sequence[Sequence[int]]
-    ) -> None:
+    def __init__(self, batch_size: int, policy: GenerationPolicy, processors: Processors) -> None:
         beams = policy.num_beams
         self.ended = _Ended(batch_size, policy)
         self.requests: Ids = np.arange(batch_size, dtype=np.int64)
         self.rows = self.requests
         self._policy = policy
-        self._processors = Processors(policy, encoder_ids)
+        self._processors = processors
         # Rows per request in the next step: the beams are one and the same up to the first choice.
         self._width = 1
         self._history: Ids = np.full(

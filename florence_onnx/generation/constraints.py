@@ -1,0 +1,143 @@
+"""The grammars of a batch as a rule of the search."""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.generation.grammar import Grammar, Mask, State, is_list
+from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.ranking import best_ids
+
+if TYPE_CHECKING:
+    from florence_onnx.generation.processors import Scores
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+_GRAPH_CANDIDATES = 64
+"""As many come with every step of a graph, and cost nothing."""
+
+NEVER = -np.float32(np.inf)
+
+
+class Constraints:
+    """Which tokens may continue each row, and when an answer may end."""
+
+    def __init__(self, grammars: Sequence[Grammar | None], policy: GenerationPolicy) -> None:
+        """Prepares a batch.
+
+        Args:
+            grammars: Of every request; None for one that is free, though not for all.
+            policy: The options of the search.
+        """
+        self._grammars = grammars
+        self._ends = np.array(policy.ends)
+        self._most = policy.max_new_tokens - bool(policy.last_tokens)
+        recall = policy.recall
+        self._least_places = int(recall) if recall is not None and recall >= 1 else 0
+        self._least_end = math.log(recall) if recall is not None and recall < 1 else -math.inf
+        self._size = max(len(grammar.kinds) for grammar in grammars if grammar is not None)
+        self._lists = [grammar is not None and is_list(grammar.kind) for grammar in grammars]
+        self._states: dict[tuple[int, bytes], State] = {}
+
+    def masks(self, history: Ids, requests: Ids, banned: tuple[Ids, Ids]) -> Mask:
+        """The tokens that may continue each row, bool [R,V].
+
+        Args:
+            history: The tokens of every row so far, int64 [R,L].
+            requests: Which request each row belongs to, int64 [R].
+            banned: Rows and tokens that other options ban, int64 [N] each. A ban that leaves a row
+                nothing is lifted.
+        """
+        states = self._follow(history, requests)
+        room = self._most - (history.shape[1] - 1)
+        masks = np.ones((len(history), self._size), dtype=np.bool_)
+        for row, (request, state) in enumerate(zip(requests.tolist(), states, strict=True)):
+            grammar = self._grammars[request]
+            if grammar is not None:
+                masks[row] = grammar.allowed(state, room)
+            self._without(masks[row], banned[1][banned[0] == row])
+            if self._lists[request] and state.places < self._least_places:
+                self._without(masks[row], self._ends)
+        return masks
+
+    def best(self, scores: "Scores", k: int, masks: Mask, requests: Ids) -> tuple[Floats, Ids]:
+        """The best tokens that may continue each row, as `Processors.best` has them.
+
+        Logits are read where the best tokens of a graph are too few.
+        """
+        log_probs, ids = scores.top(max(k, _GRAPH_CANDIDATES))
+        first = log_probs[:, :1], ids[:, :1]
+        log_probs, ids = log_probs.copy(), ids.copy()
+        log_probs[~np.take_along_axis(masks, ids, axis=1)] = NEVER
+        self.hold_back(log_probs, ids, masks, requests)
+        found = (log_probs > NEVER).sum(axis=1)
+        lack = np.array(
+            [row for row in np.flatnonzero(found < k) if found[row] < masks[row].sum()],
+            dtype=np.int64,
+        )
+        if lack.size:
+            logits = scores.logits()[lack]
+            norms = np.take_along_axis(logits, first[1][lack], axis=1) - first[0][lack]
+            log_probs[lack] = NEVER
+            for row, values, norm in zip(lack, logits, norms, strict=True):
+                # More than k, should ends be held back.
+                chosen = _best_of_mask(values, masks[row], min(k + self._ends.size, ids.shape[1]))
+                ids[row, : chosen.size], log_probs[row, : chosen.size] = (
+                    chosen,
+                    values[chosen] - norm,
+                )
+            self.hold_back(log_probs, ids, masks, requests)
+        return log_probs, ids
+
+    def hold_back(self, log_probs: Floats, ids: Ids, masks: Mask, requests: Ids) -> None:
+        """Rules out ends that are not likely enough, in place; unless nothing else may come.
+
+        Args:
+            log_probs: Of the candidates, float32 [R,k].
+            ids: The candidates, int64 [R,k].
+            masks: The tokens that may continue each row, bool [R,V].
+            requests: Which request each row belongs to, int64 [R].
+        """
+        if self._least_end == -math.inf:
+            return
+        rows = np.array([self._lists[request] for request in requests.tolist()])
+        only_ends = masks[:, self._ends].sum(axis=1) == masks.sum(axis=1)
+        unlikely = np.isin(ids, self._ends) & (log_probs < self._least_end)
+        log_probs[unlikely & (rows & ~only_ends)[:, None]] = NEVER
+
+    def _follow(self, history: Ids, requests: Ids) -> list[State]:
+        """The state of every row: that of the row it continues, and one token more."""
+        known, self._states = self._states, {}
+        states = []
+        for request, row in zip(requests.tolist(), history, strict=True):
+            grammar, state = self._grammars[request], None
+            if grammar is None:
+                states.append(State())
+                continue
+            before = known.get((request, row[:-1].tobytes()))
+            if before is None:  # The first step, or one behind a forced token.
+                state = reduce(grammar.follow, row.tolist(), State())
+            else:
+                state = grammar.follow(before, int(row[-1]))
+            self._states[request, row.tobytes()] = state
+            states.append(state)
+        return states
+
+    def _without(self, mask: Mask, tokens: Ids) -> None:
+        """Takes tokens out of a row of a mask, unless nothing would be left."""
+        tokens = tokens[tokens < len(mask)]
+        kept = mask[tokens]
+        mask[tokens] = False
+        if not mask.any():
+            mask[tokens] = kept
+
+
+def _best_of_mask(values: Floats, mask: Mask, k: int) -> Ids:
+    """The ``k`` tokens of the highest values, float32 [V], that a mask allows, bool [V]."""
+    allowed = np.flatnonzero(mask)
+    return allowed[best_ids(values[None, allowed], k)[0]] if allowed.size else allowed

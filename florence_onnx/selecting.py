@@ -1,0 +1,44 @@
+"""Which detections of an answer are kept."""
+
+from collections.abc import Sequence
+
+from florence_onnx.generation.grammar import is_list
+from florence_onnx.generation.rules import AnswerRules
+from florence_onnx.results import Box, Detection
+from florence_onnx.tasks import AnswerKind
+
+_SAME = 0.7
+"""Intersection over union from which two boxes of a label are one thing."""
+
+
+def select(
+    detections: Sequence[Detection], kind: AnswerKind, rules: AnswerRules
+) -> tuple[Detection, ...]:
+    """Leaves out what scores too low and, with ``recall``, what is listed twice."""
+    kept = [found for found in detections if _score(found) >= rules.min_score]
+    if rules.recall is not None and is_list(kind):
+        kept = _once(kept)
+    return tuple(kept)
+
+
+def _once(detections: Sequence[Detection]) -> list[Detection]:
+    """Without boxes that overlap one of the same label with a higher score; in the same order."""
+    kept: list[Detection] = []
+    for found in sorted(detections, key=_score, reverse=True):
+        same = (other for other in kept if other.label == found.label)
+        if all(overlap(found.box, other.box) < _SAME for other in same):
+            kept.append(found)
+    return [found for found in detections if any(found is one for one in kept)]
+
+
+def _score(found: Detection) -> float:
+    return 1.0 if found.scores is None else found.scores.score
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    inner = max(width, 0.0) * max(height, 0.0)
+    union = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (a, b)) - inner
+    return inner / union if union > 0 else 0.0

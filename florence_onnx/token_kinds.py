@@ -1,0 +1,64 @@
+"""What each token of a vocabulary is to the grammar of answers."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.locating import CLOSE, OPEN, SEPARATOR
+
+Kinds = npt.NDArray[np.int8]
+
+
+class Kind(IntEnum):
+    """The kinds of tokens."""
+
+    UNSEEN = 0
+    """What the text is read without: ``<s>``, ``<pad>``, ids without a token."""
+    BLANK = 1
+    """White space."""
+    WORD = 2
+    """Letters that a label may have."""
+    LINE = 3
+    """A line break, alone or among letters."""
+    MARK = 4
+    """Other tokens with a ``<``, with which a label would end where answers are read."""
+    LOCATION = 5
+    """``<loc_N>``."""
+    OPEN = 6
+    """``<poly>``."""
+    SEPARATOR = 7
+    """``<sep>``."""
+    CLOSE = 8
+    """``</poly>``."""
+    END = 9
+    """What ends the answer."""
+
+
+_OUTLINES = {OPEN: Kind.OPEN, SEPARATOR: Kind.SEPARATOR, CLOSE: Kind.CLOSE}
+_UNSEEN = ("", "<s>", "</s>", "<pad>")
+
+
+def kinds_of(texts: Mapping[int, str], locations: npt.NDArray[np.int64]) -> Kinds:
+    """The kind of every token, int8 [highest id + 1]; which ones are ends is not known here.
+
+    Args:
+        texts: What each token spells.
+        locations: The ids of location tokens.
+    """
+    kinds = np.zeros(max(texts) + 1, dtype=np.int8)
+    for token, text in texts.items():
+        kinds[token] = _kind(text)
+    kinds[locations] = Kind.LOCATION
+    return kinds
+
+
+def _kind(text: str) -> Kind:
+    if text in _UNSEEN:
+        return Kind.UNSEEN
+    if "\n" in text:
+        return Kind.LINE
+    if "<" in text:
+        return _OUTLINES.get(text, Kind.MARK)
+    return Kind.WORD if text.strip() else Kind.BLANK
