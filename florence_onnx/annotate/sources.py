@@ -97,7 +97,7 @@ def _of_file(source: str) -> list[Item]:
         raise InputError(f"{source} does not exist; give a picture, a folder, a pattern or a list")
     if name.endswith(_COMPRESSED):
         raise InputError(f"{source} is compressed; decompress it to a .tar file")
-    if name.endswith(".tar"):
+    if is_shard(name):
         return list(_of_shard(source))
     if name.endswith(".txt"):
         return _of_list(Path(source).read_text(encoding="utf-8-sig"), source)
@@ -126,6 +126,11 @@ def _of_shard(source: str) -> Iterator[Item]:
             if member.isreg() and not member.issparse() and _is_picture(Path(member.name).name):
                 span = (member.offset_data, member.size)
                 yield Item(f"{_slashed(source)}/{member.name}", source, source, span)
+
+
+def is_shard(source: str) -> bool:
+    """Whether a source is a file of many pictures."""
+    return source.lower().endswith(".tar")
 
 
 def _is_picture(name: str) -> bool:

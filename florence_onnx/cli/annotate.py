@@ -91,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)"
     )
     parser.add_argument(
+        "--min-score", type=float, metavar="P", help="leave out what scores below P, 0 to 1"
+    )
+    parser.add_argument(
         "--labels",
         type=path,
         metavar="FILE",
@@ -149,6 +152,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         options["num_beams"] = arguments.beams
     if arguments.max_new_tokens is not None:
         options["max_new_tokens"] = arguments.max_new_tokens
+    if arguments.min_score is not None:
+        options["min_score"] = arguments.min_score
     labels = {} if arguments.labels is None else read_json(arguments.labels, InputError)
     for label, name in labels.items():
         if name is not None and not isinstance(name, str):

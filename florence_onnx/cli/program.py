@@ -10,6 +10,7 @@ from florence_onnx import __version__
 from florence_onnx.cli import (
     annotate,
     bench,
+    convert,
     export,
     info,
     models,
@@ -24,7 +25,21 @@ from florence_onnx.cli import (
 from florence_onnx.cli.status import exit_status
 from florence_onnx.terminal import printable
 
-COMMANDS = (run, annotate, pull, models, remove, verify, export, quantize, train, info, bench, tune)
+COMMANDS = (
+    run,
+    annotate,
+    convert,
+    pull,
+    models,
+    remove,
+    verify,
+    export,
+    quantize,
+    train,
+    info,
+    bench,
+    tune,
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -168,6 +168,23 @@ def test_labels_are_replaced_and_left_out(
     assert not (tmp_path / "other").exists()
 
 
+def test_what_scores_less_is_left_out(tmp_path: Path) -> None:
+    scene = Path(__file__).parents[2] / "docs" / "scene.png"
+    command = ["annotate", str(scene), "--task", "od", "--model", "demo", "--out"]
+    assert main([*command, str(tmp_path / "all")]) == 0
+    scores = score_of(*lines(tmp_path / "all"))
+    least = sorted(scores)[2]
+    assert main([*command, str(tmp_path / "some"), "--min-score", str(least)]) == 0
+    (line,) = lines(tmp_path / "some")
+    assert score_of(line) == [score for score in scores if score >= least]
+    assert len(score_of(line)) < len(scores)
+    assert line["options"] == {"min_score": least}
+
+
+def score_of(line: dict[str, Any]) -> list[float]:
+    return [one["scores"]["score"] for one in line["record"]["detections"]]
+
+
 # Sources
 
 
@@ -345,6 +362,7 @@ def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(
         (("--task", "od", "--answer", "boxes"), "--prompt"),
         ((), "give --task"),
         (("--task", "od", "--beams", "0"), "num_beams"),
+        (("--task", "od", "--min-score", "2"), "min_score"),
         (("--task", "od", "--labels", "lost.json"), "lost.json is missing"),
     ],
 )

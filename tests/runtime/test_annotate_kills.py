@@ -52,9 +52,9 @@ for number in range(kills):
     if child == 0:
         chance = random.Random(number)
         if number % 2:
-            kill_in_a_call(chance.randrange(1, 1200))
+            kill_in_a_call(chance.randrange(1, 4000))
         else:
-            kill_in_a_write(chance.randrange(1, 3), chance)
+            kill_in_a_write(chance.randrange(1, 6), chance)
         end(main(command))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status != -signal.SIGKILL:
@@ -68,7 +68,7 @@ def test_the_union_of_many_killed_runs_is_an_uninterrupted_run(tmp_path: Path) -
     """Killed in a call of the pipeline, or in a write of which a part is on the disk."""
     photos = tmp_path / "photos"
     photos.mkdir()
-    for seed in range(60):
+    for seed in range(40):
         Image.fromarray(picture(seed)).save(photos / f"{seed}.png")
     arguments = ["annotate", str(photos), "--task", "od", "caption", "--model", str(TINY)]
     arguments += ["--threads", "1", "--max-new-tokens", "4", "--batch-size", "2", "--json"]
@@ -81,9 +81,7 @@ def test_the_union_of_many_killed_runs_is_an_uninterrupted_run(tmp_path: Path) -
         found[name] = [json.loads(line) | {"seconds": 0} for line in lines]
         assert (out / "errors.jsonl").read_bytes() == b""
     assert json.loads(result.stdout)["answers"] > 0, "all was there before the last kill"
-    assert json.loads(result.stdout)["skipped"] > 10, (
-        "the killed runs have answered next to nothing"
-    )
+    assert json.loads(result.stdout)["skipped"] > 5, "the killed runs have answered next to nothing"
     assert "the last line was torn" in result.stderr
     key = ("path", "task")
     for lines_found in found.values():

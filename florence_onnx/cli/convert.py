@@ -1,0 +1,97 @@
+"""``florence-onnx convert``: the answers of an annotation as the files of other tools."""
+
+import argparse
+from pathlib import Path
+
+from florence_onnx.cli.options import path
+from florence_onnx.converting.coco import write_coco
+from florence_onnx.converting.per_picture import Words, write_labelme, write_sidecars, write_voc
+from florence_onnx.converting.reading import read_labels
+from florence_onnx.converting.table import write_csv
+from florence_onnx.converting.yolo import write_yolo
+from florence_onnx.errors import InputError, OutputExistsError
+from florence_onnx.terminal import show
+
+NAME = "convert"
+SUMMARY = "Write the answers of an annotation as COCO, YOLO, VOC, LabelMe, CSV or text files."
+EXAMPLES = """examples:
+  florence-onnx convert labelled/annotations.jsonl --to coco --task od --out coco.json
+  florence-onnx convert labelled/annotations.jsonl --to yolo --task od --split 0.1 --out dataset
+  florence-onnx convert labelled/annotations.jsonl --to sidecar --task caption --out texts
+
+Boxes without an area are left out. Nothing that exists is replaced.
+"""
+FORMATS = ("coco", "yolo", "voc", "labelme", "csv", "sidecar")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("annotations", type=path, metavar="FILE", help="annotations.jsonl")
+    parser.add_argument("--to", choices=FORMATS, required=True, help="the format")
+    parser.add_argument(
+        "--out",
+        type=path,
+        metavar="PATH",
+        required=True,
+        help="what to write: a file for coco and csv, a folder for the others",
+    )
+    parser.add_argument("--task", nargs="+", metavar="TASK", help="answers to take (default: all)")
+    parser.add_argument(
+        "--min-score", type=float, metavar="P", help="leave out what scores below P, 0 to 1"
+    )
+    parser.add_argument(
+        "--split",
+        type=_share,
+        default=0.0,
+        metavar="P",
+        help="yolo: part of the pictures for validation, 0 to 1 (default 0)",
+    )
+    words = parser.add_argument_group("sidecar: text beside pictures")
+    words.add_argument("--prefix", default="", help="in front of every text")
+    words.add_argument("--suffix", default="", help="behind every text")
+    words.add_argument("--separator", default=", ", help="between answers and labels")
+    words.add_argument("--banned", nargs="+", default=[], metavar="WORD", help="left out")
+    words.add_argument("--first", nargs="+", default=[], metavar="WORD", help="always first")
+    words.add_argument(
+        "--tag-style", choices=("blanks", "underscores"), default="blanks", help="in labels"
+    )
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Runs the command; see `main` for the exit status."""
+    out: Path = arguments.out
+    if out.exists():
+        raise OutputExistsError(f"{out} exists; choose another name")
+    try:
+        labels = read_labels(arguments.annotations, arguments.task, arguments.min_score)
+    except FileNotFoundError as error:
+        raise InputError(f"{arguments.annotations} does not exist") from error
+    words = Words(
+        arguments.prefix,
+        arguments.suffix,
+        arguments.separator,
+        arguments.banned,
+        arguments.first,
+        arguments.tag_style == "underscores",
+    )
+    writers = {
+        "coco": lambda: write_coco(labels, out),
+        "yolo": lambda: write_yolo(labels, out, arguments.split),
+        "voc": lambda: write_voc(labels, out),
+        "labelme": lambda: write_labelme(labels, out),
+        "csv": lambda: write_csv(labels, out),
+        "sidecar": lambda: write_sidecars(labels, out, words),
+    }
+    writers[arguments.to]()
+    show(f"{len(labels.pictures)} pictures: {out}")
+    return 0
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value

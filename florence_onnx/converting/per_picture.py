@@ -1,0 +1,141 @@
+"""Formats of one file per picture: Pascal VOC, LabelMe, and text beside pictures for trainers."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+from florence_onnx.converting.reading import Found, Labelled, Labels, picture_files
+from florence_onnx.staging import staged_folder
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def write_files(
+    labels: Labels, folder: Path, suffix: str, content: Callable[[Labelled], str]
+) -> None:
+    """Writes a file for every picture, in the folders that the pictures have.
+
+    Raises:
+        OutputExistsError: The folder exists.
+        OSError: The folder cannot be written.
+    """
+    with staged_folder(folder) as staging:
+        for picture in labels.pictures:
+            path = staging / (labels.stems[picture.path] + suffix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content(picture).encode())
+
+
+def write_voc(labels: Labels, folder: Path) -> None:
+    """Writes Pascal VOC's XML: whole pixels counted from 1, the last one included.
+
+    Raises as `write_files`.
+    """
+    write_files(labels, folder, ".xml", _voc)
+
+
+def _voc(picture: Labelled) -> str:
+    width, height = picture.size
+    root = ElementTree.Element("annotation")
+    path = PurePosixPath(picture.path)
+    _add(root, folder=path.parent.name, filename=path.name, path=picture.path)
+    _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=0)
+    for found in picture.found:
+        thing = ElementTree.SubElement(root, "object")
+        _add(thing, name=found.label, pose="Unspecified", truncated=0, difficult=0)
+        x1, y1, x2, y2 = found.box
+        box = ElementTree.SubElement(thing, "bndbox")
+        _add(box, xmin=min(math.floor(x1) + 1, width), ymin=min(math.floor(y1) + 1, height))
+        _add(box, xmax=max(math.ceil(x2), 1), ymax=max(math.ceil(y2), 1))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _add(parent: ElementTree.Element, **texts: object) -> None:
+    for name, text in texts.items():
+        ElementTree.SubElement(parent, name).text = _NO_XML.sub("", str(text))
+
+
+def write_labelme(labels: Labels, folder: Path) -> None:
+    """Writes LabelMe's JSON, which names the pictures where they are.
+
+    Raises as `write_files`.
+    """
+    files = picture_files(labels)
+
+    def content(picture: Labelled) -> str:
+        place = (folder / labels.stems[picture.path]).parent
+        width, height = picture.size
+        data: dict[str, Any] = {
+            "version": "5.4.1",
+            "flags": {},
+            "shapes": [shape for found in picture.found for shape in _shapes(found)],
+            "imagePath": os.path.relpath(files[picture.path].file, place),
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        return json.dumps(data, indent=2) + "\n"
+
+    write_files(labels, folder, ".json", content)
+
+
+def _shapes(found: Found) -> list[dict[str, Any]]:
+    x1, y1, x2, y2 = found.box
+    outlines = [points for points in found.outlines if len(points) >= 6]
+    kind = "polygon" if outlines else "rectangle"
+    return [
+        {
+            "label": found.label,
+            "points": [list(point) for point in zip(points[::2], points[1::2], strict=False)],
+            "group_id": None,
+            "shape_type": kind,
+            "flags": {},
+        }
+        for points in outlines or [(x1, y1, x2, y2)]
+    ]
+
+
+@dataclass(frozen=True)
+class Words:
+    """How the text beside a picture is made of its answers."""
+
+    prefix: str = ""
+    suffix: str = ""
+    separator: str = ", "
+    """Between answers, and between labels."""
+    banned: Sequence[str] = ()
+    """What is left out, in any case of its letters."""
+    first: Sequence[str] = ()
+    """What stands first, in this order, whether it was found or not."""
+    underscores: bool = False
+    """Whether the blanks of labels become underscores."""
+
+    def text(self, picture: Labelled) -> str:
+        """Texts as they are, and of answers that locate the labels, each once."""
+        parts = [*self.first]
+        for answer in picture.answers.values():
+            labels = [found.label for found in answer.found]
+            styled = [one.replace(" ", "_") if self.underscores else one for one in labels]
+            parts += styled if answer.names else [answer.text]
+        out = {word.lower() for word in self.banned}
+        once: dict[str, str] = {}
+        for part in parts:
+            if part.lower() not in out:
+                once.setdefault(part.lower(), part)
+        return self.prefix + self.separator.join(once.values()) + self.suffix
+
+
+def write_sidecars(labels: Labels, folder: Path, words: Words) -> None:
+    """Writes a text file for every picture, as trainers of picture models read them.
+
+    Raises as `write_files`.
+    """
+    write_files(labels, folder, ".txt", lambda picture: words.text(picture) + "\n")

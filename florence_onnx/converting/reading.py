@@ -1,0 +1,175 @@
+"""The pictures of an annotation file, with what was found in them."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from florence_onnx.annotate.journal import read_lines
+from florence_onnx.annotate.sources import Item, find_items, is_shard
+from florence_onnx.errors import InputError
+
+UNNAMED = "object"
+"""The label of what a task has found without naming it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A thing in a picture."""
+
+    label: str
+    box: tuple[float, float, float, float]
+    """x1, y1, x2, y2 in pixels."""
+    outlines: tuple[tuple[float, ...], ...]
+    """The polygons, or the quadrilateral: x, y, x, y, ... in pixels; empty where there is only a
+    box."""
+    score: float | None
+
+    @property
+    def has_area(self) -> bool:
+        """Whether the box is one: a model may give two equal corners."""
+        return self.box[2] > self.box[0] and self.box[3] > self.box[1]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a question about a picture."""
+
+    task: str
+    input: str | None
+    text: str
+    found: tuple[Found, ...]
+    names: bool
+    """Whether the task is one that locates."""
+
+
+@dataclass
+class Labelled:
+    """A picture and the answers about it, the newest for every question."""
+
+    path: str
+    source: str
+    content: str
+    """SHA-256 of its file."""
+    size: tuple[int, int]
+    """(width, height)."""
+    answers: dict[tuple[str, str | None], Answer] = field(default_factory=dict)
+
+    @property
+    def found(self) -> Iterator[Found]:
+        """What all answers locate, if it has an area."""
+        for answer in self.answers.values():
+            yield from (one for one in answer.found if one.has_area)
+
+    def is_held_out(self, share: float) -> bool:
+        """Whether the picture is among a share (0 to 1) that is chosen by content."""
+        return int(self.content[:8], 16) < share * (1 << 32)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All pictures of a file."""
+
+    pictures: Sequence[Labelled]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The labels that occur, in alphabetical order."""
+        return sorted({one.label for picture in self.pictures for one in picture.found})
+
+    @cached_property
+    def stems(self) -> dict[str, str]:
+        """A relative path without suffix for every picture, of which no two are alike.
+
+        Pictures keep their folders; of those that differ in their suffix only, or in letters' case,
+        all but the first get a number.
+        """
+        stems: dict[str, str] = {}
+        taken: set[str] = set()
+        for picture in self.pictures:
+            path = PurePosixPath(picture.path)
+            parts = ["__" if part == ".." else part.replace(":", "_") for part in path.parts]
+            inside = PurePosixPath(*parts[path.is_absolute() :]).with_suffix("").as_posix()
+            stem, number = inside, 1
+            while stem.lower() in taken:
+                number += 1
+                stem = f"{inside}_{number}"
+            taken.add(stem.lower())
+            stems[picture.path] = stem
+        return stems
+
+
+def read_labels(
+    path: Path, tasks: Collection[str] | None = None, min_score: float | None = None
+) -> Labels:
+    """The pictures of an annotation file in the order of their names.
+
+    Args:
+        path: What ``florence-onnx annotate`` has written.
+        tasks: The tasks whose answers are taken; all by default.
+        min_score: What scores less is left out.
+
+    Raises:
+        InputError: A line is none of an annotation, or no line is of these tasks.
+        OSError: The file cannot be read.
+    """
+    pictures: dict[str, Labelled] = {}
+    there = set()
+    for number, line in read_lines(path):
+        try:
+            there.add(line["task"])
+            if tasks is not None and line["task"] not in tasks:
+                continue
+            picture = pictures.get(line["path"])
+            if picture is None or picture.content != line["hash"]:
+                width, height = map(int, line["size"])
+                int(line["hash"], 16)
+                picture = Labelled(line["path"], line["source"], line["hash"], (width, height))
+                pictures[picture.path] = picture  # The file has changed: older answers are void.
+            answer = _answer(line, min_score)
+            picture.answers[answer.task, answer.input] = answer
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} line {number} is no annotation: {error!r}") from error
+    if not pictures:
+        listed = f"; there are {', '.join(sorted(there))}" if there else ""
+        raise InputError(f"{path} has no lines of {', '.join(tasks or ['any task'])}{listed}")
+    return Labels([pictures[name] for name in sorted(pictures)])
+
+
+def _answer(line: dict[str, Any], min_score: float | None) -> Answer:
+    record = line["record"]
+    found = tuple(
+        one
+        for one in map(_found, record["detections"])
+        if min_score is None or one.score is None or one.score >= min_score
+    )
+    locates = not isinstance(record["answer"][record["task"]], str)
+    return Answer(line["task"], line["input"], line["text"], found, locates)
+
+
+def _found(one: dict[str, Any]) -> Found:
+    quads = [one["quad"]] if "quad" in one else []
+    outlines = tuple(tuple(map(float, points)) for points in one.get("polygons", quads))
+    x1, y1, x2, y2 = map(float, one["box"])
+    score = one["scores"]["score"] if one.get("scores") else None
+    return Found(one["label"] or UNNAMED, (x1, y1, x2, y2), outlines, score)
+
+
+def picture_files(labels: Labels) -> dict[str, Item]:
+    """Where the pictures are, by path; some may be there no longer."""
+    items: dict[str, Item] = {}
+    for source in {picture.source for picture in labels.pictures if is_shard(picture.source)}:
+        items |= {item.path: item for item in find_items([source])}
+    for picture in labels.pictures:
+        if picture.path not in items:
+            folder = Path(picture.source)
+            file = folder / picture.path if folder.is_dir() else Path(picture.path)
+            items[picture.path] = Item(picture.path, picture.source, str(file))
+    return items
+
+
+def content_of(data: bytes) -> str:
+    """SHA-256 of a picture's file."""
+    return hashlib.sha256(data).hexdigest()

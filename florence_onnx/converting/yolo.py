@@ -1,0 +1,67 @@
+"""A data set for YOLO: pictures, a text file of boxes or outlines for each, and data.yaml."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from florence_onnx.converting.reading import Labelled, Labels, content_of, picture_files
+from florence_onnx.errors import InputError
+from florence_onnx.staging import staged_folder
+
+
+def write_yolo(labels: Labels, folder: Path, share: float) -> None:
+    """Copies the pictures to ``images`` and writes ``labels``, each in ``train`` and ``val``.
+
+    Things with polygons or quadrilaterals become lines of outlines, others lines of boxes, in parts
+    of the width and height.
+
+    Args:
+        labels: What to write.
+        folder: The folder to make.
+        share: Which part of the pictures is for validation, 0 to 1. Without any, ``val`` is
+            ``train`` in data.yaml, as YOLO wants one.
+
+    Raises:
+        InputError: A picture is missing or has changed.
+        OutputExistsError: The folder exists.
+        OSError: The folder cannot be written.
+    """
+    numbers = {name: number for number, name in enumerate(labels.names)}
+    files = picture_files(labels)
+    with staged_folder(folder) as staging:
+        for picture in labels.pictures:
+            part = "val" if picture.is_held_out(share) else "train"
+            stem = f"{part}/{labels.stems[picture.path]}"
+            try:
+                data = files[picture.path].read()
+            except OSError as error:
+                raise InputError(f"{picture.path} is not where it was: {error}") from error
+            if content_of(data) != picture.content:
+                raise InputError(f"{picture.path} has changed; annotate it again")
+            suffix = PurePosixPath(picture.path).suffix
+            _write(staging / f"images/{stem}{suffix}", data)
+            lines = "".join(line + "\n" for line in _lines(picture, numbers))
+            _write(staging / f"labels/{stem}.txt", lines.encode())
+        held_out = "val" if (staging / "images/val").exists() else "train"
+        trained = "train" if (staging / "images/train").exists() else "val"
+        # JSON is YAML, whatever a label holds.
+        names = "".join(f"  {number}: {json.dumps(name)}\n" for name, number in numbers.items())
+        content = f"train: images/{trained}\nval: images/{held_out}\nnames:\n{names or '  {}'}"
+        _write(staging / "data.yaml", content.encode())
+
+
+def _lines(picture: Labelled, numbers: dict[str, int]) -> Iterator[str]:
+    width, height = picture.size
+    for found in picture.found:
+        x1, y1, x2, y2 = found.box
+        middle = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        outlines = [points for points in found.outlines if len(points) >= 6]
+        for points in outlines or [middle]:
+            parts = (value / (height if i % 2 else width) for i, value in enumerate(points))
+            values = " ".join(f"{min(max(part, 0), 1):.6f}" for part in parts)
+            yield f"{numbers[found.label]} {values}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
