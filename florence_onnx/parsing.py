@@ -137,7 +137,7 @@ def _scores(found: Detection, known: Sequence[float | None]) -> DetectionScores 
         return None
     label = mean_probability(known[i] for i in found.label_tokens)
     return DetectionScores(
-        location=location, label=label, score=location if label is None else location * label
+        location=location, label=label, score=location if label is None else label
     )
 
 

@@ -54,7 +54,9 @@ class DetectionScores:
     label: float | None
     """The same of the label's tokens; None where the task names nothing."""
     score: float
-    """What detections are ranked by."""
+    """What detections are ranked by: that of the label, or of the location where there is none. Of
+    the formulas that were compared on drawn scenes, this one has the best average precision
+    (``python -m benchmarks.scores``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
