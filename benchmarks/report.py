@@ -42,6 +42,7 @@ ORDER = {
     "profile": "Profile of the encoders",
     "choices": "Ways to quantise",
     "accuracy": "Accuracy of the demo model",
+    "scores": "Scores and constraints",
 }
 """Script -> title of its section."""
 
@@ -77,7 +78,8 @@ python -m benchmarks.report
 ```
 
 `compare`, `stages`, `batching`, `scaling`, `cold_start`, `memory`, `size`, `preprocess`, `profile`
-(operators of the encoders), `choices` (ways to quantise), `accuracy` (of the demo model). The
+(operators of the encoders), `choices` (ways to quantise), `accuracy` (of the demo model),
+`scores` (what ranks its detections, how far they are probabilities, and constraints). The
 OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:
 
 ```

@@ -27,6 +27,7 @@ from florence_onnx.errors import (
 )
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.task_options import TASK_OPTIONS
 from florence_onnx.model import Florence2
 from florence_onnx.parsing import parse_answer
 from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
@@ -36,6 +37,7 @@ from florence_onnx.tasks import AnswerKind, Task
 __version__ = "0.1.0"
 
 __all__ = [
+    "TASK_OPTIONS",
     "AnswerKind",
     "CheckpointError",
     "Detection",

@@ -11,7 +11,15 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from florence_onnx import Florence2, GenerationError, GenerationOptions, Request, Task, TaskError
+from florence_onnx import (
+    TASK_OPTIONS,
+    Florence2,
+    GenerationError,
+    GenerationOptions,
+    Request,
+    Task,
+    TaskError,
+)
 from florence_onnx.cli.program import main
 from florence_onnx.constraining import check_rules
 from florence_onnx.generation.grammar import Grammar, has_grammar
@@ -381,6 +389,20 @@ def test_rules_without_a_meaning_for_a_task_are_refused(task: Task, options: Any
     else:
         with pytest.raises(TaskError, match=f"{next(iter(options))}= is for tasks that .* not for"):
             check_rules(task, task.answer_kind, policy(**options))
+
+
+@pytest.mark.parametrize("task", Task)
+def test_every_task_has_options_that_the_docs_list(task: Task, demo: Florence2) -> None:
+    options = TASK_OPTIONS[task]
+    demo.policy.replace(**options)
+    row = [
+        task.name.lower(),
+        str(options["no_repeat_ngram_size"] or "all may"),
+        str(options.get("max_new_tokens", "as the checkpoint")),
+        "kept" if options.get("constrain") else "free",
+    ]
+    page = (Path(__file__).parents[2] / "docs" / "answers.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join(row)} |\n" in page
 
 
 def test_a_task_that_takes_no_labels_is_refused_by_the_model(demo: Florence2) -> None:

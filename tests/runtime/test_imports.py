@@ -78,6 +78,7 @@ def test_public_names() -> None:
         "Prepared",
         "Request",
         "Result",
+        "TASK_OPTIONS",
         "Task",
         "Token",
         "__version__",

@@ -66,8 +66,10 @@ def test_every_detection_has_scores(scored: Callable[..., Result], task: str, te
         assert 0 < found.scores.score < 1
         if found.label:
             assert found.scores.label == pytest.approx(mean(result, found.label_tokens))
+            assert found.scores.score == found.scores.label
         else:
             assert found.scores.label is None
+            assert found.scores.score == found.scores.location
 
 
 def test_tokens_spell_the_answer_and_text_has_one_score(scored: Callable[..., Result]) -> None:
