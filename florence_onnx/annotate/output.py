@@ -99,6 +99,18 @@ class Output:
         return digest([path, content, question.name, question.text, self.model, self.settings])
 
 
+def _refuse_foreign(path: Path, fields: Sequence[str]) -> None:
+    """Raises InputError for a file that is to go and that this package did not write."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        line = file.readline()
+    if line.endswith(b"\n"):  # Or it is what a kill leaves of a first line.
+        number, record = next(read_lines(path))
+        if not all(name in record for name in fields):
+            raise InputError(f"{path} line {number} is of another program; move the file")
+
+
 @contextmanager
 def open_output(
     folder: Path, mode: str, model: str, settings: Mapping[str, Any]
@@ -125,7 +137,10 @@ def open_output(
     with ExitStack() as stack:
         stack.enter_context(work_folder(folder))
         output = Output(model, settings)
+        _refuse_foreign(folder / ERRORS, ("path", "error"))
         if mode == "replace":
+            _refuse_foreign(path, (*_KEY, *_IDENTITY))
+            _refuse_foreign(folder / PREVIOUS, (*_KEY, *_IDENTITY))
             if path.exists():
                 path.replace(folder / PREVIOUS)
         elif path.exists():

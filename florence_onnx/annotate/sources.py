@@ -100,7 +100,8 @@ def _of_file(source: str) -> list[Item]:
     if is_shard(name):
         return list(_of_shard(source))
     if name.endswith(".txt"):
-        return _of_list(Path(source).read_text(encoding="utf-8-sig"), source)
+        with open_regular(source) as file:
+            return _of_list(file.read().decode("utf-8-sig"), source)
     return [Item(_slashed(source), source, source)]
 
 
@@ -117,11 +118,12 @@ def _of_folder(source: str) -> Iterator[Item]:
 
 
 def _of_list(text: str, source: str) -> list[Item]:
-    return [Item(_slashed(line), source, line) for line in text.splitlines() if line.strip()]
+    names = (line.rstrip("\r") for line in text.split("\n"))
+    return [Item(_slashed(name), source, name) for name in names if name]
 
 
 def _of_shard(source: str) -> Iterator[Item]:
-    with tarfile.open(source, "r:") as shard:
+    with open_regular(source) as file, tarfile.open(fileobj=file, mode="r:") as shard:
         for member in shard:
             if member.isreg() and not member.issparse() and _is_picture(Path(member.name).name):
                 span = (member.offset_data, member.size)

@@ -28,6 +28,7 @@ from florence_onnx.cli.options import (
 from florence_onnx.errors import InputError
 from florence_onnx.files import read_json
 from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.packages import require_packages
 from florence_onnx.tasks import AnswerKind
 from florence_onnx.terminal import say, show, standard_error
 
@@ -121,6 +122,7 @@ def execute(arguments: argparse.Namespace) -> int:
         names = [question.name for question in plan.questions]
         _tell({"pictures": len(items), "tasks": names}, arguments.json)
         return 0
+    require_packages(("PIL", "tqdm"), NAME, "cli")
     model = open_model(arguments)
     model.policy.replace(**plan.options)  # It raises for a wrong option before anything is written.
     digest = model_digest(model.graphs.folder, [*model.graphs.files.values()])

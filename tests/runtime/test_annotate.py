@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 
 from florence_onnx import Florence2, answering, streaming
 from florence_onnx.annotate import pipeline
-from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, PREVIOUS, open_output
+from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, MODES, PREVIOUS, open_output
 from florence_onnx.annotate.sources import find_items
 from florence_onnx.cli.program import main
 from florence_onnx.engine.sessions import Graphs
@@ -380,6 +381,21 @@ def test_wrong_options_are_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_package_is_named_before_anything_is_written(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tqdm" else find_spec(name)
+    )
+    annotate(photos, "--task", "od", "--out", tmp_path / "out", status=2)
+    assert "annotate needs tqdm; run pip install 'florence-onnx[cli]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 # Going on
 
 
@@ -449,15 +465,40 @@ def test_other_options_and_another_model_are_refused_or_appended(
 
 
 @pytest.mark.parametrize("foreign", ['{"path": "a.png"}', "[1]", "text"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        *((ANNOTATIONS, mode) for mode in MODES),
+        (PREVIOUS, "replace"),
+        *((ERRORS, mode) for mode in MODES),
+    ],
+)
 def test_a_file_of_another_tool_is_left_alone(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], foreign: str
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    foreign: str,
+    name: str,
+    mode: str,
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / ANNOTATIONS).write_text(foreign + "\n")
-    annotate(photos, "--task", "od", "--out", out, status=2)
+    (out / name).write_text(foreign + "\n")
+    annotate(photos, "--task", "od", "--out", out, "--mode", mode, status=2)
     assert "line 1" in capsys.readouterr().err
-    assert (out / ANNOTATIONS).read_text() == foreign + "\n"
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: foreign + "\n"}
+
+
+@posix
+@pytest.mark.parametrize("name", ["list.txt", "s.tar", "a.png"])
+def test_a_source_that_is_no_regular_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Opening it would block."""
+    os.mkfifo(tmp_path / name)
+    annotate(tmp_path / name, "--task", "od", "--out", "null", status=2)
+    out, err = capsys.readouterr()
+    assert "Not a regular file" in err or "errors: 1" in out
 
 
 @pytest.mark.parametrize("length", [1, 700, -1])
