@@ -63,7 +63,7 @@ class _Decoder(nn.Module):
             # Only its length is used: its keys and values are in the cache.
             encoder_hidden_states=mask[..., None].expand(-1, -1, self.head.in_features).float(),
             encoder_attention_mask=mask,
-            past_key_values=cache,
+            cache=cache,
         )
         logits = self.head(output.last_hidden_state[:, -1])
         return (logits, *(t for layer in past.layers for t in (layer.keys, layer.values)))

@@ -10,7 +10,7 @@
     │   ├── GraphRunError             (RuntimeError) a graph failed, or returned NaN or other shapes
     │   ├── TokenizerError            (ValueError) the tokenizer is none of a Florence-2
     │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
-    │   ├── SessionOptionsError       (ValueError) not session options, or threads besides
+    │   ├── SessionOptionsError       (ValueError) wrong session options, or threads= with them
     │   └── ProviderError             (RuntimeError) a provider was asked for and not obtained
     ├── InputError                    (ValueError) a request cannot be answered
     │   ├── ImageError                not a picture the model can read
@@ -71,7 +71,7 @@ class PrecisionError(ModelError, ValueError):
 
 
 class SessionOptionsError(ModelError, ValueError):
-    """What was given for session options is none, or contradicts another option."""
+    """The value of ``session_options=`` is of another type, or contradicts another option."""
 
 
 class ProviderError(ModelError, RuntimeError):

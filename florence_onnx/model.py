@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _ONE_IMAGE = (str, bytes, bytearray, memoryview)
-"""Sequences that are no pictures in a row."""
+"""Types that are sequences to Python, but one image here: a path, or the bytes of a file."""
 
 
 class Florence2:

@@ -16,7 +16,7 @@ def add_accept_error(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-error",
         action="store_true",
-        help="quantise every product, and write a precision even if its error is beyond its bound",
+        help="quantise all matrix multiplications, and write a precision whatever its error",
     )
 
 

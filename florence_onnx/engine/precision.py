@@ -17,14 +17,14 @@ from florence_onnx.errors import PrecisionError
 AUTO = "auto"
 
 NEEDS = {"q8": (1, 22), "q4": (1, 22)}
-"""The first ONNX Runtime that has the operators of a precision: MatMulNBits with 8 bits. It is what
-this package requires too, but may be installed otherwise."""
+"""The first ONNX Runtime that has the operators of a precision: MatMulNBits with 8 bits. The extras
+require this version too, but an older ONNX Runtime may come from elsewhere."""
 
 
 def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[str, ...]:
     """The precisions that suit the providers of the graphs and the processor, best first.
 
-    4 bits cost accuracy that a caller has to accept in so many words.
+    q4 is never among them: a caller has to name it, because 4 bits cost accuracy.
     """
     first = {provider_name(wanted[0]) for wanted in providers.values()}
     if first == {CUDA}:

@@ -48,8 +48,8 @@ class TorchSteps:
             encoder_outputs=BaseModelOutput(self._encoded[owners]),
             attention_mask=self._mask[owners],
             decoder_input_ids=torch.from_numpy(token_ids)[:, None],
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
         )
-        self._cache = output.past_key_values
+        self._cache = output.cache
         return TorchScores(output.logits[:, -1])
