@@ -111,7 +111,7 @@ def save_drawing(drawing: PIL.Image.Image, path: Path) -> None:
 
 
 def is_drawing(path: Path) -> bool:
-    """Whether `save_drawing` wrote a file, in a format that has room for its mark.
+    """Tells whether `save_drawing` wrote a file, in a format that has room for its mark.
 
     PNG, JPEG, WebP and TIFF have.
     """

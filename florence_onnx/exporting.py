@@ -58,7 +58,7 @@ AddPrecisions = Callable[[Path, Sequence[str], Progress], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Making:
-    """How the graphs of one export are made."""
+    """The way in which the graphs of an export are made."""
 
     write_graphs: WriteGraphs
     """Makes the float32 ones."""
@@ -165,7 +165,7 @@ def _export_into(
 
 
 def needed_bytes(config: ModelConfig, precisions: Sequence[str] = ("fp32",)) -> int:
-    """About how many bytes an export writes, float32 graphs included, from which others are made.
+    """Estimates the bytes that an export writes, those of the float32 graphs always included.
 
     Args:
         config: The checkpoint's geometry.
@@ -177,7 +177,7 @@ def needed_bytes(config: ModelConfig, precisions: Sequence[str] = ("fp32",)) -> 
 
 
 def _files(folder: Path, precisions: Sequence[str]) -> list[Path]:
-    """What the report lists besides the files of other precisions, which have entries there."""
+    """Files that the report lists itself; those of other precisions are in their entries."""
     graphs = contract.GRAPHS if "fp32" in precisions else ()
     parts = [part for graph in graphs for part in SLOTS.parts(folder, graph, "fp32")]
     return [*(folder / name for name in contract.ASSETS), *parts]

@@ -84,7 +84,7 @@ class Fields:
             raise self.refused(name, " or ".join(map(json.dumps, supported)))
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """One of ``choices``; the first when absent."""
+        """A value of ``choices``; the first when absent."""
         self.expect(name, *choices)
         return str(self.get(name, choices[0]))
 

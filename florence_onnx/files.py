@@ -132,7 +132,7 @@ def _whole_number(digits: str) -> int:
 
 
 def _flaw(value: object, depth: int) -> str | None:
-    """What is wrong with a value read from JSON, behind the path of the field; None for nothing."""
+    """Says what is wrong with a value read from JSON, after its field's path; None for nothing."""
     if isinstance(value, str):
         return None if _is_unicode(value) else " holds half of a surrogate pair, which is no text"
     if isinstance(value, float) and not math.isfinite(value):

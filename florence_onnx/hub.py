@@ -23,16 +23,16 @@ _BROKEN = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "Protocol
 
 @dataclass(frozen=True)
 class Access:
-    """Which state of a repository is wanted, and where it may come from."""
+    """The wanted state of a repository, and where it may come from."""
 
     revision: str | None = None
     """Branch, tag or commit; the main branch by default."""
     cache_dir: Path | None = None
     """Folder for what is fetched and made, in place of the hub library's cache and of ours."""
     local_files_only: bool = False
-    """Whether the hub is never asked."""
+    """Tells whether the hub is never asked."""
     refresh: bool = False
-    """Whether the hub is asked what a branch is now, where the cache knows an earlier state."""
+    """Tells whether the hub is asked for a branch of which the cache knows an earlier state."""
 
     @property
     def cache(self) -> Path:
@@ -189,7 +189,7 @@ def _refer(reference: Path, commit: str) -> None:
 
 
 def _state(repository: str, access: Access, lacking: Sequence[str]) -> str:
-    """What the cache holds of a repository."""
+    """Finds what the cache holds of a repository."""
     name = f"hub model {repository!r}"
     more = f" and {len(lacking) - _SHOWN} more files" if len(lacking) > _SHOWN else ""
     if lacking:

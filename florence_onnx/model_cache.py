@@ -49,13 +49,13 @@ class CachedModel:
     version: str
     """The version of the graph contract that it was made for."""
     folder: Path
-    """Where it is."""
+    """The folder of the model."""
     made: bool = True
-    """Whether it was made here; else it is a repository of graphs in the hub library's cache."""
+    """Tells whether the model was made here, and is no repository of the hub library's cache."""
 
     @property
     def opens(self) -> bool:
-        """Whether this version of the package opens it."""
+        """Tells whether this version of the package opens the model."""
         return self.version == str(contract.VERSION)
 
     @property

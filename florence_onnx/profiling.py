@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from florence_onnx.generation.options import GenerationOptions
 
 STAGES = ("preprocess", "vision", "embed_encoder", "first_token", "per_token", "parse")
-"""What is timed, in order: ``preprocess`` is `Florence2.prepare`, the others are stages of
+"""Stages that are timed, in order: ``preprocess`` is `Florence2.prepare`, the others are stages of
 `Florence2.answer`; ``per_token`` is one step of the search after the first."""
 
 
@@ -102,11 +102,11 @@ class Trial:
     precision: str
     """A key of `contract.PRECISIONS`."""
     providers: Placement
-    """What was asked for."""
+    """The providers that were asked for."""
     seconds: dict[str, float] | None
     """Per stage, as `time_stages` returns them; ``total`` is the whole caption."""
     error: str | None
-    """Why there are no seconds."""
+    """The reason why there are no seconds."""
 
 
 def placements(available: Sequence[str]) -> list[Placement]:

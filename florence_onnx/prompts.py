@@ -1,4 +1,4 @@
-"""What the model is asked: a task and its input as the prompt the reference builds."""
+"""Prompts for the model: a task and its input as the prompt the reference builds."""
 
 import math
 import re
@@ -152,7 +152,7 @@ def region_to_text(region: Region, image_size: tuple[int, int] | None) -> str:
     width, height = check_image_size(image_size)
     x1, y1, x2, y2 = box
     if min(x1, y1) < 0 or x2 > width or y2 > height:
-        raise RegionError(f"the region {box} is outside the picture of {width} x {height} pixels")
+        raise RegionError(f"the region {box} is outside the picture of {width}x{height} pixels")
     return to_text(to_bins(box, (width, height)))
 
 

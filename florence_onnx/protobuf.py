@@ -12,7 +12,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 Bytes = bytes | memoryview
-"""Of a view, nothing is copied."""
+"""Bytes of a message; of a view, nothing is copied."""
 
 
 class ProtobufError(ValueError):
@@ -23,7 +23,7 @@ class Field(NamedTuple):
     """A field of a message."""
 
     number: int
-    """Which field."""
+    """The number of the field."""
     value: int | Bytes
     """A whole number for wire type `VARINT`, else the bytes."""
     raw: Bytes

@@ -1,4 +1,4 @@
-"""Where a model is: a folder, a repository of the hub, or the shipped demo; and its precision."""
+"""Search for a model: a folder, a repository of the hub, or the shipped demo; and its precision."""
 
 import os
 import re
@@ -75,7 +75,7 @@ def resolve(
 
 
 def is_demo(source: str | os.PathLike[str]) -> bool:
-    """Whether ``source`` is the name of the shipped demo, and of no folder."""
+    """Tells whether ``source`` is the name of the shipped demo, and of no folder."""
     return source == "demo" and not Path(source).is_dir()
 
 
@@ -118,7 +118,7 @@ def locate(
     opened: Callable[[Path, str], T],
     access: Access = ANYHOW,
 ) -> T:
-    """What comes of opening a model's folder at the precision asked for, or at one that suits.
+    """Opens a model's folder at the precision asked for, or at one that suits.
 
     Args:
         source: A model folder, a hub id, or ``"demo"``.
@@ -172,7 +172,7 @@ def locate(
 
 
 def _has_some(folder: Path, precision: str) -> bool:
-    """Whether there are graphs of a precision, all four or fewer."""
+    """Tells whether there are graphs of a precision, all four or fewer."""
     names = graph_files(folder)
     return any(file in names for file in SLOTS.files(names, precision).values())
 

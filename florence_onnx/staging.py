@@ -23,11 +23,11 @@ WORK = ".florence-onnx"
 """Folder of unfinished files: inside the folder they are for, or, its name before, beside it."""
 
 _LOCK, _PARTIAL, _READY = "lock", "partial", "ready"
-"""What is in there: a file that the writing process holds locked, the files that are being
+"""Content of the folder: a file that the writing process holds locked, the files that are being
 written, and whole sets of files that are on the way to their places."""
 
 _LONGEST_NAME = 255
-"""In bytes; most file systems take no longer one."""
+"""Bytes of a name; most file systems take no longer one."""
 
 Replaced = Callable[[Path], Collection[str]]
 """The files of an existing folder that new ones replace, as relative paths with slashes. It raises
@@ -168,7 +168,7 @@ def _move(source: Path, goal: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """Where the files of a new folder are written."""
+    """Returns where the files of a new folder are written."""
     name, bare = f".{target.name}{WORK}", os.fsencode(target.name)
     if len(bare) <= _LONGEST_NAME < len(os.fsencode(name)):
         name = f".{hashlib.sha256(bare).hexdigest()}{WORK}"
@@ -284,7 +284,7 @@ else:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is still the one at ``path``: the process before may have removed it."""
+    """Tells whether an open file is still at ``path``: the process before may have removed it."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:

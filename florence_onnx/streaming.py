@@ -19,7 +19,7 @@ from florence_onnx.requests import EncodedImage, Failure, Picture, Prepared, Req
 from florence_onnx.results import Result
 
 _THREADS = 4
-"""Most threads that decode and resize: more would take the processor from the engine."""
+"""Limit of the threads that decode and resize: more would take the processor from the engine."""
 
 
 class Stream:

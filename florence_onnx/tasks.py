@@ -10,7 +10,7 @@ from florence_onnx.errors import TaskError
 
 
 class InputKind(str, Enum):
-    """What a task takes besides the picture."""
+    """Inputs of a task besides the picture."""
 
     NONE = "none"
     TEXT = "text"
@@ -18,7 +18,7 @@ class InputKind(str, Enum):
 
 
 class AnswerKind(str, Enum):
-    """How a task's generated text is read; the values are the reference's names."""
+    """Ways in which a task's generated text is read; the values are the reference's names."""
 
     TEXT = "pure_text"
     BOXES = "description_with_bboxes"
@@ -48,16 +48,16 @@ class Task(str, Enum):
     """A task; its value is the tag the reference knows it by, such as ``<OD>``."""
 
     prompt: str
-    """What the model is asked; ``{input}`` stands for the text or the region's location tokens."""
+    """The prompt; ``{input}`` stands for the text or the region's location tokens."""
     input_kind: InputKind
-    """What the task takes besides the picture."""
+    """The input of the task besides the picture."""
     answer_kind: AnswerKind
-    """How the generated text is read."""
+    """The way in which the generated text is read."""
 
     def __new__(
         cls, tag: str, prompt: str, input_kind: InputKind, answer_kind: AnswerKind
     ) -> "Task":
-        """One row of the table."""
+        """Makes a task of a row of the table."""
         task = str.__new__(cls, tag)
         task._value_ = tag
         task.prompt = prompt
@@ -271,6 +271,6 @@ def _near(word: str, names: Iterable[str], cutoff: float) -> str | None:
 
 
 def _disguised(key: str, name: str) -> bool:
-    """Whether ``key`` is ``name`` with letters of other alphabets, or a zero, in place of some."""
+    """Tells whether ``key`` is ``name`` but for letters of other alphabets, or a zero."""
     pattern = re.sub(r"[^a-z1-9_]", ".", key)
     return bool(re.search("[a-z]", key) and re.fullmatch(pattern, name))

@@ -1,4 +1,4 @@
-"""How every weight of the graphs is made from a checkpoint's tensors, as data.
+"""Recipes, as data, of every weight of the graphs from a checkpoint's tensors.
 
 The modules are built from recorders in place of tensors: tensors without values that note what is
 done to them. So the modules stay the one source, and deriving the recipes needs neither weights

@@ -43,7 +43,7 @@ class Output:
     _known: set[bytes] = field(default_factory=set)
 
     def knows(self, path: str, content: str, question: Question) -> bool:
-        """Whether a question about a picture is answered, or claimed."""
+        """Tells whether a question about a picture is answered, or claimed."""
         return self._key(path, content, question) in self._known
 
     def claim(self, path: str, content: str, question: Question) -> None:

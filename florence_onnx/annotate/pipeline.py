@@ -37,7 +37,7 @@ class Summary:
     errors: int = 0
     """Pictures and questions without an answer."""
     interrupted: bool = False
-    """Whether the run was told to stop."""
+    """Tells whether the run was told to stop."""
 
 
 @dataclass

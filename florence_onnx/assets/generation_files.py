@@ -118,7 +118,7 @@ def shorten(settings: dict[str, Any], max_positions: int) -> list[str]:
 
 
 def _implied(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What Microsoft's code takes for settings that a ``text_config`` leaves out."""
+    """Values that Microsoft's code takes for settings that a ``text_config`` leaves out."""
     end = tokenizer.eos_token_id
     return {_START: end, "forced_eos_token_id": end}
 
@@ -134,7 +134,7 @@ def _without_prompt(result: dict[str, Any]) -> list[str]:
 
 
 def _overruled(saved: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """What generation_config.json says and ``text_config`` says otherwise."""
+    """Settings of generation_config.json that ``text_config`` contradicts."""
     sentences = []
     for name in (_START, *UNSAID):
         was, now = saved.get(name), result.get(name, UNSAID.get(name))

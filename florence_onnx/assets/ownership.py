@@ -1,4 +1,4 @@
-"""Which files of a folder were written here, and may be replaced."""
+"""Files of a folder that this package wrote and may replace."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -147,7 +147,7 @@ def _listed_files(report: dict[str, Any], folder: Path) -> set[str]:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether this is the relative path of something inside a folder."""
+    """Tells whether this is the relative path of something inside a folder."""
     path = Path(name)
     return path.anchor == "" and path.parts != () and ".." not in path.parts
 

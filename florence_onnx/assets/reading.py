@@ -18,28 +18,28 @@ from florence_onnx.tokenizer import LONGEST_TOKEN, Tokenizer
 _RELEASED_IMAGE_TOKEN = 51289
 
 _MOST_PLACES = 1 << 20
-"""Of the largest grid in the vision encoder; the released models have 36,864."""
+"""Tokens of the largest grid in the vision encoder; the released models have 36,864."""
 
 
 @dataclass(frozen=True)
 class Assets:
-    """What a model folder says besides its graphs."""
+    """The content of a model folder besides its graphs."""
 
     preprocessor: Preprocessor
     """Picture to pixel_values."""
     tokenizer: Tokenizer
     """Text to ids and back."""
     policy: GenerationPolicy
-    """How the checkpoint wants its answers searched."""
+    """The checkpoint's settings for the search."""
     max_positions: int
     """Rows of the position tables: the longest encoder input and the longest answer, in tokens."""
     image_tokens: int
-    """What a picture takes of them: rows of the image features."""
+    """Positions that a picture takes: the rows of its image features."""
     image_token_id: int | None = None
-    """What stands for each of them in the prompt as transformers reads it; None in Microsoft's
-    format, where nothing does."""
+    """The token that stands for each of these positions in the prompt of transformers; None in
+    Microsoft's format, where no token does."""
     notes: tuple[str, ...] = ()
-    """What the checkpoint says about generation and the search does not follow; a sentence each."""
+    """Settings for generation that the search does not follow; a sentence for each."""
 
     @classmethod
     def read(cls, folder: Path) -> "Assets":
@@ -116,7 +116,7 @@ def _image_token(content: Mapping[str, Any]) -> int | None:
 
 
 def _image_tokens(size: tuple[int, int], config: ModelConfig) -> int:
-    """How many tokens a picture becomes: one for each place of the grid, and their mean."""
+    """Counts the tokens of a picture: one for each place of the grid, and their mean."""
     rows, columns = config.vision.grid(*size)
     places, positions = config.vision.max_position_embeddings, config.text.max_position_embeddings
     picture = (

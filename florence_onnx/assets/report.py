@@ -8,7 +8,7 @@ from florence_onnx.errors import ModelFileError
 from florence_onnx.files import read_json, write_whole
 
 REPORT = "export_report.json"
-"""What was exported, from what, how far each precision is from its source, in how many seconds."""
+"""Reports of exports: source and files, the error of each precision, the seconds it took."""
 
 
 def read_report(folder: Path) -> dict[str, Any]:

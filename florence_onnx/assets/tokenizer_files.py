@@ -92,7 +92,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _bart(model: models.BPE, folder: Path) -> Tokenizer:
-    """What BART's tokenizer.json says besides the vocabulary."""
+    """Content of BART's tokenizer.json besides the vocabulary."""
     tokenizer = Tokenizer(model)
     start, end = model.token_to_id("<s>"), model.token_to_id("</s>")
     if start is None or end is None:

@@ -27,7 +27,7 @@ RELEASED_PREPROCESSING: dict[str, Any] = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
-"""What the released models do to a picture; a checkpoint's own settings go before these."""
+"""Preprocessing of the released models; a checkpoint's own settings go before these."""
 
 _TOKENIZER_CONFIG: dict[str, Any] = {
     "model_max_length": 1024,
@@ -128,7 +128,7 @@ def _saved_preprocessing(folder: Path) -> dict[str, Any] | None:
 
 
 def _task_tables() -> dict[str, dict[str, str]]:
-    """What other readers of the hub's ONNX exports know tasks by."""
+    """Tables by which other readers of the hub's ONNX exports know tasks."""
     return {
         "tasks_answer_post_processing_type": {t.value: t.answer_kind.value for t in Task},
         "task_prompts_without_inputs": {

@@ -1,1 +1,1 @@
-"""What a checkpoint is, without torch."""
+"""Checkpoints, read without torch."""

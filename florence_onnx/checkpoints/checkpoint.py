@@ -23,9 +23,9 @@ class Checkpoint:
     """A checkpoint in one shape, whatever it is stored as; its weights are not in memory."""
 
     folder: Path
-    """Where its files are."""
+    """The folder of the checkpoint's files."""
     config: ModelConfig
-    """What the graphs depend on."""
+    """The configuration that the graphs depend on."""
     raw_config: dict[str, Any]
     """The content of config.json."""
     weights: dict[str, StoredTensor]
@@ -33,7 +33,7 @@ class Checkpoint:
     ``key_maps.EMBEDDING``, the head as ``key_maps.HEAD`` (an equal entry when they are tied) and
     ``key_maps.LOGITS_BIAS`` [1, V] where the checkpoint holds one that is not zero."""
     format: Format
-    """Whether the weights were stored under Microsoft's names or transformers'."""
+    """Tells whether the weights were stored under Microsoft's names or transformers'."""
 
     @property
     def parameters(self) -> int:

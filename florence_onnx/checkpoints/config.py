@@ -37,19 +37,19 @@ class VisionConfig:
     patch_padding: tuple[int, ...]
     """Its padding."""
     patch_prenorm: tuple[bool, ...]
-    """Whether the stage normalises before that convolution rather than after it."""
+    """Tells whether the stage normalises before that convolution rather than after it."""
     window_size: int
     """Side of an attention window, in positions of the feature grid."""
     mlp_ratio: float
     """Hidden channels of the feed-forward blocks per channel."""
     qkv_bias: bool
-    """Whether queries, keys and values have biases."""
+    """Tells whether queries, keys and values have biases."""
     activation_function: str
-    """One of ``ACTIVATIONS``."""
+    """A name of ``ACTIVATIONS``."""
     projection_dim: int
     """Width of the image features."""
     max_position_embeddings: int
-    """Most rows, and columns, of the last stage's grid."""
+    """Limit of the rows, and of the columns, of the last stage's grid."""
     max_temporal_embeddings: int
     """Rows of the temporal embedding."""
 
@@ -92,21 +92,21 @@ class TextConfig:
     max_position_embeddings: int
     """Longest sequence of encoder and decoder."""
     activation_function: str
-    """One of ``ACTIVATIONS``."""
+    """A name of ``ACTIVATIONS``."""
     scale_embedding: bool
-    """Whether token embeddings are multiplied by the square root of ``d_model``."""
+    """Tells whether token embeddings are multiplied by the square root of ``d_model``."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything the graphs depend on."""
+    """The configuration that the graphs depend on."""
 
     vision: VisionConfig
     """The vision tower and the projector."""
     text: TextConfig
     """The language model."""
     tie_word_embeddings: bool
-    """Whether the output head is the token embedding when a checkpoint holds only one of them."""
+    """Tells whether the output head is the token embedding if a checkpoint holds only one."""
 
     @classmethod
     def from_dict(
@@ -147,7 +147,7 @@ class ModelConfig:
 
 
 def is_native(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is in transformers' own format rather than Microsoft's."""
+    """Tells whether a config.json is in transformers' own format rather than Microsoft's."""
     text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
     return text.get("model_type") == "bart" or "embed_dim" in vision
 

@@ -1,4 +1,4 @@
-"""What a folder or a repository holds, told by the names of its files: none is read."""
+"""Contents of a folder or a repository, told by the names of its files: none is read."""
 
 import re
 import shlex
@@ -21,14 +21,14 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Contents:
-    """What the names of files say."""
+    """The contents that the names of files tell."""
 
     source: str
     """The folder or hub id, as it was given."""
     names: Collection[str]
     """Names relative to it, with ``/`` between folders."""
     on_hub: bool = True
-    """Whether it is a repository."""
+    """Tells whether the files are those of a repository."""
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Contents":
@@ -39,22 +39,22 @@ class Contents:
 
     @property
     def has_graphs(self) -> bool:
-        """Whether there are graphs where a model folder has them."""
+        """Tells whether there are graphs where a model folder has them."""
         return any(re.fullmatch(r"onnx/[^/]+\.onnx", name) for name in self.names)
 
     @property
     def has_weights(self) -> bool:
-        """Whether there are the weights of a checkpoint."""
+        """Tells whether there are the weights of a checkpoint."""
         return any(name in self.names for name in WEIGHT_FILES)
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether there is a checkpoint, and no graphs made of it."""
+        """Tells whether there is a checkpoint, and no graphs made of it."""
         return self.has_weights and "config.json" in self.names and not self.has_graphs
 
     @property
     def is_adapter(self) -> bool:
-        """Whether there is an adapter without the model it belongs to."""
+        """Tells whether there is an adapter without the model it belongs to."""
         whole = self.has_weights and "config.json" in self.names
         return "adapter_config.json" in self.names and not whole
 
@@ -65,7 +65,7 @@ class Contents:
         return sorted(found, key=_in_order)
 
     def why_no_model(self) -> str | None:
-        """What this is instead of a model folder, and what to do; None if it may be one."""
+        """Says what this is instead of a model folder, and what to do; None if it may be one."""
         if self.has_graphs:
             return None
         if self.is_adapter:
@@ -85,7 +85,7 @@ class Contents:
         return None
 
     def why_no_checkpoint(self) -> str | None:
-        """What this is instead of a checkpoint, and what to do; None if it has weights."""
+        """Says what this is instead of a checkpoint, and what to do; None if it has weights."""
         if self.is_adapter:
             return f"{self.source} holds an adapter only; {_MERGE}"
         if self.has_weights and "config.json" not in self.names:

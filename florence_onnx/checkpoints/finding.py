@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a folder, or a repository of the hub, looked into before it is read."""
+"""Places of a checkpoint: a folder, or a repository of the hub, looked into before it is read."""
 
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
@@ -19,10 +19,10 @@ CHECKPOINT_FILES = (
     "tokenizer_config.json",
     "added_tokens.json",
 )
-"""What is fetched from the hub besides weights."""
+"""Files that are fetched from the hub besides weights."""
 
 _VOCABULARY = ("vocab.json", "merges.txt")
-"""What is fetched where there is no tokenizer.json."""
+"""Files that are fetched where there is no tokenizer.json."""
 
 _SHARDS = {
     "model.safetensors.index.json": "model-*-of-*.safetensors",
@@ -30,7 +30,7 @@ _SHARDS = {
 }
 
 _LONGEST_NAME = 255
-"""In bytes; asking for a file of a longer name is an error on most systems."""
+"""Length in bytes; asking for a file of a longer name is an error on most systems."""
 
 
 def find_checkpoint(

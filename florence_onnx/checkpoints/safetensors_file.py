@@ -19,7 +19,7 @@ _MOST_AXES = 8
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Where every tensor of the file lies, by name.
+    """Returns where every tensor of the file lies, by name.
 
     Raises:
         CheckpointError: The file is truncated or not a safetensors file, or holds a tensor that

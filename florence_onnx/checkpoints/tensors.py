@@ -19,7 +19,7 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in a file."""
+    """The place of a tensor in a file."""
 
     path: Path
     """The file."""
@@ -30,7 +30,7 @@ class StoredTensor:
     strides: tuple[int, ...]
     """Values from one index to the next, per axis."""
     offset: int
-    """Where its first value begins, in bytes from the start of the file."""
+    """The place of the first value, in bytes from the start of the file."""
 
     @classmethod
     def dense(cls, path: Path, dtype: str, shape: tuple[int, ...], offset: int) -> "StoredTensor":
@@ -45,7 +45,7 @@ class StoredTensor:
 
     @property
     def is_dense(self) -> bool:
-        """Whether its values follow one another in the order of its axes."""
+        """Tells whether its values follow one another in the order of its axes."""
         return self == self.dense(self.path, self.dtype, self.shape, self.offset)
 
     @property
@@ -92,7 +92,7 @@ def _to_float32(values: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.f
 
 
 def equal(a: StoredTensor, b: StoredTensor) -> bool:
-    """Whether two tensors hold the same values; they are not read where they are one."""
+    """Tells whether two tensors hold the same values; they are not read where they are one."""
     if a == b:
         return True
     if a.shape != b.shape:
@@ -103,7 +103,7 @@ def equal(a: StoredTensor, b: StoredTensor) -> bool:
 
 
 def is_finite(tensor: StoredTensor) -> bool:
-    """Whether every value is a finite float32."""
+    """Tells whether every value is a finite float32."""
     if tensor.dtype == "F64":
         limit = float(np.finfo(np.float32).max)
         return all(bool((np.abs(block) <= limit).all()) for block in tensor.blocks())

@@ -23,14 +23,14 @@ _DAMAGED = (
     EOFError,
     struct.error,
 )
-"""What a damaged file makes this module and zipfile raise."""
+"""Errors that a damaged file makes this module and zipfile raise."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 """The number that the older form begins with."""
 _PROTOCOL = 1001
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Where every tensor of the file lies, by name. Nothing in the file is run.
+    """Returns where every tensor of the file lies, by name. Nothing in the file is run.
 
     Raises:
         CheckpointError: The file is truncated, or holds something else than named tensors of
@@ -86,7 +86,7 @@ def _member(data: mmap.mmap, info: zipfile.ZipInfo) -> bytes:
 
 
 def _place(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where a member's bytes are; torch stores members as they are."""
+    """Returns where a member's bytes are; torch stores members as they are."""
     header = data[info.header_offset : info.header_offset + 30]
     if info.compress_type != zipfile.ZIP_STORED or header[:4] != b"PK\3\4":
         raise RefusedPickleError("it is a zip file, but not one of torch.save")

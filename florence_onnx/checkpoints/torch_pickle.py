@@ -55,7 +55,7 @@ class View:
     """A tensor: some values of a storage."""
 
     storage: Storage
-    """Where the values are."""
+    """The storage that holds the values."""
     offset: int
     """The index of the first value in the storage."""
     shape: tuple[int, ...]

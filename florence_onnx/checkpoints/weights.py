@@ -13,7 +13,7 @@ from florence_onnx.files import refuse_lfs_pointer
 
 
 def stored_weights(folder: Path) -> dict[str, StoredTensor]:
-    """Where all tensors of a checkpoint lie, under the names they are stored with.
+    """Returns where all tensors of a checkpoint lie, under their stored names.
 
     Raises:
         CheckpointError: There are no weights, or a file is missing, truncated or something else.

@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   florence-onnx bench MODEL
   florence-onnx bench MODEL --beams 1 --tokens 100 --repeats 15 --json
 
-The picture is 1280x960 random pixels: speed does not depend on what it shows.
+The picture is 1280x960 random pixels: speed does not depend on what a picture shows.
 """
 
 

@@ -1,4 +1,4 @@
-"""Where ``run --draw`` writes each picture with its answer."""
+"""Files that ``run --draw`` writes: each picture with its answer."""
 
 import os
 import unicodedata
@@ -86,7 +86,7 @@ def _check_collisions(files: Mapping[str, Path]) -> None:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """What is equal for all names of one file; None where there is no file."""
+    """Returns what is equal for all names of one file; None where there is no file."""
     try:
         status = file.stat()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the commands that run the exporter share."""
+"""Code that the commands that run the exporter share."""
 
 import argparse
 import signal

@@ -26,7 +26,7 @@ def default_model() -> str:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model, as an argument that may be left out."""
+    """Adds the model, as an argument that may be left out."""
     parser.add_argument(
         "model",
         nargs="?",
@@ -37,11 +37,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 DEFAULT = f"(default: {_RELEASED}, or what {VARIABLE} says)"
-"""What a help text says of the model."""
+"""Text about the model in a command's help."""
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """How a model is opened, besides its name."""
+    """Adds the options that tell how a model is opened."""
     parser.add_argument(
         "--precision",
         metavar="P",
@@ -65,7 +65,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_hub_options(parser: argparse.ArgumentParser) -> None:
-    """Which state of a hub repository is wanted, and where it may come from."""
+    """Adds the options for the state of a hub repository and where it may come from."""
     parser.add_argument(
         "--revision", metavar="REV", help="branch, tag or commit of a hub id (default: main)"
     )
@@ -76,7 +76,7 @@ def add_hub_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cache_dir(parser: argparse.ArgumentParser) -> None:
-    """Where the cache is."""
+    """Adds the option for the folder of the cache."""
     parser.add_argument(
         "--cache-dir",
         type=path,
@@ -86,7 +86,7 @@ def add_cache_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def requested_access(arguments: argparse.Namespace) -> Access:
-    """What the options of `add_hub_options` say."""
+    """Reads the options of `add_hub_options`."""
     return Access(arguments.revision, arguments.cache_dir, arguments.local_files_only)
 
 
@@ -144,7 +144,7 @@ def path(text: str) -> Path:
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """What reads a whole number of at least ``least``."""
+    """Makes a parser of whole numbers of at least ``least``."""
 
     def read(text: str) -> int:
         try:

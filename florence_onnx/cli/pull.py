@@ -14,14 +14,14 @@ from florence_onnx.resolver import hub_model, is_demo, local_folder
 from florence_onnx.terminal import show
 
 NAME = "pull"
-SUMMARY = "Fetch a model of the hub; make ONNX graphs of a checkpoint, and other precisions."
+SUMMARY = "Fetch a model from the hub; of a checkpoint, make ONNX graphs."
 EXAMPLES = """examples:
   florence-onnx pull florence-community/Florence-2-base-ft
   florence-onnx pull microsoft/Florence-2-large-ft --precision q8
 
-Of a repository that holds ONNX graphs, those of the precision are fetched. Of a checkpoint, graphs
-are made: fp32, and other precisions from these, which needs the [quantize] extra. Where a branch
-has moved since the last time, its new state is fetched.
+From a repository of ONNX graphs, the graphs of the precision are fetched. From a checkpoint, fp32
+graphs are made; other precisions are made from the fp32 graphs, which needs the [quantize] extra.
+A branch that has moved since the last pull is fetched again.
 """
 
 

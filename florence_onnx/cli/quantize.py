@@ -17,7 +17,7 @@ from florence_onnx.packages import require_packages
 from florence_onnx.resolver import DEMO, is_demo, local_folder, refuse
 
 NAME = "quantize"
-SUMMARY = "Add 8-bit, 4-bit or float16 graphs to a model folder (needs the [export] extra)."
+SUMMARY = "Add 8-bit, 4-bit or float16 graphs to a model folder (needs the [quantize] extra)."
 EXAMPLES = """examples:
   florence-onnx quantize MODEL --precision q8
   florence-onnx quantize MODEL --precision q8,q4,fp16 --force

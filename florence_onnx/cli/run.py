@@ -35,7 +35,7 @@ EXAMPLES = """examples:
   florence-onnx run photo.jpg --task od --draw drawn.png --model microsoft/Florence-2-large-ft
   florence-onnx run *.jpg --task ocr --json > answers.jsonl
 
-The weights of a hub id are fetched and made a model once, which is kept in a cache.
+The weights of a hub id are fetched once. The model made of them is kept in a cache.
 One picture that cannot be read does not stop the others; the exit status is then 2.
 """
 

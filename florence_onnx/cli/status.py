@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, and one line for a known error or a warning."""
+"""The end of a command: its exit status, and one line for a known error or a warning."""
 
 import sys
 import warnings

@@ -12,8 +12,9 @@ SUMMARY = "Compare the files of a model folder with its manifest, export_report.
 EXAMPLES = """examples:
   florence-onnx verify MODEL
 
-What has changed, is missing or is extra is named. The exit status is 2 if a file has changed or is
-missing, or an extra one has the name of a graph or of another file that is opened.
+The command names files that have changed, are missing or are extra. The exit status is 2 if a file
+has changed or is missing, or if an extra file has the name of a graph or of another file that is
+opened.
 """
 
 

@@ -1,1 +1,1 @@
-"""Everything that runs graphs: the only importer of onnxruntime."""
+"""Code that runs graphs: the only importer of onnxruntime."""

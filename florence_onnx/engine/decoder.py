@@ -1,4 +1,4 @@
-"""What the search drives: a decoder that hides how its layout keeps the cache."""
+"""The protocol that the search drives: a decoder that hides how its layout keeps the cache."""
 
 from typing import TYPE_CHECKING, Protocol
 

@@ -77,7 +77,7 @@ def _content(path: Path) -> Bytes:
 
 
 def external_data(model: Bytes) -> Iterator[dict[str, str]]:
-    """What a model says of its tensors that lie in other files, wherever in it they are.
+    """Finds the model's tensors that lie in other files, wherever in the model they are.
 
     Args:
         model: A ModelProto.

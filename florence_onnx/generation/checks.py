@@ -1,4 +1,4 @@
-"""What the options of a search may be: one function per kind of value."""
+"""Checks of the options of a search: one function per kind of value."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,12 +33,12 @@ def shown(value: object) -> str:
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Whether it is a whole number; True and False are none."""
+    """Tells whether a value is a whole number; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number; True and False are none."""
+    """Tells whether a value is a finite number; True and False are none."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:
@@ -74,7 +74,7 @@ def token_sequences(name: str, value: Any) -> tuple[Tokens, ...]:
 
 
 def biases(name: str, value: Any) -> tuple[tuple[Tokens, float], ...]:
-    """What is added for sequences of tokens: a mapping, or a list of pairs; None for nothing."""
+    """Reads the bias of token sequences: a mapping, or a list of pairs; None for nothing."""
     allowed = "pairs of a list of token ids and a number from -1e6 to 1e6"
     pairs = [] if value is None else list(value.items()) if isinstance(value, Mapping) else value
     holds = _is_list(pairs) and all(_is_list(pair) and len(pair) == 2 for pair in pairs)

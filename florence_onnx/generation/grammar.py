@@ -33,17 +33,17 @@ class State(NamedTuple):
     run: int = 0
     """Location tokens since the last token of another kind."""
     is_due: bool = False
-    """Whether a location token must come."""
+    """Tells whether a location token must come."""
     has_label: bool = False
-    """Whether letters have come since the last location token."""
+    """Tells whether letters have come since the last location token."""
     text: int = 0
     """Tokens that are seen since then."""
     node: int = 0
     """Where the text is among the known labels; 0 before one."""
     is_open: bool = False
-    """Whether a ``<poly>`` is open."""
+    """Tells whether a ``<poly>`` is open."""
     has_tags: bool = False
-    """Whether there has been one."""
+    """Tells whether there has been one."""
     places: int = 0
     """Complete groups so far."""
 
@@ -58,7 +58,7 @@ class Groups(NamedTuple):
     most: int
     """Tokens in a row."""
     needs_label: bool
-    """Whether a label comes before."""
+    """Tells whether a label comes before."""
 
 
 _ANY = 1 << 30
@@ -79,17 +79,17 @@ _TAGS = {Kind.OPEN, Kind.SEPARATOR, Kind.CLOSE}
 
 
 def has_grammar(kind: AnswerKind) -> bool:
-    """Whether answers of this kind have location tokens."""
+    """Tells whether answers of this kind have location tokens."""
     return kind in _GROUPS
 
 
 def has_labels(kind: AnswerKind) -> bool:
-    """Whether answers of this kind name things, so that ``labels`` has a meaning."""
+    """Tells whether answers of this kind name things, so that ``labels`` has a meaning."""
     return _GROUPS.get(kind) is _BOXES
 
 
 def is_list(kind: AnswerKind) -> bool:
-    """Whether answers of this kind list boxes, so that ``recall`` has a meaning."""
+    """Tells whether answers of this kind list boxes, so that ``recall`` has a meaning."""
     return kind in _LISTS
 
 

@@ -53,7 +53,7 @@ class LabelTrie:
         return _LOST if node == _LOST else self._nodes[node].get(token, _LOST)
 
     def is_whole(self, node: int) -> bool:
-        """Whether a label ends here."""
+        """Tells whether a label ends here."""
         return self._whole[node]
 
     def children(self, node: int, room: int) -> Ids:

@@ -1,4 +1,4 @@
-"""Which tokens would repeat an n-gram."""
+"""Tokens that would repeat an n-gram."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def repeating_tokens(history: Ids, size: int) -> tuple[Ids, Ids]:
 
 
 def successors(ids: Sequence[int], size: int) -> dict[tuple[int, ...], list[int]]:
-    """What follows each run of ``size - 1`` tokens in ``ids``."""
+    """Finds what follows each run of ``size - 1`` tokens in ``ids``."""
     found: dict[tuple[int, ...], list[int]] = {}
     for end in range(size - 1, len(ids)):
         found.setdefault(tuple(ids[end - size + 1 : end]), []).append(ids[end])

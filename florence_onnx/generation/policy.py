@@ -1,4 +1,4 @@
-"""How answers are searched: the checkpoint's generation settings and the caller's overrides."""
+"""Settings of the search: the checkpoint's generation settings and the caller's overrides."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -106,7 +106,7 @@ class GenerationPolicy(AnswerRules):
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     """Runs of tokens, each with what is added to the score of its last token after the others."""
     renormalize_logits: bool = False
-    """Whether what the options above leave of the probabilities is made to sum to 1 again."""
+    """Tells whether what the options above leave of the probabilities is made to sum to 1 again."""
     forced_bos_token_id: int | tuple[int, ...] | None = None
     """The first token to generate, whatever its score; None leaves it to the model. Of several, the
     search chooses as if they were equally likely."""
@@ -202,7 +202,7 @@ class GenerationPolicy(AnswerRules):
         return value if isinstance(value, tuple) else () if value is None else (value,)
 
     def replace(self, **overrides: Any) -> "GenerationPolicy":
-        """This policy with some options changed.
+        """Copies this policy with some options changed.
 
         Args:
             **overrides: Any field but ``max_positions`` and ``vocab_size``; or ``max_length`` and

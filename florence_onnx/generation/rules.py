@@ -24,9 +24,9 @@ class AnswerRules:
     min_score: float = 0.0
     """Detections whose score is below are left out of results. Text is kept."""
     constrain: bool = False
-    """Whether answers keep the grammar of their task: location tokens in complete groups alone,
-    each behind a label where the task has labels; and labels of grounding from the caption's own
-    words. Answers that are text are free."""
+    """Keeps answers to the grammar of their task: location tokens in complete groups alone, each
+    behind a label where the task has labels; and labels of grounding from the caption's own words.
+    Answers that are text are free."""
     labels: tuple[str, ...] | None = None
     """The only labels of detection, dense captions, open vocabulary and grounding; they come with
     ``constrain``. None leaves labels to the model."""
@@ -51,7 +51,7 @@ class AnswerRules:
 
     @property
     def has_grammar(self) -> bool:
-        """Whether any option restricts what may be generated."""
+        """Tells whether any option restricts what may be generated."""
         return self.constrain or self.labels is not None or self.recall is not None
 
 

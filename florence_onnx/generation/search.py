@@ -45,7 +45,7 @@ class Hypothesis:
     its log-probability over the whole vocabulary after the tokens before it, whatever bans left.
     None where nothing was chosen: for the start token and forced tokens."""
     is_truncated: bool = False
-    """Whether ``max_new_tokens`` ended it, and not an end that the search chose."""
+    """Tells whether ``max_new_tokens`` ended it, and not an end that the search chose."""
 
 
 def search(

@@ -1,4 +1,4 @@
-"""What the files of a checkpoint may say about generation, under transformers' names.
+"""Settings for generation in the files of a checkpoint, under transformers' names.
 
 Every setting of transformers' ``GenerationConfig`` is one of these: an option of
 `GenerationPolicy`, which the search follows to the token; one that changes how transformers
@@ -63,7 +63,7 @@ _UNSUPPORTED = {
     "stop_strings": "answers do not end there",
     "max_time": "answers take the time that they take",
 }
-"""What it means that a setting is not supported."""
+"""Consequences of each setting that is not supported."""
 
 _SAMPLING = {
     "temperature": 1.0,
@@ -118,14 +118,14 @@ _OLD_FORCED_START = "force_bos_token_to_be_generated"
 """What BART's configurations said in place of ``forced_bos_token_id``; transformers reads it on."""
 
 OPTIONS = (*UNSAID, *_SAMPLING)
-"""All settings that matter to answers, here or where they are supported, except ids."""
+"""Settings that matter to answers, here or where they are supported, except ids."""
 
 SETTINGS = (*OPTIONS, *_TOKENS)
-"""These, and the ids."""
+"""Settings of `OPTIONS`, and the ids."""
 
 
 def is_unsaid(name: str, value: Any) -> bool:
-    """Whether a setting says no more than one that is left out."""
+    """Tells whether a setting says no more than one that is left out."""
     return value is None or value == (UNSAID | _SAMPLING).get(name)
 
 
@@ -166,7 +166,7 @@ def of_model_config(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def notes(said: Mapping[str, Any]) -> list[str]:
-    """What of the settings is not followed.
+    """Lists the settings that are not followed.
 
     Args:
         said: The content of generation_config.json.

@@ -1,1 +1,1 @@
-"""From a picture to pixel_values: the only importer of Pillow, drawing aside."""
+"""Pictures turned into pixel_values: the only importer of Pillow, drawing aside."""

@@ -1,4 +1,4 @@
-"""What decoding a picture may cost, told from what its file promises before it is decoded."""
+"""Limits to the cost of decoding a picture, told from what its file promises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMORY_VARIABLE = "FLORENCE_ONNX_MAX_PICTURE_MIB"
 _DEFAULT_MIB = 1024
 
 LONGEST_SIDE = 1 << 20
-"""In pixels. A resize of a longer side would need weights of several hundred megabytes."""
+"""Pixels of a side. A resize of a longer side would need weights of several hundred megabytes."""
 
 # The raster formats whose cost is known here. Of the others some start programs (EPS), have no
 # mark that tells them (TGA), or are decoded before their size can be checked (ICO).

@@ -1,4 +1,4 @@
-"""What stands around the pixels of a picture file, where it could cost more than the pixels do.
+"""Checks of a picture file's metadata, which could cost more than the pixels do.
 
 Pillow reads EXIF and the tags of TIFF when it opens a file, before the size is known. A number in
 these takes up to 400 times as much memory as in the file, and microseconds. So do the parts of a
@@ -40,7 +40,7 @@ one by one. A PNG may have one more for each of its KiB."""
 _MOST_FILLED = 1 << 16
 """Bytes between the segments of a JPEG, and of the head of a PPM."""
 _MOST_COMMENTS = 100
-"""Of a plain PPM; each copies what is before it."""
+"""Comments of a plain PPM; each comment costs a copy of what is before the comment."""
 
 
 def check_metadata(file: IO[bytes], name: str) -> int:

@@ -137,7 +137,7 @@ def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def is_pillow_image(image: object) -> TypeGuard[PIL.Image.Image]:
-    """Whether this is a Pillow image, found out without importing Pillow."""
+    """Tells whether this is a Pillow image, found out without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
 

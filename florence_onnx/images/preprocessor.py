@@ -1,4 +1,4 @@
-"""From a picture to ``pixel_values``, equal to those of transformers' CLIPImageProcessor."""
+"""Preprocessing to ``pixel_values``, equal to those of transformers' CLIPImageProcessor."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from florence_onnx.images.resize import resize_planes
 _BICUBIC = 3
 
 _LONGEST_SIDE = 4096
-"""In pixels; the released models take 768."""
+"""Pixels of a side; the released models take 768."""
 
 _LARGEST_VALUE = 1e6
-"""With it and its inverse as bounds, no value overflows float32."""
+"""Upper bound of the settings, their lower bound is its inverse: no value overflows float32."""
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """What a model wants done to a picture before it sees it."""
+    """The preprocessing that a model expects of a picture."""
 
     size: tuple[int, int]
     """(height, width) in pixels; the aspect ratio is not kept."""

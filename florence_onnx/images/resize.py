@@ -63,13 +63,13 @@ def resize_bicubic(array: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.N
 
 
 def resize_planes(array: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """As :func:`resize_bicubic`, from [H, W, C] to [C, height, width].
+    """Resizes as :func:`resize_bicubic` does, from [H, W, C] to [C, height, width].
 
     The result is a view of the input where its size is already the one asked for.
     """
     height, width = size
     if height < 1 or width < 1:
-        raise ImageError(f"cannot resize to {height}x{width} pixels: height and width must be >= 1")
+        raise ImageError(f"cannot resize to {width}x{height} pixels: width and height must be >= 1")
     old_height, old_width = array.shape[:2]
     passes = [(2, width), (1, height)]
     if old_height - height > max(0, 2 * (old_width - width)):

@@ -1,4 +1,4 @@
-"""How a weight of a graph is made from a checkpoint's tensors."""
+"""Recipes of a graph's weights from a checkpoint's tensors."""
 
 from collections.abc import Callable
 from typing import Any

@@ -274,7 +274,7 @@ def test_a_region_that_fits_one_picture_only(
     assert main([*command, "--json", *MODEL]) == 2
     out, err = capsys.readouterr()
     assert json.loads(out)["image"] == photo
-    assert "is outside the picture of 10 x 10 pixels" in err
+    assert "is outside the picture of 10x10 pixels" in err
     assert err.count("\n") == 1
 
 

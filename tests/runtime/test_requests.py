@@ -111,7 +111,7 @@ def test_every_task_insists_on_its_input(model: Florence2, task: Task) -> None:
 @pytest.mark.parametrize(
     ("region", "message"),
     [
-        ((0, 0, 33, 10), r"\(0.0, 0.0, 33.0, 10.0\) is outside the picture of 32 x 24 pixels"),
+        ((0, 0, 33, 10), r"\(0.0, 0.0, 33.0, 10.0\) is outside the picture of 32x24 pixels"),
         ((-1, 0, 5, 5), "is outside the picture"),
         ((9, 0, 3, 5), "is reversed or empty"),
         ((0, 5, 5, 5), "is reversed or empty"),

@@ -115,8 +115,8 @@ def test_other_channel_counts_are_independent_planes() -> None:
         ((4, 4), np.float32, (2, 2), "float32"),
         ((4,), np.uint8, (2, 2), r"\[4\]"),
         ((0, 4, 3), np.uint8, (2, 2), r"\[0, 4, 3\]"),
-        ((4, 4, 3), np.uint8, (0, 2), "0x2"),
-        ((4, 4, 3), np.uint8, (2, -1), "2x-1"),
+        ((4, 4, 3), np.uint8, (0, 2), "2x0 pixels: width"),
+        ((4, 4, 3), np.uint8, (2, -1), "-1x2 pixels"),
     ],
 )
 def test_errors(shape: tuple[int, ...], dtype: type, size: tuple[int, int], words: str) -> None:

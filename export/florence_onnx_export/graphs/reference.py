@@ -72,7 +72,7 @@ def compare_with_transformers(
         if not difference <= TOLERANCE:
             raise ValidationError(
                 f"{stage} differs from transformers by {difference:.2g} of its largest value at "
-                f"{height}x{width}; {TOLERANCE:g} is allowed"
+                f"{width}x{height} pixels; {TOLERANCE:g} is allowed"
             )
     return differences
 

@@ -1,4 +1,4 @@
-"""What each graph is traced from: module, example inputs, tensor names, named dynamic axes."""
+"""Inputs of the tracer for each graph: module, example inputs, tensor names, named dynamic axes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Axes = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Sizes:
-    """One choice for every axis in `contract.DYNAMIC` that others do not follow from."""
+    """A choice for every axis in `contract.DYNAMIC` that others do not follow from."""
 
     batch: int
     """Pictures."""
@@ -64,7 +64,7 @@ def picture_size(vision: VisionConfig, rows: int, columns: int) -> tuple[int, in
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """Everything needed to trace and validate one graph."""
+    """The data needed to trace and validate one graph."""
 
     name: str
     """Graph name of the contract."""

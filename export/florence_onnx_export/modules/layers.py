@@ -95,7 +95,7 @@ class LayerNorm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers around an activation."""
+    """A pair of linear layers around an activation."""
 
     def __init__(self, weights: Weights, activation: str) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class FeedForward(nn.Module):
         return self.fc2.onto(self.hidden(x.reshape(-1, x.shape[-1])), residual)
 
     def in_parts_onto(self, x: Tensor, residual: Tensor) -> Tensor:
-        """As `onto`, with memory for a part of the hidden layer only."""
+        """Computes `onto` with memory for a part of the hidden layer only."""
         flat = x.reshape(-1, x.shape[-1])
         return residual + in_parts(self.flat, flat).reshape(residual.shape)
 

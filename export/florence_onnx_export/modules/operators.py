@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 PARTS = 8
-"""How many parts large activations are worked on in: what is made of one fits a cache, and the
-memory of one serves the next."""
+"""Number of parts that large activations are worked on in: the results of a part fit a cache, and
+the memory of one part serves the next."""
 
 
 @torch.library.custom_op("florence::to_windows", mutates_args=())
@@ -87,7 +87,7 @@ def _(x: Tensor) -> list[Tensor]:
 
 
 def part_bounds(rows: int) -> list[tuple[int, int]]:
-    """Where the parts start and stop."""
+    """Returns the starts and the stops of the parts."""
     # sym_max and sym_min, because the tracer does not know how many rows there are.
     edges = [torch.sym_max(rows, PARTS) * i // PARTS for i in range(PARTS + 1)]
     starts = [torch.sym_min(edge, rows - 1) for edge in edges[:-1]]

@@ -192,7 +192,7 @@ class Cache(NamedTuple):
 
 
 class TextDecoder(nn.Module):
-    """One step of BART's decoder, the output head, and the best candidates of each row."""
+    """A step of BART's decoder, the output head, and the best candidates of each row."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class TextDecoder(nn.Module):
         decoder_cache: list[Tensor],
         encoder_cache: list[Tensor],
     ) -> tuple[Tensor, ...]:
-        """One step: logits [R,1,V], the top candidates [R,K], and the cache.
+        """Runs one step: logits [R,1,V], the top candidates [R,K], and the cache.
 
         The beams of a picture are the tokens of one query, so its keys are read once for all.
 

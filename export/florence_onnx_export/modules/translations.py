@@ -66,7 +66,7 @@ def self_attention(x: FLOAT, weight: FLOAT, bias: FLOAT, heads: int) -> FLOAT:
 
 @onnxscript.script(functions)
 def split(x: FLOAT) -> Eight:
-    """By slices, because the parts of a Split do not overlap, as those of few rows have to."""
+    """Cuts by slices, because the parts of a Split do not overlap, as those of few rows have to."""
     rows = op.Shape(x, start=0, end=1)
     parts = op.Constant(value_ints=[8])
     ones = op.Constant(value_ints=[1, 1, 1, 1, 1, 1, 1, 1])
@@ -121,7 +121,7 @@ def gelu(x: FLOAT) -> FLOAT:
 
 @onnxscript.script(functions)
 def scatter(cache: FLOAT, indices: INT64, updates: FLOAT) -> FLOAT:
-    """In place where input and output are bound to one buffer, as the runtime does."""
+    """Writes in place where input and output are bound to one buffer, as the runtime does."""
     return op.ScatterND(cache, indices, updates)
 
 
@@ -134,4 +134,4 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.florence.gelu.default: gelu,
     torch.ops.florence.scatter.default: scatter,
 }
-"""What the tracer is given."""
+"""The tracer's table of translations."""

@@ -17,9 +17,9 @@ class Question:
     """A request and the text that answers it."""
 
     task: Task
-    """What is asked."""
+    """The task."""
     text: str | None
-    """What to look for; only for tasks that take text."""
+    """The text to look for; only for tasks that take text."""
     region: Box | None
     """x1, y1, x2, y2 in pixels; only for tasks that take a region."""
     prompt: str

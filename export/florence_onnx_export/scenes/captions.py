@@ -18,7 +18,7 @@ def detailed_caption(scene: Scene) -> str:
 
 
 def more_detailed_caption(scene: Scene) -> str:
-    """How many shapes on what background, each of them, and the words."""
+    """Writes how many shapes on what background, each of them, and the words."""
     count = len(scene.shapes)
     verb, noun = ("is", "shape") if count == 1 else ("are", "shapes")
     text = " and ".join(word.text for word in scene.words)

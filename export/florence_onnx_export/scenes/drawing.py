@@ -67,7 +67,7 @@ def _draw_shape(picture: Image.Image, shape: Shape, rng: np.random.Generator) ->
 
 
 def _draw_stripes(paint: Image.Image, rows: tuple[float, float], colour: Colour) -> None:
-    """Three horizontal bands of a shape's height."""
+    """The three horizontal bands of a shape's height."""
     draw = ImageDraw.Draw(paint)
     step = (rows[1] - rows[0]) / 7
     for band in (1, 3, 5):

@@ -19,16 +19,16 @@ from florence_onnx_export.scenes.metrics import (
 
 @dataclass(frozen=True)
 class Measure:
-    """One number about the answers to one task."""
+    """A number about the answers to one task."""
 
     task: Task
     """The task."""
     name: str
-    """What is counted."""
+    """The name of the number."""
     of: Callable[[Sequence[Answered]], float]
     """The number, 0 to 1 (a character error may be larger)."""
     errors: bool = False
-    """Whether 0 is best."""
+    """Tells whether 0 is best."""
 
     @property
     def title(self) -> str:
@@ -82,7 +82,7 @@ COCO = (
     Measure(Task.OD, "mAP@0.5", lambda answers: mean_average_precision(answers)[0]),
     Measure(Task.OD, "mAP@[.5:.95]", lambda answers: mean_average_precision(answers)[1]),
 )
-"""Those that need pycocotools."""
+"""Measures that need pycocotools."""
 
 
 def score(answers: Sequence[Answered], measures: Sequence[Measure] = MEASURES) -> dict[str, float]:

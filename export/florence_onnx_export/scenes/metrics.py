@@ -1,4 +1,4 @@
-"""How right answers are: generated texts against the scenes' ground truth."""
+"""Measures of how right answers are: generated texts against the scenes' ground truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Answered:
     """A question about a scene and what a model generated."""
 
     scene: Scene
-    """What was drawn."""
+    """The scene that was drawn."""
     question: Question
-    """What was asked."""
+    """The question about the scene."""
     text: str
     """The generated text, location and special tokens included."""
 
@@ -55,7 +55,7 @@ _SAME_PLACE = 0.5
 
 
 def match_counts(answers: Sequence[Answered], labelled: bool = True) -> tuple[int, int, int]:
-    """How many true places were found, how many there are, how many were predicted.
+    """Counts the true places that were found, all true places, and the predicted places.
 
     A predicted place counts once, for a true one whose intersection over union with it is at
     least 0.5 and, if `labelled`, whose label it has.

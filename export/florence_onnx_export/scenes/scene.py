@@ -1,4 +1,4 @@
-"""What is in a scene: sampled from a seed, laid out without drawing anything."""
+"""Contents of a scene: sampled from a seed, laid out without drawing anything."""
 
 import math
 from dataclasses import dataclass
@@ -40,9 +40,9 @@ class Shape:
     kind: str
     """A key of `OUTLINES`."""
     large: bool
-    """Whether its size was drawn from `LARGE` rather than `SMALL`."""
+    """Tells whether the size of the shape was drawn from `LARGE` rather than `SMALL`."""
     striped: bool
-    """Whether dark stripes cross it."""
+    """Tells whether dark stripes cross the shape."""
     box: Box
     """x1, y1, x2, y2 of the whole shape, hidden parts included."""
 
@@ -53,7 +53,7 @@ class Shape:
 
     @property
     def description(self) -> str:
-        """Everything there is to say: "small striped red circle"."""
+        """The whole description: "small striped red circle"."""
         size = "large" if self.large else "small"
         return f"{size} striped {self.label}" if self.striped else f"{size} {self.label}"
 
@@ -69,7 +69,7 @@ class Word:
     """A printed word, in pixels of its scene."""
 
     text: str
-    """One of `WORDS`."""
+    """A word of `WORDS`."""
     font_size: int
     """Size given to Pillow's built-in font."""
     angle: float
@@ -104,15 +104,15 @@ class Scene:
     height: int
     """Pixels."""
     background: str
-    """One of `BACKGROUNDS`."""
+    """A name of `BACKGROUNDS`."""
     dark: bool
-    """Whether the background is dark, and the words light."""
+    """Tells whether the background is dark, and the words light."""
     shapes: tuple[Shape, ...]
-    """One to six, from left to right by their left edges."""
+    """Shapes, one to six, from left to right by their left edges."""
     depth: tuple[int, ...]
     """Indices into `shapes` in the order of drawing: the last one covers the others."""
     words: tuple[Word, ...]
-    """One or two, from top to bottom."""
+    """Words, one or two, from top to bottom."""
     seed: tuple[int, int]
     """Seeds what sampling leaves open: tints, noise, stripes."""
 
@@ -128,7 +128,7 @@ def sample_scene(seed: int, split: Split = "train") -> Scene:
 
 
 def _try_scene(rng: np.random.Generator, key: tuple[int, int]) -> Scene | None:
-    """One attempt; none when the things drawn by lot do not fit together."""
+    """Makes one attempt; returns None when the things drawn by lot do not fit together."""
     side = rng.uniform(180, 320)
     stretch = math.sqrt(math.exp(rng.uniform(-0.47, 0.47)))
     width, height = round(side * stretch), round(side / stretch)
@@ -238,7 +238,7 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _all_visible(shapes: list[Shape], width: int, height: int) -> bool:
-    """Whether each shape keeps `MIN_VISIBLE` of its area, counted on a picture of their ids."""
+    """Tells whether each shape keeps `MIN_VISIBLE` of its area, on a picture of ids."""
     ids = Image.new("L", (width, height))
     draw = ImageDraw.Draw(ids)
     areas = []

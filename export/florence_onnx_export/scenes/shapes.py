@@ -73,4 +73,4 @@ WORDS: tuple[str, ...] = (
 """The words that scenes print, three or four capital letters each."""
 
 BACKGROUNDS: tuple[str, ...] = ("plain", "gradient", "striped", "speckled")
-"""What lies behind the shapes."""
+"""Backgrounds of scenes."""

@@ -29,11 +29,11 @@ class Batch:
     questions: tuple[tuple[int, str, str], ...]
     """(index of the picture, prompt, answer)."""
     dense: tuple[DenseTargets, ...]
-    """One per picture where the scene is known; else empty."""
+    """Targets, one per picture, where the scene is known; else empty."""
 
 
 class Source(Protocol):
-    """Where batches come from; the same step always gives the same batch."""
+    """A source of batches; the same step always gives the same batch."""
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
@@ -72,14 +72,14 @@ class SceneSource:
 
 @dataclass(frozen=True)
 class Example:
-    """One of one's own examples."""
+    """An example of the user's own."""
 
     image: Path
     """A picture file."""
     prompt: str
-    """As the model reads it."""
+    """The prompt, as the model reads it."""
     answer: str
-    """What the model is to generate."""
+    """The text that the model is to generate."""
 
 
 class ExampleSource:
@@ -110,7 +110,7 @@ class ExampleSource:
 
 
 class _Order:
-    """Which items make up each step's batch: every item once, then again in another order."""
+    """Chooses the items of each step's batch: every item once, then again in another order."""
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         self.seed = seed

@@ -15,7 +15,7 @@ _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How any checkpoint is trained; the defaults are for fine-tuning."""
+    """Settings of any training; the defaults are for fine-tuning."""
 
     seed: int = 0
     """Seeds weights, the order of pictures and the choice of questions."""
@@ -36,14 +36,14 @@ class Optimisation:
     location_sigma: tuple[float, float] = (2.0, 2.0)
     """Width in bins of the targets of location tokens: while held, and at the end of the decay."""
     bfloat16: bool = False
-    """Whether the language model's products run in bfloat16, on processors that are fast at it."""
+    """Runs the language model's matmuls in bfloat16, on processors that are fast at it."""
     save_every: int = 500
     """Steps between checkpoints, and between evaluations on held-out questions."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is asked from a step on."""
+    """The questions that are asked from a step on."""
 
     first_step: int
     """The step at which it begins."""
@@ -54,12 +54,12 @@ class Stage:
     questions: int
     """Questions per picture and step, of different tasks; 0 to train the auxiliary head alone."""
     task_weights: dict[str, float]
-    """How often each task is asked, in relation to the others."""
+    """Frequencies: how often each task is asked, in relation to the others."""
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """What a run from scratch on drawn scenes needs besides."""
+    """Settings that only a run from scratch on drawn scenes has."""
 
     image_size: int
     """Side in pixels of the square that pictures are squashed to."""
@@ -76,7 +76,7 @@ class Scratch:
     evaluated_scenes: int
     """Held-out scenes that every task is asked about at each checkpoint; 0 for none."""
     stages: tuple[Stage, ...]
-    """In the order of their first steps; the first begins at step 0."""
+    """Stages in the order of their first steps; the first stage begins at step 0."""
 
     def stage(self, step: int) -> Stage:
         """The stage a step belongs to."""
@@ -96,9 +96,9 @@ class Recipe:
     """A whole configuration file."""
 
     optimisation: Optimisation
-    """Under "optimisation"; fields left out have their defaults."""
+    """Settings under "optimisation"; fields left out have their defaults."""
     scratch: Scratch | None
-    """Under "scratch"; only needed without a checkpoint to start from."""
+    """Settings under "scratch"; only needed without a checkpoint to start from."""
 
 
 def load_recipe(path: Path) -> Recipe:

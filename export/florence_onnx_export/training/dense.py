@@ -48,7 +48,7 @@ class DenseTargets:
 
 
 class DenseHead(nn.Module):
-    """Two layers from an image token to everything in `DenseTargets`.
+    """A head of two layers from an image token to everything in `DenseTargets`.
 
     Corners are named by the model's own location embeddings, so that image tokens learn to hold
     places in the form the decoder has to utter.
@@ -105,7 +105,7 @@ class DenseHead(nn.Module):
 
 
 def dense_targets(scene: Scene, grid: int) -> DenseTargets:
-    """What a perfect head would say about a scene on a grid x grid of image tokens."""
+    """Returns the answer of a perfect head about a scene on a grid x grid of image tokens."""
     cells = grid * grid
     targets = DenseTargets(
         centres={name: np.zeros(cells, np.float32) for name in _CENTRES},

@@ -20,7 +20,7 @@ from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.steps import PAD, AnswerLoss, padded, pixel_values
 
 _LONGEST = 160
-"""More tokens than any right answer about a drawn scene has."""
+"""A limit in tokens above that of any right answer about a drawn scene."""
 _AROUND = 2
 """Tokens of a generated answer that are not its text: the first and the end."""
 
@@ -73,7 +73,7 @@ def generate(
     prompts: Sequence[str],
     longest: int,
 ) -> list[str]:
-    """One greedy answer per picture (uint8 [pictures, size, size, 3]) and prompt.
+    """Generates one greedy answer per picture (uint8 [pictures, size, size, 3]) and prompt.
 
     The answers keep their special tokens; `longest` is in tokens.
     """
@@ -90,7 +90,7 @@ def model_inputs(
     pictures: NDArray[np.uint8],
     prompts: Sequence[str],
 ) -> dict[str, Any]:
-    """What the network's forward and `generate` take for pictures and a prompt each."""
+    """Arguments of the network's forward and `generate` for pictures and a prompt each."""
     pixels = pixel_values(pictures).to(network.device)
     with torch.inference_mode():
         tokens = network.get_image_features(pixels[:1]).pooler_output.shape[1]

@@ -105,7 +105,7 @@ def train(
 
 
 def decay_progress(step: int, settings: Optimisation) -> float:
-    """How far the cosine decay has come, 0 to 1."""
+    """The progress of the cosine decay, 0 to 1."""
     length = max(1, settings.steps - settings.hold_steps)
     return min(max(step - settings.hold_steps, 0) / length, 1.0)
 

@@ -1,4 +1,4 @@
-"""What the decoder is trained on: next tokens, with neighbouring bins as good as nearly right."""
+"""Losses of the decoder: next tokens, with neighbouring bins as good as nearly right."""
 
 import torch
 from torch.nn import functional

@@ -1,4 +1,4 @@
-"""One optimiser step's loss: pictures are encoded once, then asked several questions."""
+"""Loss of one optimiser step: pictures are encoded once, then asked several questions."""
 
 from collections.abc import Sequence
 
