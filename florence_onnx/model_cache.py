@@ -1,7 +1,7 @@
 """Models made from checkpoints of the hub, kept so that each is made once.
 
-A model's folder is known by repository, commit and the version of the graph contract. It appears
-whole or not at all, and two processes that want it at once make it once.
+A model's folder is known by repository, commit and the version of the graph contract. The folder
+appears whole or not at all. Two processes that want a model at once make the model once.
 """
 
 import os
@@ -119,7 +119,7 @@ def cached_model(repository: str, access: Access, commit: str | None = None) -> 
 
     Args:
         repository: Hub id, ``"org/name"``.
-        access: Which state of it.
+        access: The wanted state of the repository.
         commit: The commit where it is known; else that of the last model made of this state.
     """
     if commit is None and not access.refresh:
@@ -137,11 +137,11 @@ def make_model(repository: str, access: Access) -> Path:
 
     Args:
         repository: Hub id, ``"org/name"``.
-        access: Which state of it.
+        access: The wanted state of the repository.
 
     Raises:
         ModelNotFoundError: The repository cannot be had.
-        CheckpointError: It does not hold a Florence-2 of a released geometry.
+        CheckpointError: The repository does not hold a Florence-2 of a released geometry.
         DiskSpaceError: The disk has too little free space.
         ExportError: The cache cannot be written.
     """

@@ -31,7 +31,7 @@ def check_request(request: object) -> Request:
     """Returns what is a `Request`.
 
     Raises:
-        InputError: It is something else.
+        InputError: ``request`` is something else.
     """
     if not isinstance(request, Request):
         raise InputError(

@@ -72,10 +72,10 @@ class Prepared:
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """What `Florence2.stream` yields with ``on_error="return"`` where there is no result."""
+    """The item that `Florence2.stream` yields with ``on_error="return"`` in place of a result."""
 
     request: Request
     """The request, as it was given."""
     error: Exception
-    """Why there is no result: an `InputError` where the request is wrong. It has no traceback: that
-    would keep pictures in memory."""
+    """Reason why there is no result: an `InputError` where the request is wrong. The error has no
+    traceback, because a traceback would keep pictures in memory."""

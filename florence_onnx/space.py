@@ -12,8 +12,8 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
 
     Args:
         folder: Where files are to be written; it may not exist yet.
-        needed: Their bytes.
-        purpose: What they are for, the start of the message.
+        needed: Bytes of the files.
+        purpose: Purpose of the files, the start of the message.
 
     Raises:
         DiskSpaceError: There is less room.

@@ -30,8 +30,8 @@ _LONGEST_NAME = 255
 """Bytes of a name; most file systems take no longer one."""
 
 Replaced = Callable[[Path], Collection[str]]
-"""The files of an existing folder that new ones replace, as relative paths with slashes. It raises
-OutputExistsError where the folder is not to be touched."""
+"""The files of an existing folder that new ones replace, as relative paths with slashes. The
+function raises OutputExistsError where the folder is not to be touched."""
 
 
 def refuse_existing(folder: Path) -> Collection[str]:
@@ -88,7 +88,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         ExportError: Another process has it at the moment.
-        OSError: It cannot be written.
+        OSError: The folder cannot be written.
     """
     with _held(folder.resolve() / WORK, folder) as work:
         yield work
@@ -100,10 +100,10 @@ def check_places(folder: Path, new: Collection[str], old: Collection[str]) -> No
     Args:
         folder: An existing folder.
         new: The files to come, as relative paths.
-        old: Those that they replace.
+        old: The files that the new files replace.
 
     Raises:
-        OutputExistsError: They cannot.
+        OutputExistsError: Something else is in the place of a file.
     """
     home = folder.resolve()
     for name in {*new, *old}:
@@ -122,7 +122,7 @@ def check_places(folder: Path, new: Collection[str], old: Collection[str]) -> No
 def finish_replacement(folder: Path) -> None:
     """Moves new files to their places if they are whole and the process that wrote them is gone.
 
-    It may run in several processes at once, that of the writer included.
+    Several processes may call this function at once, that of the writer included.
 
     Raises:
         ModelFileError: The folder cannot be written, or something is in the way.

@@ -108,7 +108,7 @@ def iterator(requests: Iterable[Request]) -> Iterator[Request]:
     """Returns the requests one by one.
 
     Raises:
-        InputError: They are nothing to iterate over, or a request or text by itself.
+        InputError: ``requests`` is no iterable, or is a single request or text.
     """
     try:
         if isinstance(requests, str | bytes):

@@ -2,8 +2,8 @@
 
     python -m florence_onnx_export.demo CHECKPOINT OUT
 
-The graphs compute in float32. Their weights, which the checkpoint holds in float16, are stored as
-they are there and made float32 when ONNX Runtime opens a graph: half the size, the same values.
+The graphs compute in float32. The weights are stored in float16, as in the checkpoint, and
+made float32 when ONNX Runtime opens a graph: half the size, the same values.
 """
 
 import argparse

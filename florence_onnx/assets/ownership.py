@@ -27,8 +27,8 @@ def replaced_files(
         Relative paths with slashes.
 
     Raises:
-        OutputExistsError: It may not, or ``out`` is no export, or holds the checkpoint, or
-            something in it that is of no export has the name of a file to come.
+        OutputExistsError: ``force`` is false, ``out`` is no export or holds the checkpoint, or a
+            file in ``out`` that no export wrote has the name of a file to come.
         ModelFileError: The report of ``out`` is not a JSON object.
     """
     if not force:
@@ -44,7 +44,7 @@ def check_apart(out: Path, source: str | Path) -> None:
     """Keeps the checkpoint ``source`` out of a folder that is to change.
 
     Raises:
-        OutputExistsError: It is in there, or is the folder itself.
+        OutputExistsError: The checkpoint is the folder, or inside the folder.
     """
     checkpoint = Path(source).resolve()
     if not (checkpoint.exists() and out.exists()):
@@ -117,7 +117,7 @@ def exported_files(folder: Path) -> set[str]:
         Relative paths with slashes; none where the folder is empty.
 
     Raises:
-        OutputExistsError: This is no folder that an export has written.
+        OutputExistsError: No export has written the folder.
         ModelFileError: The report is not a JSON object.
     """
     finish_replacement(folder)

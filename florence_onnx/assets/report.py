@@ -15,7 +15,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     """The folder's report, empty when there is none.
 
     Raises:
-        ModelFileError: It is not a JSON object, or what it says of precisions is none.
+        ModelFileError: The report, or its entry of a precision, is not a JSON object.
     """
     path = folder / REPORT
     report = read_json(path) if path.exists() else {}

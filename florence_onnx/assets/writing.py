@@ -48,8 +48,8 @@ def write_assets(
 
     Args:
         folder: The checkpoint that is exported.
-        config: Its geometry.
-        raw_config: The content of its config.json.
+        config: The geometry of the checkpoint.
+        raw_config: The content of the checkpoint's config.json.
         out: An existing folder.
 
     Returns:

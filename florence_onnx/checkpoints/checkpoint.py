@@ -68,7 +68,7 @@ def read_config(folder: Path) -> ModelConfig:
     """The geometry of the checkpoint in a folder.
 
     Raises:
-        CheckpointError: Its config.json is missing, or is not that of a Florence-2.
+        CheckpointError: The folder's config.json is missing, or is not that of a Florence-2.
     """
     return ModelConfig.from_dict(read_json(folder / "config.json", CheckpointError))
 

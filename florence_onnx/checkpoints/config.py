@@ -33,9 +33,9 @@ class VisionConfig:
     patch_size: tuple[int, ...]
     """Kernel size of the convolution that begins the stage."""
     patch_stride: tuple[int, ...]
-    """Its stride."""
+    """Stride of that convolution."""
     patch_padding: tuple[int, ...]
-    """Its padding."""
+    """Padding of that convolution."""
     patch_prenorm: tuple[bool, ...]
     """Tells whether the stage normalises before that convolution rather than after it."""
     window_size: int

@@ -99,7 +99,7 @@ def shards(index: Path) -> list[str]:
     """The names of the files that an index spreads the weights over, in order.
 
     Raises:
-        CheckpointError: It is no index, or names what is not a file beside it.
+        CheckpointError: The file is no index, or lists a name that is not of a file beside it.
     """
     weight_map = read_json(index, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(

@@ -24,9 +24,9 @@ class StoredTensor:
     path: Path
     """The file."""
     dtype: str
-    """Its type, by safetensors' names."""
+    """Type of the values, by safetensors' names."""
     shape: tuple[int, ...]
-    """Its shape."""
+    """Shape of the tensor."""
     strides: tuple[int, ...]
     """Values from one index to the next, per axis."""
     offset: int

@@ -89,7 +89,7 @@ def load_pickle(data: bytes, start: int = 0) -> tuple[Any, int]:
         where the pickle ends.
 
     Raises:
-        RefusedPickleError: It is damaged, or asks for something else.
+        RefusedPickleError: The pickle is damaged, or asks for another type.
     """
     machine = _Machine(data, start)
     try:

@@ -20,7 +20,7 @@ def require(holds: bool, name: str, value: object, allowed: str) -> None:
     """Refuses an option unless ``holds``.
 
     Raises:
-        GenerationError: It does not.
+        GenerationError: ``holds`` is false.
     """
     if not holds:
         raise GenerationError(f"{name} is {shown(value)}; it must be {allowed}")

@@ -173,7 +173,7 @@ class _Beams:
         Args:
             gains: What the continuations add to each beam's score, float32 [A,num_beams,k].
             log_probs: The same, but NaN for forced tokens.
-            ids: Their tokens, int64 [A,num_beams,k].
+            ids: The tokens of the continuations, int64 [A,num_beams,k].
             width: Rows per request in the next step.
         """
         count, beams, k = ids.shape

@@ -45,8 +45,9 @@ UNSAID: dict[str, Any] = {
     "stop_strings": None,
     "max_time": None,
 }
-"""The settings that change answers, and what transformers takes for one that is left out. It stops
-after 20 tokens if no limit is given; here an answer may then fill the decoder's positions."""
+"""The settings that change answers, and what transformers takes for a setting that is left out.
+Without a limit, transformers stops after 20 tokens; here an answer may fill the decoder's
+positions."""
 
 _UNSUPPORTED = {
     "do_sample": "answers are searched, not sampled",

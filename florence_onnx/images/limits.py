@@ -80,7 +80,7 @@ def check_file_size(size: int, name: str) -> None:
     """Checks the bytes of a picture file before it is opened: some are read as a whole then.
 
     Raises:
-        ImageError: They are more than decoding the picture may take.
+        ImageError: The file is larger than the memory that decoding a picture may take.
     """
     limit = _memory_limit()
     if size > limit:

@@ -51,10 +51,10 @@ def check_metadata(file: IO[bytes], name: str) -> int:
         name: What the error calls it.
 
     Returns:
-        How many scans it has if it is a JPEG, else 0: how often it goes over its picture.
+        The number of scans of a JPEG, each of which goes over the whole picture; else 0.
 
     Raises:
-        ImageError: It carries more than any camera or program writes.
+        ImageError: The file carries more metadata than any camera or program writes.
     """
     file.seek(0)
     head = file.read(16)

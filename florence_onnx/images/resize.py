@@ -2,10 +2,10 @@
 
 Pillow resizes in two passes and rounds to 8 bits after each. Since version 13 it begins with
 the height where that shrinks by more than twice as many pixels as the width; earlier versions
-begin with the width, which there changes some last bits. A pass is a product with a banded
+begin with the width, which there changes some last bits. A pass is a matmul with a banded
 matrix of fixed-point weights (22 fractional bits), summed in integers. Here the same weights are
 float64: every partial sum is a multiple of 2**-22 below 2**11, so float64 holds it exactly
-whatever the order of summation, and a matrix product gives what the integers give.
+whatever the order of summation, and a matmul gives what the integers give.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from florence_onnx.errors import ImageError
 _FIXED_POINT = 1 << 22
 _SUPPORT = 2.0
 
-# Outputs per product: fewer leave the product too thin to be fast, more fill it with zeros.
+# Outputs per matmul: fewer leave the matmul too thin to be fast, more fill it with zeros.
 _BLOCK = 16
 
-# float64 values converted at a time (4 MiB): little memory, and few enough products.
+# float64 values converted at a time (4 MiB): little memory, and few enough matmuls.
 _STRIP = 1 << 19
 
 

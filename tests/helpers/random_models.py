@@ -7,10 +7,10 @@ see. ``make_model`` therefore draws every parameter again, from ``seed`` alone:
 * Linear and convolution weights have the deviation 1/sqrt(fan_in), biases and the offsets of the
   layer norms 0.1, the scales of the layer norms 1 +- 0.1: every block carries signal, so leaving
   out any parameter is visible in the output.
-* In the language model the last product of every feed-forward block is drawn 3 times larger, so
+* In the language model the last matmul of every feed-forward block is drawn 3 times larger, so
   that it outweighs its skip connection. Head and embedding are tied: without this the skip
   connection leads the input token straight to its own logit, and the model repeats itself.
-* The last product of every attention block is multiplied by ``attention_gain`` < 1. Attention
+* The last matmul of every attention block is multiplied by ``attention_gain`` < 1. Attention
   averages over the sequence, so what it adds is nearly the same at every step, and the deeper
   the model, the less is left of the difference between one step and the next.
 * Token embeddings have the deviation ``logit_spread / sqrt(d_model)``. They are the head too, and

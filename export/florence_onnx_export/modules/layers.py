@@ -43,9 +43,9 @@ def constant(tensor: Tensor) -> nn.Parameter:
 
 
 class Linear(nn.Module):
-    """``x @ weight + bias``, the weight stored as [in, out], the layout products read fastest.
+    """``x @ weight + bias``, the weight stored as [in, out], the layout that matmuls read fastest.
 
-    The product is one matrix product over all tokens, which the engine runs with its bias, or
+    One matmul goes over all tokens, which the engine runs with its bias, or
     with a tensor to add to, in one pass.
     """
 

@@ -4,7 +4,7 @@ Equal to transformers' ``Florence2VisionBackbone`` + ``Florence2MultiModalProjec
 et al. 2022), laid out for a graph engine: activations stay [B,H,W,C] and only the convolutions
 see [B,C,H,W]; attention inside windows is one operator of the engine; attention over channels
 never makes queries and keys; the residuals of the depthwise convolutions and the temporal
-embedding are folded into weights, other residuals and biases into products; the largest
+embedding are folded into weights, other residuals and biases into matmuls; the largest
 activations exist in parts only.
 """
 
@@ -110,7 +110,7 @@ class ChannelAttention(nn.Module):
     """Attention of channels over channels, inside groups; tokens are the features.
 
     With x [N,C] the scores of a group are q^T k = Wq^T (x^T x) Wk, and the output, projection
-    included, is x (Wv A^T Wo): two products over the tokens instead of four, on [N,C] as it lies.
+    included, is x (Wv A^T Wo): two matmuls over the tokens instead of four, on [N,C] as stored.
     Biases enter through the column sums of x.
     """
 
@@ -137,7 +137,7 @@ class ChannelAttention(nn.Module):
         tokens = height * width
         flat = x.reshape(batch, tokens, channels)
         gram = torch.matmul(flat.transpose(1, 2), flat).unsqueeze(1)
-        # A product with ones: the engine's sums along the middle axis are slower.
+        # A matmul with ones: the engine's sums along the middle axis are slower.
         sums = torch.matmul(flat.new_ones(1, tokens), flat).unsqueeze(1)
         # [B,groups,C,C/g]: x^T k, the bias of k included; then q^T k, [B,groups,C/g,C/g].
         keys = torch.matmul(gram, self.key) + sums.transpose(2, 3) * self.key_bias

@@ -48,7 +48,7 @@ class Shape:
 
     @property
     def label(self) -> str:
-        """Its colour and kind: "red circle"."""
+        """Colour and kind of the shape: "red circle"."""
         return f"{self.colour} {self.kind}"
 
     @property

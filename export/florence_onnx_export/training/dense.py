@@ -1,7 +1,7 @@
 """An auxiliary head on the image tokens: what lies under each, and where its edges are.
 
-It exists during training only and is not part of the model. It gives every image token a target
-of its own, which teaches the vision encoder long before the decoder's answers can.
+The head exists during training only and is not part of the model. The head gives every image
+token a target of its own, which teaches the vision encoder long before the decoder's answers can.
 """
 
 from collections.abc import Sequence

@@ -48,7 +48,7 @@ def run_folder(out: Path, checkpoint: str | None = None) -> Iterator[Path]:
 def model_folder(folder: Path) -> Iterator[Path]:
     """Yields a hidden folder whose files are in ``folder`` when the block has succeeded.
 
-    They replace those of an earlier training; other files stay.
+    These files replace the files of an earlier training; other files stay.
 
     Raises:
         OutputExistsError: No training has written what is in ``folder``.

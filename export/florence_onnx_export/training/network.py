@@ -61,7 +61,7 @@ def build_network(
 
 
 def _scale_to_width(module: nn.Module) -> None:
-    """Give every product outputs of its inputs' size; BART's 0.02 suits a width of 2,500."""
+    """Give every matmul outputs of its inputs' size; BART's 0.02 suits a width of 2,500."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             nn.init.normal_(part.weight, std=part.weight[0].numel() ** -0.5)

@@ -35,7 +35,7 @@ class AnswerLoss:
             network: what is trained.
             tokenizer: its tokenizer.
             groups: parts of near answer length a batch is cut into, to save padding.
-            bfloat16: whether products run in bfloat16; weights and losses stay float32.
+            bfloat16: whether matmuls run in bfloat16; weights and losses stay float32.
         """
         self._network = network
         self._tokenizer = tokenizer
