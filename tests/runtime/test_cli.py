@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -488,7 +489,7 @@ def test_examples_in_the_help_are_commands() -> None:
         examples = [line for line in command.EXAMPLES.splitlines() if line.startswith("  florence")]
         assert examples
         for example in examples:
-            words = example.partition(" > ")[0].replace('"a green car"', "car").split()
+            words = shlex.split(example.partition(" > ")[0])
             assert parser.parse_args(words[1:]).execute is command.execute
 
 
