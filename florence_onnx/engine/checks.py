@@ -75,13 +75,14 @@ def check_graph(
         ("input", tensors.inputs, given),
         ("output", tensors.outputs, outputs_of(session)),
     ):
-        missing = [name for name in expected if name not in found]
+        missing = [n for n, tensor in expected.items() if n not in found and not tensor.is_optional]
         if missing:
             raise GraphContractError(
                 f"{path} has no {kind} {', '.join(missing)}; it has {', '.join(found)}. {_EXPORT}"
             )
         for name, tensor in expected.items():
-            _check_tensor(path, kind, found[name], tensor)
+            if name in found:
+                _check_tensor(path, kind, found[name], tensor)
     unknown = [name for name in given if name not in tensors.inputs]
     others = [name for name in unknown if not name.startswith(_PAST)]
     if unknown:
@@ -156,7 +157,7 @@ def declared_sizes(
     ):
         for name, tensor in expected.items():
             for axis, size in enumerate(tensor.axes):
-                if size in _SIZES and size not in sizes:
+                if size in _SIZES and size not in sizes and name in found:
                     sizes[str(size)] = _size(path, found[name], axis)
     return sizes
 
@@ -217,7 +218,7 @@ def impossible_numbers(file: str, name: str) -> GraphRunError:
 
 
 def _check_tensor(path: Path, kind: str, found: Any, expected: Tensor) -> None:
-    fits = found.type == expected.type and len(found.shape) == len(expected.axes)
+    fits = found.type in expected.type.split(" or ") and len(found.shape) == len(expected.axes)
     for size, axis in zip(found.shape, expected.axes, strict=False):
         fits = fits and not (isinstance(size, int) and isinstance(axis, int) and size != axis)
     if not fits:

@@ -30,7 +30,8 @@ ASSETS = (
 DATA_SUFFIX = "_data"
 """What the name of a graph's file is followed by in that of its weights, where they lie apart."""
 
-FLOAT, INT64, BOOL = "tensor(float)", "tensor(int64)", "tensor(bool)"
+FLOAT, FLOAT16 = "tensor(float)", "tensor(float16)"
+INT64, BOOL = "tensor(int64)", "tensor(bool)"
 """Element types, by ONNX Runtime's names."""
 
 DYNAMIC = {
@@ -60,9 +61,11 @@ class Tensor(NamedTuple):
     """An input or output of a graph."""
 
     type: str
-    """Its element type."""
+    """Its element type, or several with "or" between them."""
     axes: tuple[str | int, ...]
     """Its axes: a key of `DYNAMIC` or `FIXED`, or a size that is the same in every model."""
+    is_optional: bool = False
+    """Whether there are graphs without it."""
 
 
 class Signature(NamedTuple):

@@ -7,18 +7,19 @@ out here because the runtime has no other use for the onnx package.
 
 from florence_onnx.protobuf import content, number, text
 
-FLOAT = 1
+FLOAT, FLOAT16 = 1, 10
 INT64 = 7
 INT_ATTRIBUTE = 2
 
 
-def gather_graph(count: int, rank: int, axis: int = 0) -> bytes:
-    """A serialised ONNX model: ``out_i = take(data_i, indices, axis)`` for float32 tensors.
+def gather_graph(count: int, rank: int, axis: int = 0, kind: int = FLOAT) -> bytes:
+    """A serialised ONNX model: ``out_i = take(data_i, indices, axis)``.
 
     Args:
         count: Number of tensors.
         rank: Number of axes of each.
         axis: The axis that ``indices`` select from.
+        kind: Their element type, as ONNX numbers it.
 
     Returns:
         A model with inputs ``indices`` int64 [n] and ``data_i``, and outputs ``out_i``.
@@ -30,8 +31,8 @@ def gather_graph(count: int, rank: int, axis: int = 0) -> bytes:
     for i in range(count):
         names = text(1, f"data_{i}") + text(1, "indices") + text(2, f"out_{i}")
         graph += content(1, names + text(4, "Gather") + content(5, attribute))
-        inputs.append(_value(f"data_{i}", FLOAT, rank))
-        outputs.append(_value(f"out_{i}", FLOAT, rank))
+        inputs.append(_value(f"data_{i}", kind, rank))
+        outputs.append(_value(f"out_{i}", kind, rank))
     graph += text(2, "gather")
     graph += b"".join(content(11, value) for value in inputs)
     graph += b"".join(content(12, value) for value in outputs)

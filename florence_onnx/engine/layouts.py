@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from florence_onnx.engine import contract
+from florence_onnx.engine import contract, hub_contract
 from florence_onnx.engine.contract import Signature
 from florence_onnx.engine.decoder import Decoder
+from florence_onnx.engine.past_decoder import PastDecoder
+from florence_onnx.engine.precision import OTHERS, Precision, by_graph
 from florence_onnx.engine.slot_decoder import SlotDecoder
 
 if TYPE_CHECKING:
@@ -34,41 +36,52 @@ class Layout:
     decoder: "Callable[[Graphs], Decoder]"
     """Makes the decoder of opened graphs, be it one of them or several; it keeps their parts only,
     as they keep it."""
-    former: Mapping[str, str]
+    former: Mapping[str, str] = field(default_factory=dict)
     """Graph -> its name in folders that were written before it got its present one."""
+    others: Collection[str] = ()
+    """Graphs of a layout that is opened in place of this one, so that both may be named."""
 
     def file(self, graph: str, precision: str) -> str:
         """The file that a graph is written to."""
         return contract.graph_file(graph, precision, self.suffixes)
 
-    def files(self, names: Collection[str], precision: str) -> dict[str, str]:
+    def files(self, names: Collection[str], precision: Precision) -> dict[str, str]:
         """The file of every graph among ``names``: the present one, or what it once was.
 
         Args:
             names: The files of a folder, those of graphs at least.
-            precision: A key of ``suffixes``.
+            precision: A key of ``suffixes``, of all graphs or per graph.
 
         Returns:
             Graph -> file. Of a graph that is not there, the file that it is written to.
         """
-        found = {graph: self.file(graph, precision) for graph in self.graphs}
+        chosen = by_graph(precision, self.graphs)
+        found = {graph: self.file(graph, chosen[graph]) for graph in self.graphs}
         if any(map(_HUBS.fullmatch, names)):
             return found
         for graph, name in self.former.items():
-            former = self.file(name, precision)
+            former = self.file(name, chosen[graph])
             if former in names and found[graph] not in names:
                 found[graph] = former
         return found
 
     def precisions(self, names: Collection[str]) -> list[str]:
         """The precisions for which every graph is among ``names``."""
-        return [p for p in self.suffixes if all(f in names for f in self.files(names, p).values())]
+        return [precision for precision in self.suffixes if self.is_whole(names, precision)]
 
-    def path(self, folder: Path, graph: str, precision: str) -> Path:
+    def is_whole(self, names: Collection[str], precision: Precision) -> bool:
+        """Whether every graph is among ``names``."""
+        return all(file in names for file in self.files(names, precision).values())
+
+    def suits(self, precision: Precision) -> bool:
+        """Whether it has this precision, or all of these."""
+        return all(name in self.suffixes for name in by_graph(precision, self.graphs).values())
+
+    def path(self, folder: Path, graph: str, precision: Precision) -> Path:
         """Where a graph is in a folder."""
         return folder / self.files(graph_files(folder), precision)[graph]
 
-    def parts(self, folder: Path, graph: str, precision: str) -> list[Path]:
+    def parts(self, folder: Path, graph: str, precision: Precision) -> list[Path]:
         """The files of a graph in a folder: its own, and that of its weights if it has one."""
         path = self.path(folder, graph, precision)
         data = path.with_name(path.name + contract.DATA_SUFFIX)
@@ -93,3 +106,46 @@ SLOTS = Layout(
     former={contract.DECODER: "decoder_with_past_model"},
 )
 """What the exporter writes: a decoder whose cache is a set of slots."""
+
+MERGED = Layout(
+    graphs=hub_contract.MERGED,
+    suffixes=hub_contract.SUFFIXES,
+    decoder=PastDecoder,
+    others=tuple(hub_contract.SPLIT),
+)
+"""What the hub has for transformers.js: one decoder for the first token and the later ones."""
+
+SPLIT = Layout(
+    graphs=hub_contract.SPLIT,
+    suffixes=hub_contract.SUFFIXES,
+    decoder=PastDecoder,
+    others=tuple(hub_contract.MERGED),
+)
+"""The same, with these as two decoders."""
+
+LAYOUTS = (SLOTS, MERGED, SPLIT)
+"""In the order in which they are preferred."""
+
+
+def layout_of(names: Collection[str], precision: Precision) -> Layout:
+    """The layout to open: the first that is whole, or else the first whose decoder is there.
+
+    Args:
+        names: The files of a folder, those of graphs at least.
+        precision: Of all graphs or per graph.
+    """
+    named = set() if isinstance(precision, str) else precision.keys() - {OTHERS}
+    fitting = [one for one in LAYOUTS if named <= {*one.graphs, *one.others}] or list(LAYOUTS)
+    for layout in fitting:
+        if layout.suits(precision) and layout.is_whole(names, precision):
+            return layout
+    for layout in fitting:
+        own = {graph for graph in layout.graphs if graph not in hub_contract.ENCODERS}
+        if any(layout.files(names, p)[graph] in names for p in layout.suffixes for graph in own):
+            return layout
+    return fitting[0]
+
+
+def precisions_of(names: Collection[str]) -> list[str]:
+    """The precisions for which ``names`` has every graph of a layout."""
+    return [p for p in hub_contract.SUFFIXES if any(p in one.precisions(names) for one in LAYOUTS)]

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from florence_onnx.engine import contract
 from florence_onnx.errors import SessionOptionsError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
     options.intra_op_num_threads = default_threads() if threads is None else threads
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
-    if graph == contract.DECODER:
+    if graph.startswith("decoder_"):
         return options
     # Idle threads go on spinning for tens of milliseconds, and take the processor from the graph
     # that runs next. Only the decoder is its own successor, and gains from them.

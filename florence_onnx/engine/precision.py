@@ -3,18 +3,35 @@
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from florence_onnx.engine.providers import (
     CPU,
     CUDA,
+    OTHERS,
     Provider,
     provider_name,
 )
 from florence_onnx.errors import PrecisionError
 
 AUTO = "auto"
+
+Precision = str | Mapping[str, str]
+"""A precision of all graphs; or of each by its name, ``"*"`` for those not named (else fp32)."""
+
+
+def by_graph(precision: Precision, graphs: Iterable[str]) -> dict[str, str]:
+    """The precision of each graph."""
+    if isinstance(precision, str):
+        return dict.fromkeys(graphs, precision)
+    return {graph: precision.get(graph, precision.get(OTHERS, "fp32")) for graph in graphs}
+
+
+def one_of(precisions: Mapping[str, str]) -> str:
+    """The precision that all graphs have, or those they have, such as ``"fp16+q4"``."""
+    return "+".join(dict.fromkeys(precisions.values()))
+
 
 NEEDS = {"q8": (1, 22), "q4": (1, 22)}
 """The first ONNX Runtime that has the operators of a precision: MatMulNBits with 8 bits. The extras

@@ -2,7 +2,7 @@
 
 import contextlib
 import ctypes
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,29 +68,35 @@ def available_providers() -> list[str]:
     return list(onnxruntime.get_available_providers())
 
 
-def providers_by_graph(requested: Providers | None) -> dict[str, list[Provider]]:
+def providers_by_graph(
+    requested: Providers | None,
+    graphs: Collection[str] = contract.GRAPHS,
+    others: Collection[str] = (),
+) -> dict[str, list[Provider]]:
     """The providers to open each graph with, most wanted first.
 
     Args:
         requested: As `choose_providers` takes them, for all graphs; or a mapping from graph name
             to such a list, ``"*"`` for the graphs it does not name. What is left out is chosen
             as for None.
+        graphs: The graphs to open.
+        others: Graphs that may be named, and are not opened.
 
     Raises:
         ProviderError: There is no such graph, or a provider cannot be had.
     """
     if not isinstance(requested, Mapping):
-        return dict.fromkeys(contract.GRAPHS, choose_providers(requested))
-    known = (*contract.GRAPHS, OTHERS)
+        return dict.fromkeys(graphs, choose_providers(requested))
+    known = dict.fromkeys((*graphs, *others, OTHERS))
     unknown = [repr(name) for name in requested if name not in known]
     if unknown:
         raise ProviderError(
             f"providers names no graph of a model: {', '.join(unknown)}; use {', '.join(known)}"
         )
     chosen = {name: choose_providers(given) for name, given in requested.items()}
-    if not chosen.keys() >= set(contract.GRAPHS):
+    if not chosen.keys() >= set(graphs):
         chosen.setdefault(OTHERS, choose_providers(None))
-    return {name: chosen[name if name in chosen else OTHERS] for name in contract.GRAPHS}
+    return {name: chosen[name if name in chosen else OTHERS] for name in graphs}
 
 
 def _listed(requested: Iterable[Provider]) -> list[Provider]:

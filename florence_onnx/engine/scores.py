@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.engine import contract
+from florence_onnx.engine.checks import impossible_numbers
 from florence_onnx.errors import GraphRunError
 from florence_onnx.generation.ranking import best_ids, log_softmax
 
@@ -47,9 +48,7 @@ class GraphScores:
             GraphRunError: They are NaN or infinite, or not among the model's tokens.
         """
         if k > self._ids.shape()[1]:
-            logits = self.logits()
-            ids = best_ids(logits, k)
-            return np.take_along_axis(log_softmax(logits), ids, axis=1), ids
+            return _best(self.logits(), k)
         log_probs, ids = self._log_probs.numpy()[:, :k], self._ids.numpy()[:, :k]
         # Nothing compares with NaN. Tokens behind the first of a row may be impossible.
         if not ((log_probs <= _ROUNDING).all() and (log_probs[:, 0] > -np.inf).all()):
@@ -77,3 +76,27 @@ class GraphScores:
         """The logits of every row as they are, [R,V], for those who measure a graph's errors."""
         logits: Floats = self._logits.numpy()[:, -1]
         return logits
+
+
+class LogitScores:
+    """The scores of one step of a graph that returns logits alone."""
+
+    def __init__(self, logits: Floats, file: str) -> None:
+        """Keeps the logits, float32 [R,V], and the graph's file, for messages."""
+        self._logits = logits
+        self._file = file
+
+    def top(self, k: int) -> tuple[Floats, Ids]:
+        """See `GraphScores.top`."""
+        return _best(self.logits(), k)
+
+    def logits(self) -> Floats:
+        """See `GraphScores.logits`."""
+        if not np.isfinite(self._logits.max(axis=1)).all():  # NaN is the maximum wherever it is
+            raise impossible_numbers(self._file, "logits")
+        return self._logits
+
+
+def _best(logits: Floats, k: int) -> tuple[Floats, Ids]:
+    ids = best_ids(logits, k)
+    return np.take_along_axis(log_softmax(logits), ids, axis=1), ids

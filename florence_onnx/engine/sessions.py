@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.engine import contract
+from florence_onnx.engine import contract, hub_contract
 from florence_onnx.engine.checks import (
     check_caches,
     check_graph,
@@ -18,13 +18,21 @@ from florence_onnx.engine.checks import (
     check_widths,
     declared_sizes,
     decoder_layers,
-    running,
 )
 from florence_onnx.engine.decoder import Decoder
 from florence_onnx.engine.external_data import check_external_data
-from florence_onnx.engine.layouts import SLOTS, Layout, graph_files
+from florence_onnx.engine.halves import run
+from florence_onnx.engine.layouts import (
+    MERGED,
+    SLOTS,
+    SPLIT,
+    Layout,
+    graph_files,
+    layout_of,
+    precisions_of,
+)
 from florence_onnx.engine.options import check_options, default_options
-from florence_onnx.engine.precision import check_runtime
+from florence_onnx.engine.precision import OTHERS, Precision, by_graph, check_runtime, one_of
 from florence_onnx.engine.providers import (
     CPU,
     Provider,
@@ -35,9 +43,10 @@ from florence_onnx.engine.providers import (
     providers_by_graph,
     require_onnxruntime,
 )
-from florence_onnx.errors import ModelFileError, PrecisionError
+from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
 from florence_onnx.files import refuse_lfs_pointer
 from florence_onnx.staging import finish_replacement
+from florence_onnx.terminal import say
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -47,12 +56,12 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Graphs:
-    """The sessions of one model at one precision."""
+    """The sessions of one model."""
 
     layout: Layout
     """What the graphs are and how the decoder is driven."""
-    precision: str
-    """A key of `contract.PRECISIONS`."""
+    precisions: Mapping[str, str]
+    """Graph -> its precision."""
     files: Mapping[str, str]
     """Graph -> its path inside the model folder, for messages."""
     sessions: Mapping[str, "ort.InferenceSession"]
@@ -65,6 +74,11 @@ class Graphs:
     def providers(self) -> dict[str, list[str]]:
         """The providers ONNX Runtime gave each graph, most used first."""
         return {name: list(session.get_providers()) for name, session in self.sessions.items()}
+
+    @property
+    def precision(self) -> str:
+        """The precision of all graphs, or those they have, such as ``"fp16+q4"``."""
+        return one_of(self.precisions)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -93,14 +107,13 @@ class Graphs:
     ) -> npt.NDArray[np.float32]:
         """The output of a graph with one input; ``shape`` is that of all axes but the last."""
         file, (returned,) = self.files[graph], self.layout.graphs[graph].outputs
-        with running(file):
-            (output,) = self.sessions[graph].run([returned], {name: value})
+        (output,) = run(self.sessions[graph], file, {name: value}, [returned])
         return check_output(file, returned, output, (*shape, self.geometry["hidden_size"]))
 
 
 def open_graphs(
     folder: Path,
-    precision: str,
+    precision: Precision,
     providers: Providers | None = None,
     threads: int | None = None,
     session_options: "ort.SessionOptions | None" = None,
@@ -109,11 +122,11 @@ def open_graphs(
 
     Args:
         folder: The model folder, with the ``onnx`` folder inside.
-        precision: A key of `contract.PRECISIONS`.
+        precision: A key of the layout's suffixes, or such a key per graph.
         providers: ONNX Runtime providers, for all graphs or per graph, as `providers_by_graph`
             takes them; None for CUDA where it works, else the CPU.
         threads: Threads inside an operator; None for `default_threads`.
-        session_options: Options for all four sessions instead of this package's.
+        session_options: Options for all sessions instead of this package's.
 
     Raises:
         PrecisionError: The folder holds no graphs of this precision, or ONNX Runtime is too old
@@ -126,13 +139,38 @@ def open_graphs(
     require_onnxruntime()
     check_options(session_options, threads)
     finish_replacement(folder)
-    check_precision(folder, precision)
-    check_runtime(precision)
-    chosen = providers_by_graph(providers)
+    layout = check_precision(folder, precision)
 
-    layout = SLOTS
+    def opened(layout: Layout) -> Graphs:
+        return _open_layout(layout, folder, precision, providers, threads, session_options)
+
+    if layout is not MERGED or not SPLIT.is_whole(graph_files(folder), precision):
+        return opened(layout)
+    try:
+        return opened(MERGED)
+    except (ModelFileError, GraphContractError) as error:
+        graphs = opened(SPLIT)
+        first, later = (graphs.files[name] for name in list(SPLIT.graphs)[-2:])
+        say(f"note: opened {first} and {later} instead of one decoder: {error}")
+        return graphs
+
+
+def _open_layout(
+    layout: Layout,
+    folder: Path,
+    precision: Precision,
+    providers: Providers | None,
+    threads: int | None,
+    session_options: "ort.SessionOptions | None",
+) -> Graphs:
+    """Opens the graphs of a layout; see `open_graphs`."""
+    precisions = by_graph(precision, layout.graphs)
+    for name in set(precisions.values()):
+        check_runtime(name)
+    chosen = providers_by_graph(providers, layout.graphs, layout.others)
     options = {
-        name: session_options or default_options(name, precision, threads) for name in layout.graphs
+        name: session_options or default_options(name, precisions[name], threads)
+        for name in layout.graphs
     }
     files = layout.files(graph_files(folder), precision)
     paths = {name: folder / file for name, file in files.items()}
@@ -142,7 +180,7 @@ def open_graphs(
 
     with ThreadPoolExecutor(len(paths)) as pool:
         sessions = dict(zip(paths, pool.map(open_graph, paths), strict=True))
-    return Graphs(layout, precision, files, sessions, _check(layout, paths, sessions), folder)
+    return Graphs(layout, precisions, files, sessions, _check(layout, paths, sessions), folder)
 
 
 def _check(
@@ -162,27 +200,53 @@ def _check(
 
 def present_precisions(folder: Path) -> list[str]:
     """The precisions for which the folder holds every graph."""
-    return SLOTS.precisions(graph_files(folder))
+    return precisions_of(graph_files(folder))
 
 
-def check_precision(folder: Path, precision: str) -> None:
-    """Raises when ``precision`` is unknown, or the folder has other precisions only."""
+def check_precision(folder: Path, precision: Precision) -> Layout:
+    """The layout of a folder that has a precision, or such precisions.
+
+    A folder without any whole precision passes: the first missing file is the better message.
+
+    Raises:
+        PrecisionError: A precision or a graph is unknown, or the folder has other precisions only.
+    """
     names = graph_files(folder)
-    present = SLOTS.precisions(names)
-    if precision in present:
-        return
-    if precision in contract.PRECISIONS and not present:
-        return  # The first missing file is the better message.
+    layout = layout_of(names, precision)
+    _check_names(layout, precision)
+    if layout.is_whole(names, precision):
+        if layout is SLOTS and any(one.is_whole(names, precision) for one in (MERGED, SPLIT)):
+            say(f"note: {folder} has graphs in two layouts; florence-onnx's own are opened")
+        return layout
+    present = precisions_of(names)
+    files = layout.files(names, precision)
+    missing = [file for file in files.values() if file not in names]
     listed = ", ".join(present) or "none complete"
-    if precision in contract.PRECISIONS:
-        files = SLOTS.files(names, precision).values()
-        missing = [file for file in files if file not in names]
-        if len(missing) < len(files):
-            raise PrecisionError(
-                f"{folder / missing[0]} is missing, without which precision {precision!r} cannot "
-                f"be opened; present: {listed}"
-            )
+    if layout.suits(precision) and not present:
+        return layout
+    if layout.suits(precision) and (len(missing) < len(files) or not isinstance(precision, str)):
+        raise PrecisionError(
+            f"{folder / missing[0]} is missing, without which precision {precision!r} cannot "
+            f"be opened; present: {listed}"
+        )
     raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
+
+
+def _check_names(layout: Layout, precision: Precision) -> None:
+    """Raises PrecisionError where a mapping names what is no graph or no precision."""
+    if isinstance(precision, str):
+        return
+    known = dict.fromkeys((*layout.graphs, *layout.others, OTHERS))
+    for name, value in precision.items():
+        if name not in known:
+            raise PrecisionError(
+                f"precision names no graph of this model: {name!r}; use {', '.join(known)}"
+            )
+        if value not in hub_contract.SUFFIXES:
+            raise PrecisionError(
+                f"unknown precision {value!r} of {name}; choose one of "
+                f"{', '.join(hub_contract.SUFFIXES)}"
+            )
 
 
 def _open(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.engine import contract
-from florence_onnx.engine.buffers import gather, zeros
+from florence_onnx.engine.buffers import Gatherer, zeros
 from florence_onnx.engine.checks import check_value, impossible_numbers, running
 from florence_onnx.engine.contract import CROSS_CACHE, FLOAT, INT64, OWN_CACHE, names_of
 from florence_onnx.engine.decoder import Floats, Ids, TokenEmbedding
@@ -214,4 +214,4 @@ class SlotSteps:
     ) -> "list[ort.OrtValue]":
         decoder = self._decoder
         with running(decoder.file):
-            return gather(values, indices, axis, decoder.session, decoder.device)
+            return Gatherer(len(values), axis, decoder.session, decoder.device)(values, indices)

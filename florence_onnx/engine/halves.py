@@ -1,0 +1,52 @@
+"""Graphs whose inputs and outputs may be float16, fed and read as float32."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.engine.checks import running
+from florence_onnx.engine.contract import FLOAT16
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Array = npt.NDArray[Any]
+
+
+def run(
+    session: "ort.InferenceSession", file: str, given: Mapping[str, Array], wanted: Sequence[str]
+) -> list[Array]:
+    """The outputs of a graph, on the host.
+
+    Args:
+        session: The graph.
+        file: Its path inside the model folder.
+        given: Its inputs; floats are float32.
+        wanted: Which outputs.
+
+    Returns:
+        Them, in this order; floats are float32.
+
+    Raises:
+        GraphRunError: The graph fails.
+    """
+    kinds = {value.name: value.type for value in session.get_inputs()}
+    fed = {name: as_declared(value, kinds[name]) for name, value in given.items()}
+    with running(file):
+        found = session.run(list(wanted), fed)
+    return [as_float32(value) for value in found]
+
+
+def as_declared(value: Array, kind: str) -> Array:
+    """An array as an input of this element type, by ONNX Runtime's name, takes it."""
+    if kind != FLOAT16:
+        return value
+    with np.errstate(over="ignore"):  # What is infinite is found in what the graph returns.
+        return value.astype(np.float16)
+
+
+def as_float32(value: Array) -> Array:
+    """An output as float32, where it is float16."""
+    return value.astype(np.float32) if value.dtype == np.float16 else value

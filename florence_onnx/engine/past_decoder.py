@@ -1,0 +1,269 @@
+"""The decoder of the hub's layout, whose cache is the keys and values of every row.
+
+The first step computes those of the cross-attention from the encoder's states; they are kept. The
+decoder's own are taken and returned at every step, and gathered where beams change places.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.engine import contract, hub_contract
+from florence_onnx.engine.buffers import Gatherer
+from florence_onnx.engine.checks import check_output, check_value, running
+from florence_onnx.engine.contract import names_of
+from florence_onnx.engine.decoder import Floats, Ids
+from florence_onnx.engine.halves import as_declared, as_float32, run
+from florence_onnx.engine.hub_contract import CROSS_CACHE, MASK, OWN_CACHE, STATES, SWITCH
+from florence_onnx.engine.providers import device_of
+from florence_onnx.engine.scores import LogitScores
+from florence_onnx.errors import GraphRunError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from florence_onnx.engine.sessions import Graphs
+
+_ROUNDING = 1e-2
+"""How far apart logits of one graph may be, relative to the largest, where a tensor is shared or
+copied; those of float16 have an error of 1e-3."""
+
+
+class PastDecoder:
+    """Encodes requests and starts the steps behind them."""
+
+    def __init__(self, graphs: "Graphs") -> None:
+        """Looks at what the graphs take and return.
+
+        Args:
+            graphs: The opened graphs.
+        """
+        # Not the graphs themselves, which keep this decoder: a model ends with its last use.
+        self.sessions, self.files, self.geometry = graphs.sessions, graphs.files, graphs.geometry
+        names = [name for name in graphs.layout.graphs if name not in hub_contract.ENCODERS]
+        self.first, self.later = (
+            Part(self.sessions[name], self.files[name], graphs.layout.graphs[name].of(self.layers))
+            for name in (names[0], names[-1])
+        )
+
+    @property
+    def layers(self) -> int:
+        """Of the decoder."""
+        return self.geometry["decoder_layers"]
+
+    def start(self, attention_mask: Ids, inputs_embeds: Floats) -> "PastSteps":
+        """See `Decoder.start`."""
+        file, name = self.files[contract.ENCODER], "last_hidden_state"
+        given = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        (states,) = run(self.sessions[contract.ENCODER], file, given, [name])
+        return PastSteps(
+            self, attention_mask, check_output(file, name, states, inputs_embeds.shape)
+        )
+
+    def embed(self, token_ids: Ids) -> Floats:
+        """Maps token_ids [R] to embeddings, float32 [R,1,D]."""
+        file, name = self.files[contract.EMBED_TOKENS], "inputs_embeds"
+        given = {"input_ids": token_ids[:, None]}
+        (embeds,) = run(self.sessions[contract.EMBED_TOKENS], file, given, [name])
+        return check_output(file, name, embeds, (len(token_ids), 1, self.geometry["hidden_size"]))
+
+    def blank(self, rows: int, length: int) -> Floats:
+        """Keys or values of nothing."""
+        heads, width = self.geometry["decoder_heads"], self.geometry["head_dim"]
+        return np.zeros((rows, heads, length, width), dtype=np.float32)
+
+    @cached_property
+    def shares(self) -> bool:
+        """Whether rows of one request may share one copy of the cross-attention's cache.
+
+        A matrix multiplication takes one matrix for many, and most graphs pass it on as it is.
+        This one is tried, on numbers drawn at random: how it is written cannot be known.
+        """
+        draw, rows, length = np.random.default_rng(0), 2, 3
+        width = self.geometry["hidden_size"]
+        embeds = draw.standard_normal((rows, 1, width), dtype=np.float32)
+        caches = [draw.standard_normal(self.blank(1, 1).shape) for _ in self.later.own_in]
+        cross = [draw.standard_normal(self.blank(1, length).shape) for _ in self.later.cross_in]
+        states = draw.standard_normal((1, length, width), dtype=np.float32)
+        mask = np.ones((rows, length), dtype=np.int64)
+        own = [self.later.value(np.repeat(cache, rows, axis=0)) for cache in caches]
+
+        def logits(copies: int) -> Floats:
+            shared = [self.later.value(np.repeat(value, copies, axis=0)) for value in cross]
+            hidden = self.later.value(np.repeat(states, copies, axis=0))
+            return as_float32(self.later(mask, hidden, embeds, (own, shared), [])[0].numpy())
+
+        expected = logits(rows)
+        try:
+            found = logits(1)
+        except GraphRunError:
+            return False
+        limit = _ROUNDING * float(np.abs(expected).max())
+        return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
+
+
+class Part:
+    """One of the decoder's graphs, or the one that is both."""
+
+    def __init__(
+        self, session: "ort.InferenceSession", file: str, signature: contract.Signature
+    ) -> None:
+        """Looks at what a graph takes.
+
+        Args:
+            session: The graph.
+            file: Its path inside the model folder.
+            signature: Its tensors, of every layer.
+        """
+        self.session, self.file = session, file
+        self.device = device_of(session)
+        self.own_in = names_of(signature.inputs, OWN_CACHE)
+        self.cross_in = names_of(signature.inputs, CROSS_CACHE)
+        self.own_out = names_of(signature.outputs, OWN_CACHE)
+        self.cross_out = names_of(signature.outputs, CROSS_CACHE)
+        self._kinds = {value.name: value.type for value in session.get_inputs()}
+
+    @property
+    def kind(self) -> str:
+        """The element type of its floats."""
+        return self._kinds["inputs_embeds"]
+
+    def value(self, array: npt.NDArray[Any]) -> "ort.OrtValue":
+        """Floats where the graph reads them, as it reads them."""
+        import onnxruntime as ort
+
+        array = np.ascontiguousarray(array.astype(np.float32))
+        return ort.OrtValue.ortvalue_from_numpy(as_declared(array, self.kind), *self.device)
+
+    def __call__(
+        self,
+        mask: Ids,
+        states: "ort.OrtValue",
+        embeds: Floats,
+        past: "tuple[Sequence[ort.OrtValue], Sequence[ort.OrtValue]]",
+        returned: Sequence[str],
+    ) -> "list[ort.OrtValue]":
+        """Runs the graph.
+
+        Args:
+            mask: int64 [R,S].
+            states: The encoder's, [R,S,D].
+            embeds: Of one token per row, float32 [R,1,D].
+            past: The decoder's own keys and values, and those of the cross-attention.
+            returned: Which outputs follow.
+
+        Returns:
+            The logits, on the host, and ``returned``.
+
+        Raises:
+            GraphRunError: It fails.
+        """
+        own, cross = past
+        # The arrays live until the run is over: binding them copies nothing.
+        hosted: Mapping[str, npt.NDArray[Any]] = {
+            MASK: mask,
+            "inputs_embeds": as_declared(embeds, self.kind),
+            SWITCH: np.array([own[0].shape()[2] > 0] if own else [False]),
+        }
+        bound = dict(zip((*self.own_in, *self.cross_in), (*own, *cross), strict=True))
+        with running(self.file):
+            binding = self.session.io_binding()
+            for name, array in hosted.items():
+                if name in self._kinds:
+                    binding.bind_cpu_input(name, array)
+            for name, value in {**bound, STATES: states}.items():
+                if name in self._kinds:
+                    binding.bind_ortvalue_input(name, value)
+            binding.bind_output("logits", "cpu")
+            for name in returned:
+                binding.bind_output(name, *self.device)
+            self.session.run_with_iobinding(binding)
+            return list(binding.get_outputs())
+
+
+class PastSteps:
+    """The steps of one search, with the cache kept where the provider keeps it."""
+
+    def __init__(self, decoder: PastDecoder, mask: Ids, states: Floats) -> None:
+        """Begins without a cache.
+
+        Args:
+            decoder: Whose steps these are.
+            mask: Of the encoded requests, int64 [B,S].
+            states: What the encoder made of them, float32 [B,S,D].
+        """
+        self._decoder = decoder
+        self._requests = np.arange(len(mask))
+        self._mask, self._states = mask, states
+        self._copies = 1
+        """Rows of ``_cross`` and ``_hidden`` per request."""
+        self._hidden = decoder.first.value(states)
+        self._own: list[ort.OrtValue] = []
+        self._cross: list[ort.OrtValue] = []
+        self._gather = Gatherer(
+            2 * decoder.layers, 0, decoder.later.session, decoder.later.device, decoder.later.kind
+        )
+
+    def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> LogitScores:
+        """One step of the search; see `Step`.
+
+        Raises:
+            GraphRunError: A graph fails, or returns another shape.
+        """
+        decoder, count = self._decoder, len(token_ids)
+        embeds = decoder.embed(token_ids)
+        if self._own:
+            self._follow(rows, requests)
+            part, past = decoder.later, (self._own, self._cross)
+            mask = np.repeat(self._mask, count // len(requests), axis=0)
+            logits, *self._own = part(mask, self._hidden, embeds, past, part.own_out)
+        else:
+            part = decoder.first
+            nothing = part.value(decoder.blank(count, 0))
+            past = ([nothing] * len(part.own_in), [nothing] * len(part.cross_in))
+            returned = [*part.own_out, *part.cross_out]
+            logits, *found = part(self._mask, self._hidden, embeds, past, returned)
+            self._own, self._cross = found[: len(part.own_out)], found[len(part.own_out) :]
+            self._check_cross(part)
+            self._hand_over(part, decoder.later)
+        shape = (count, 1, decoder.geometry["vocabulary"])
+        check_value(part.file, "logits", logits, logits.data_type(), shape)
+        return LogitScores(as_float32(logits.numpy())[:, 0], part.file)
+
+    def _check_cross(self, part: Part) -> None:
+        shape = self._decoder.blank(*self._mask.shape).shape
+        for name, value in zip(part.cross_out, self._cross, strict=True):
+            check_value(part.file, name, value, value.data_type(), shape)
+
+    def _hand_over(self, part: Part, other: Part) -> None:
+        """Has the cache where and as the later steps read it."""
+        if (part.kind, part.device) != (other.kind, other.device):
+            self._own = [other.value(value.numpy()) for value in self._own]
+            self._cross = [other.value(value.numpy()) for value in self._cross]
+            self._hidden = other.value(self._states)
+
+    def _follow(self, rows: Ids, requests: Ids) -> None:
+        """Has the caches go on from these rows, for these requests."""
+        before = len(self._requests) * self._copies
+        kept = np.searchsorted(self._requests, requests)
+        alone = len(requests) == 1 and self._decoder.shares
+        copies = 1 if alone else len(rows) // len(requests)
+        chosen = np.repeat(kept * self._copies, copies)
+        with running(self._decoder.later.file):
+            if not _is_all(chosen, before):
+                self._cross = self._gather(self._cross, chosen)
+                self._hidden = self._decoder.later.value(
+                    np.repeat(self._states[kept], copies, axis=0)
+                )
+            if not _is_all(rows, self._own[0].shape()[0]):
+                self._own = self._gather(self._own, rows)
+        self._mask, self._states = self._mask[kept], self._states[kept]
+        self._requests, self._copies = requests, copies
+
+
+def _is_all(rows: Ids, count: int) -> bool:
+    """Whether these are all rows, in order."""
+    return len(rows) == count and bool((rows == np.arange(count)).all())
