@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast, overload
 
 from florence_onnx.answering import answer_batch, encode
 from florence_onnx.assets.reading import Assets
+from florence_onnx.engine.precision import Precision
 from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs
 from florence_onnx.errors import InputError, ModelWarning
@@ -56,7 +57,7 @@ class Florence2:
         cls,
         source: str | os.PathLike[str],
         *,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         providers: Providers | None = None,
         threads: int | None = None,
         session_options: "SessionOptions | None" = None,
@@ -69,8 +70,11 @@ class Florence2:
         Args:
             source: A model folder, a hub id, or ``"demo"``.
             precision: Which of the model's graphs to open: ``"fp32"``, ``"fp16"``, ``"q8"``,
-                ``"q4"``, or ``"auto"`` for q8 on a processor with 8-bit dot products, fp16 on
-                CUDA, and fp32 elsewhere or where these cannot be had or opened.
+                ``"q4"``; in the layout of transformers.js also ``"int8"``, ``"uint8"``,
+                ``"q4f16"``, ``"bnb4"``; or such a name per graph, as in ``{"vision_encoder":
+                "fp16", "*": "q4"}``, fp32 for graphs left out. ``"auto"`` for q8 on
+                a processor with 8-bit dot products, fp16 on CUDA, and fp32 elsewhere or where these
+                cannot be had or opened.
             providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
                 graph name, or ``"*"`` for the others, to such a list. None, and graphs left out,
                 for CUDA where it is installed and loads, else the CPU.
@@ -90,7 +94,7 @@ class Florence2:
                 ``model.assets.notes`` says too; or ``"auto"`` has passed over a precision.
         """
 
-        def opened(folder: Path, name: str) -> "Florence2":
+        def opened(folder: Path, name: Precision) -> "Florence2":
             return cls(*open_folder(folder, name, providers, threads, session_options))
 
         access = Access(revision, None if cache_dir is None else Path(cache_dir), local_files_only)
@@ -101,7 +105,10 @@ class Florence2:
 
     @property
     def precision(self) -> str:
-        """The precision of the graphs that were opened; never ``"auto"``."""
+        """The precision of the graphs that were opened; never ``"auto"``.
+
+        Where graphs have different ones, these, as in ``"fp16+q4"``.
+        """
         return self.graphs.precision
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from florence_onnx.assets.reading import Assets
+from florence_onnx.engine.precision import Precision
 from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs, open_graphs
 from florence_onnx.errors import ModelFileError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def open_folder(
     folder: Path,
-    precision: str,
+    precision: Precision,
     providers: Providers | None,
     threads: int | None,
     session_options: "SessionOptions | None",

@@ -3,16 +3,16 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from florence_onnx import hub
 from florence_onnx.checkpoints.contents import Contents
-from florence_onnx.engine import contract
-from florence_onnx.engine.layouts import SLOTS, graph_files
-from florence_onnx.engine.precision import AUTO, suitable_precisions
+from florence_onnx.engine import contract, hub_contract
+from florence_onnx.engine.layouts import graph_files, layout_of, precisions_of
+from florence_onnx.engine.precision import AUTO, Precision, suitable_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import (
@@ -29,27 +29,31 @@ from florence_onnx.staging import finish_replacement
 from florence_onnx.terminal import say
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Precision)
 
 DEMO = Path(__file__).parent / "demo"
+
+_DATA = re.compile(rf"(?<=\.onnx){contract.DATA_SUFFIX}(_[0-9]+)?$")
+"""What the names of weights beside a graph add to its own: in the hub's, there may be several."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def resolve(
-    source: str | os.PathLike[str], *, precision: str = "fp32", access: Access = ANYHOW
+    source: str | os.PathLike[str], *, precision: Precision = "fp32", access: Access = ANYHOW
 ) -> Path:
     """The folder that holds a model, downloaded if need be.
 
     Args:
         source: An existing folder, a hub id (``"org/name"``), or ``"demo"``, looked up in this
             order. What looks like a path is never looked up on the hub.
-        precision: The graphs to fetch when ``source`` is a hub id.
+        precision: The graphs to fetch when ``source`` is a hub id, of one precision or several.
         access: Which state of a hub repository is wanted. What is already in the cache is used
             as it is, without asking the hub.
 
     Raises:
         ModelNotFoundError: There is no such folder or repository, or the hub cannot be reached.
-        PrecisionError: ``precision`` is not one of ``contract.PRECISIONS``.
+        PrecisionError: ``precision`` is not one of ``hub_contract.SUFFIXES``.
     """
     if is_demo(source):
         if not DEMO.is_dir():
@@ -61,12 +65,14 @@ def resolve(
         refuse(Contents.of_folder(folder).why_no_model())
         _check_encoding(folder)
         return folder
-    if precision not in contract.PRECISIONS:
-        raise PrecisionError(
-            f"unknown precision {precision!r}; choose one of {', '.join(contract.PRECISIONS)}"
-        )
+    for name in [precision] if isinstance(precision, str) else precision.values():
+        if name not in hub_contract.SUFFIXES:
+            raise PrecisionError(
+                f"unknown precision {name!r}; choose one of {', '.join(hub_contract.SUFFIXES)}"
+            )
     folder = hub_model(str(source), precision, access)
-    if precision not in present_precisions(folder):
+    names = graph_files(folder)
+    if not layout_of(names, precision).is_whole(names, precision):
         raise PrecisionError(
             f"the model made of {str(source)!r} has no graphs of precision {precision!r}; make "
             f"them with florence-onnx pull {source} --precision {precision}"
@@ -113,9 +119,9 @@ def usual_precision(
 
 def locate(
     source: str | os.PathLike[str],
-    precision: str,
+    precision: P,
     providers: Providers | None,
-    opened: Callable[[Path, str], T],
+    opened: Callable[[Path, P], T],
     access: Access = ANYHOW,
 ) -> T:
     """Opens a model's folder at the precision asked for, or at one that suits.
@@ -137,9 +143,12 @@ def locate(
     Warns:
         ModelWarning: ``"auto"`` has passed over a precision that cannot be opened.
     """
-    if not isinstance(precision, str):
-        names = ", ".join((*contract.PRECISIONS, AUTO))
-        raise PrecisionError(f"precision is {precision!r}; it must be one of {names}")
+    if not isinstance(precision, str | Mapping):
+        names = ", ".join((*hub_contract.SUFFIXES, AUTO))
+        raise PrecisionError(
+            f"precision is {precision!r}; it must be one of {names}, or a mapping from graphs to "
+            "these"
+        )
     if precision != AUTO:
         return opened(resolve(source, precision=precision, access=access), precision)
     require_onnxruntime()
@@ -155,7 +164,7 @@ def locate(
         if not _has_some(folder, name):
             continue
         try:
-            found = opened(folder, name)
+            found = opened(folder, cast(P, name))
         except (ModelFileError, GraphContractError, PrecisionError) as error:
             passed[name] = error
             continue
@@ -174,7 +183,8 @@ def locate(
 def _has_some(folder: Path, precision: str) -> bool:
     """Tells whether there are graphs of a precision, all four or fewer."""
     names = graph_files(folder)
-    return any(file in names for file in SLOTS.files(names, precision).values())
+    files = layout_of(names, precision).files(names, precision)
+    return any(file in names for file in files.values())
 
 
 def local_folder(source: str | os.PathLike[str]) -> Path | None:
@@ -218,7 +228,7 @@ def _check_encoding(folder: Path) -> None:
         ) from None
 
 
-def hub_model(repository: str, precision: str, access: Access) -> Path:
+def hub_model(repository: str, precision: Precision, access: Access) -> Path:
     """The folder of a hub model's assets and of its graphs of one precision.
 
     Of a checkpoint, it is that of the model made of it, which may lack precisions other than fp32.
@@ -229,15 +239,15 @@ def hub_model(repository: str, precision: str, access: Access) -> Path:
     """
 
     def required(names: Collection[str]) -> list[str]:
-        return [*contract.ASSETS, *SLOTS.files(names, precision).values()]
+        return [*contract.ASSETS, *layout_of(names, precision).files(names, precision).values()]
 
     def select(names: Collection[str]) -> list[str]:
         contents = Contents(repository, names)
         if contents.is_checkpoint:
             raise _CheckpointFoundError
         refuse(contents.why_no_model())
-        others = SLOTS.precisions(names)
-        if others and precision not in others:
+        layout, others = layout_of(names, precision), precisions_of(names)
+        if others and not layout.is_whole(names, precision):
             raise PrecisionError(
                 f"hub model {repository!r} has no graphs of precision {precision!r}; "
                 f"it has {', '.join(others)}"
@@ -246,7 +256,7 @@ def hub_model(repository: str, precision: str, access: Access) -> Path:
         absent = [name for name in needed if name not in names]
         if absent:
             raise ModelNotFoundError(f"hub model {repository!r} has no {', '.join(absent)}")
-        return [name for name in names if name.removesuffix(contract.DATA_SUFFIX) in needed]
+        return [name for name in names if _DATA.sub("", name) in needed]
 
     folder = hub.cached(repository, access)
     needed = required(graph_files(folder)) if folder else []

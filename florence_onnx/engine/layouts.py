@@ -10,7 +10,8 @@ from florence_onnx.engine import contract, hub_contract
 from florence_onnx.engine.contract import Signature
 from florence_onnx.engine.decoder import Decoder
 from florence_onnx.engine.past_decoder import PastDecoder
-from florence_onnx.engine.precision import OTHERS, Precision, by_graph
+from florence_onnx.engine.precision import Precision, by_graph
+from florence_onnx.engine.providers import OTHERS
 from florence_onnx.engine.slot_decoder import SlotDecoder
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Layout:
 
     def file(self, graph: str, precision: str) -> str:
         """The file that a graph is written to."""
-        return contract.graph_file(graph, precision, self.suffixes)
+        return contract.graph_file(graph, precision, hub_contract.SUFFIXES)
 
     def files(self, names: Collection[str], precision: Precision) -> dict[str, str]:
         """The file of every graph among ``names``: the present one, or what it once was.
@@ -71,6 +72,8 @@ class Layout:
 
     def is_whole(self, names: Collection[str], precision: Precision) -> bool:
         """Whether every graph is among ``names``."""
+        if not self.suits(precision):
+            return False
         return all(file in names for file in self.files(names, precision).values())
 
     def suits(self, precision: Precision) -> bool:
@@ -137,7 +140,7 @@ def layout_of(names: Collection[str], precision: Precision) -> Layout:
     named = set() if isinstance(precision, str) else precision.keys() - {OTHERS}
     fitting = [one for one in LAYOUTS if named <= {*one.graphs, *one.others}] or list(LAYOUTS)
     for layout in fitting:
-        if layout.suits(precision) and layout.is_whole(names, precision):
+        if layout.is_whole(names, precision):
             return layout
     for layout in fitting:
         own = {graph for graph in layout.graphs if graph not in hub_contract.ENCODERS}

@@ -6,17 +6,16 @@ decoder's own are taken and returned at every step, and gathered where beams cha
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from florence_onnx.engine import contract, hub_contract
 from florence_onnx.engine.buffers import Gatherer
 from florence_onnx.engine.checks import check_output, check_value, running
 from florence_onnx.engine.contract import names_of
 from florence_onnx.engine.decoder import Floats, Ids
-from florence_onnx.engine.halves import as_declared, as_float32, run
+from florence_onnx.engine.halves import Array, as_declared, as_float32, run
 from florence_onnx.engine.hub_contract import CROSS_CACHE, MASK, OWN_CACHE, STATES, SWITCH
 from florence_onnx.engine.providers import device_of
 from florence_onnx.engine.scores import LogitScores
@@ -57,11 +56,13 @@ class PastDecoder:
     def start(self, attention_mask: Ids, inputs_embeds: Floats) -> "PastSteps":
         """See `Decoder.start`."""
         file, name = self.files[contract.ENCODER], "last_hidden_state"
-        given = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        given: Mapping[str, Array] = {
+            "attention_mask": attention_mask,
+            "inputs_embeds": inputs_embeds,
+        }
         (states,) = run(self.sessions[contract.ENCODER], file, given, [name])
-        return PastSteps(
-            self, attention_mask, check_output(file, name, states, inputs_embeds.shape)
-        )
+        states = check_output(file, name, states, inputs_embeds.shape)
+        return PastSteps(self, attention_mask, states)
 
     def embed(self, token_ids: Ids) -> Floats:
         """Maps token_ids [R] to embeddings, float32 [R,1,D]."""
@@ -124,14 +125,14 @@ class Part:
         self.cross_in = names_of(signature.inputs, CROSS_CACHE)
         self.own_out = names_of(signature.outputs, OWN_CACHE)
         self.cross_out = names_of(signature.outputs, CROSS_CACHE)
-        self._kinds = {value.name: value.type for value in session.get_inputs()}
+        self._kinds: dict[str, str] = {value.name: value.type for value in session.get_inputs()}
 
     @property
     def kind(self) -> str:
         """The element type of its floats."""
         return self._kinds["inputs_embeds"]
 
-    def value(self, array: npt.NDArray[Any]) -> "ort.OrtValue":
+    def value(self, array: Array) -> "ort.OrtValue":
         """Floats where the graph reads them, as it reads them."""
         import onnxruntime as ort
 
@@ -163,7 +164,7 @@ class Part:
         """
         own, cross = past
         # The arrays live until the run is over: binding them copies nothing.
-        hosted: Mapping[str, npt.NDArray[Any]] = {
+        hosted: Mapping[str, Array] = {
             MASK: mask,
             "inputs_embeds": as_declared(embeds, self.kind),
             SWITCH: np.array([own[0].shape()[2] > 0] if own else [False]),

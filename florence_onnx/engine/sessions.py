@@ -32,9 +32,10 @@ from florence_onnx.engine.layouts import (
     precisions_of,
 )
 from florence_onnx.engine.options import check_options, default_options
-from florence_onnx.engine.precision import OTHERS, Precision, by_graph, check_runtime, one_of
+from florence_onnx.engine.precision import Precision, by_graph, check_runtime, one_of
 from florence_onnx.engine.providers import (
     CPU,
+    OTHERS,
     Provider,
     Providers,
     check_obtained,
@@ -219,17 +220,19 @@ def check_precision(folder: Path, precision: Precision) -> Layout:
             say(f"note: {folder} has graphs in two layouts; florence-onnx's own are opened")
         return layout
     present = precisions_of(names)
+    listed = ", ".join(present) or "none complete"
+    if not layout.suits(precision):
+        raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
+    if not present:
+        return layout
     files = layout.files(names, precision)
     missing = [file for file in files.values() if file not in names]
-    listed = ", ".join(present) or "none complete"
-    if layout.suits(precision) and not present:
-        return layout
-    if layout.suits(precision) and (len(missing) < len(files) or not isinstance(precision, str)):
-        raise PrecisionError(
-            f"{folder / missing[0]} is missing, without which precision {precision!r} cannot "
-            f"be opened; present: {listed}"
-        )
-    raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
+    if len(missing) == len(files):
+        raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
+    raise PrecisionError(
+        f"{folder / missing[0]} is missing, without which precision {precision!r} cannot be "
+        f"opened; present: {listed}"
+    )
 
 
 def _check_names(layout: Layout, precision: Precision) -> None:

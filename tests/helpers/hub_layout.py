@@ -1,11 +1,9 @@
 """Model folders in the hub's layout, traced from transformers' own modules.
 
-DESIGN of the files: those of onnx-community's exports for transformers.js, which are traced the
-same way and merged by optimum.
+onnx-community's exports for transformers.js are traced the same way and merged by optimum.
 """
 
 import copy
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +15,6 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from transformers import Florence2ForConditionalGeneration
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
-
-from florence_onnx.engine import contract
 
 OPSET = 17
 SWITCH = "use_cache_branch"
@@ -52,7 +48,8 @@ class _Decoder(nn.Module):
         self.decoder, self.head = model.model.language_model.decoder, model.lm_head
 
     def forward(self, mask: Tensor, states: Tensor, embeds: Tensor, *past: Tensor) -> Any:
-        own, cross = DynamicCache(), DynamicCache()
+        own: Any = DynamicCache()
+        cross: Any = DynamicCache()
         for i in range(0, len(past), 4):
             own.layers.append(_layer(*past[i : i + 2]))
             cross.layers.append(_layer(*past[i + 2 : i + 4]))
@@ -73,7 +70,7 @@ class _Decoder(nn.Module):
 
 
 def _layer(keys: Tensor, values: Tensor) -> Any:
-    layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
+    layer: Any = DynamicLayer()
     layer.keys, layer.values, layer.is_initialized = keys, values, True
     layer.dtype, layer.device = keys.dtype, keys.device
     return layer
@@ -84,23 +81,19 @@ def write_hub_layout(
     folder: Path,
     size: tuple[int, int],
     suffix: str = "",
-    *,
-    assets: Path,
 ) -> None:
-    """Writes all six graphs, and the files beside them.
+    """Writes all six graphs.
 
     Args:
         model: In float32; with the suffix ``_fp16``, the graphs' tensors are float16.
         folder: Where to write.
         size: Height and width of a picture.
         suffix: Of the graphs' names.
-        assets: The folder that the other files are copied from.
     """
     (folder / "onnx").mkdir(parents=True, exist_ok=True)
-    for name in contract.ASSETS:
-        shutil.copy(assets / name, folder)
     kind = torch.float16 if suffix == "_fp16" else torch.float32
-    made: Any = copy.deepcopy(model).to(kind).eval()
+    made: Any = copy.deepcopy(model).eval()
+    made.to(kind)
     made.set_attn_implementation("eager")
     text = made.config.text_config
     heads, width = text.decoder_attention_heads, text.d_model

@@ -9,7 +9,7 @@ from florence_onnx import Florence2
 from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS, graph_files
 from florence_onnx.engine.sessions import present_precisions
-from florence_onnx.errors import GraphContractError, ModelFileError, ModelNotFoundError
+from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
 from florence_onnx.resolver import resolve
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
 from tests.helpers.tiny import TINY, aged, copy_tiny, picture
@@ -65,8 +65,8 @@ def test_every_precision_has_names_of_its_own(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["decoder_model", "decoder_model_merged", "decoder_model_q4"])
 def test_where_the_hubs_graphs_are_the_former_name_is_theirs(folder: Path, name: str) -> None:
     (folder / f"onnx/{name}.onnx").touch()
-    assert present_precisions(folder) == []
-    with pytest.raises(ModelFileError, match=r"decoder_with_past_slots\.onnx is missing"):
+    assert SLOTS.precisions(graph_files(folder)) == []
+    with pytest.raises(ModelFileError, match=r"onnx/decoder_model\w*\.onnx is (not a g|missing)"):
         Florence2.load(folder)
 
 
@@ -109,9 +109,21 @@ def test_a_repository_with_the_former_name(
 def test_a_repository_in_the_hubs_layout(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = contents(folder) | {"onnx/decoder_model_merged.onnx": b"graph"}
+    files = contents(folder) | {
+        "onnx/decoder_model_merged.onnx": b"graph",
+        "onnx/decoder_model_merged_q4.onnx": b"graph",
+        "onnx/decoder_model_merged_q4.onnx_data_1": b"weights",
+        "onnx/vision_encoder_fp16.onnx": b"graph",
+    }
     use_empty_cache(monkeypatch, tmp_path / "cache")
     with serve_hub(NAME, files) as hub:
         use_hub(monkeypatch, hub.url)
-        with pytest.raises(ModelNotFoundError, match=rf"has no {DECODER}$"):
-            resolve(NAME)
+        found = resolve(NAME)
+        merged = "onnx/decoder_model_merged.onnx"
+        assert graph_files(found) == {*ALL - {DECODER}, merged}, "not those of other precisions"
+        wanted = {"vision_encoder": "fp32", "decoder_model_merged": "q4"}
+        assert resolve(NAME, precision=wanted) == found
+        fourbit = "onnx/decoder_model_merged_q4.onnx"
+        assert graph_files(found) == {*ALL - {DECODER}, merged, fourbit, f"{fourbit}_data_1"}
+        with pytest.raises(PrecisionError, match=r"no graphs of precision 'bnb4'.* it has fp32$"):
+            resolve(NAME, precision="bnb4")
