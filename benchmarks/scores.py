@@ -1,7 +1,7 @@
 """Measures what scores, longer lists and constraints are worth on held-out drawn scenes.
 
     python -m benchmarks.scores
-    python -m benchmarks.scores --scenes 100 --constrained 20
+    python -m benchmarks.scores --scenes 100 --fewer 20
 
 The demo model detects the objects of every scene with its own 3 beams. Detections are ranked by
 several scores, by none, and lists are made longer; what that is worth is the mean average precision
@@ -50,6 +50,7 @@ SCORES: dict[str, Scored] = {
 }
 """Column -> what ranks detections, of the probabilities of location and label."""
 LISTS: dict[str, GenerationOptions] = {
+    "label": {},
     "recall 0.999": {"recall": 0.999},
     "recall 8 and labels": {"recall": 8, "labels": LABELS},
 }
@@ -93,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
     parser.set_defaults(model=str(DEMO))
     parser.add_argument("--scenes", type=int, default=3000, help="held-out scenes (default: 3000)")
     parser.add_argument(
-        "--constrained", type=int, default=300, help="scenes for constraints (default: 300)"
+        "--fewer", type=int, default=300, help="of them for lists and constraints (default: 300)"
     )
     arguments = parser.parse_args(argv)
     arguments.precision = ["fp32"]
@@ -102,11 +103,9 @@ def main(argv: Sequence[str]) -> None:
     asked = ask([Task.OD], arguments.scenes)
     plain = answer(model, asked, {})
     values = rankings(asked, plain)
-    for column, options in LISTS.items():
-        progress(column)
-        _add(values, column, precision(asked, answer(model, asked, options), SCORES["label"]))
+    lists(model, asked[: arguments.fewer], values)
     notes = calibration(asked, plain)
-    notes += constraints(model, arguments.constrained, values)
+    notes += constraints(model, arguments.fewer, values)
     content = {"unit": "%", "scenes": arguments.scenes, "values": values, "ratios": {}}
     publish("scores", arguments, argv, {**content, "notes": notes}, arguments.provider)
 
@@ -127,6 +126,15 @@ def rankings(asked: Sequence[Asked], results: Sequence[Result]) -> dict[str, dic
     for column, scored in SCORES.items():
         _add(values, column, precision(asked, results, scored))
     return values
+
+
+def lists(model: Florence2, asked: Sequence[Asked], values: dict[str, dict[str, Any]]) -> None:
+    """Average precision of longer lists beside that of the usual ones."""
+    for column, options in LISTS.items():
+        progress(column)
+        found = precision(asked, answer(model, asked, options), SCORES["label"])
+        named = {f"{title}, {len(asked)} scenes": value for title, value in found.items()}
+        _add(values, column, named)
 
 
 def precision(

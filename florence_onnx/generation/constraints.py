@@ -71,7 +71,7 @@ class Constraints:
         Logits are read where the best tokens of a graph are too few.
         """
         log_probs, ids = scores.top(max(k, _GRAPH_CANDIDATES))
-        first = log_probs[:, :1], ids[:, :1]
+        first = log_probs[:, 0], ids[:, 0]
         log_probs, ids = log_probs.copy(), ids.copy()
         log_probs[~np.take_along_axis(masks, ids, axis=1)] = NEVER
         self.hold_back(log_probs, ids, masks, requests)
@@ -81,16 +81,14 @@ class Constraints:
             dtype=np.int64,
         )
         if lack.size:
-            logits = scores.logits()[lack]
-            norms = np.take_along_axis(logits, first[1][lack], axis=1) - first[0][lack]
+            logits = scores.logits()
+            norms = logits[lack, first[1][lack]] - first[0][lack]
             log_probs[lack] = NEVER
-            for row, values, norm in zip(lack, logits, norms, strict=True):
-                # More than k, should ends be held back.
-                chosen = _best_of_mask(values, masks[row], min(k + self._ends.size, ids.shape[1]))
-                ids[row, : chosen.size], log_probs[row, : chosen.size] = (
-                    chosen,
-                    values[chosen] - norm,
-                )
+            for row, norm in zip(lack.tolist(), norms, strict=True):
+                more = k + self._ends.size  # Should ends be held back.
+                chosen = _best_of_mask(logits[row], masks[row], min(more, ids.shape[1]))
+                ids[row, : chosen.size] = chosen
+                log_probs[row, : chosen.size] = logits[row, chosen] - norm
             self.hold_back(log_probs, ids, masks, requests)
         return log_probs, ids
 
