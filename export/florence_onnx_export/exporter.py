@@ -71,15 +71,8 @@ def trace_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
     See `florence_onnx.exporting.WriteGraphs`.
     """
     with steps.step("compare", "comparing the export modules with transformers"):
-        weights = torch_weights(checkpoint)
-        specs = build_specs(checkpoint.config, weights)
-        traced = specs[0].sizes[0]
-        modules = compare_with_transformers(
-            specs,
-            transformers_model(checkpoint.config, weights),
-            height=traced.width,
-            width=traced.height,  # tall, as tracing is wide
-        )
+        modules = _compare_modules(checkpoint)
+        specs = build_specs(checkpoint.config, torch_weights(checkpoint))
     checks = []
     for spec in specs:
         path = folder / contract.graph_file(spec.name, "fp32")
@@ -98,3 +91,16 @@ def trace_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
             for package in (torch, transformers, onnx, onnxscript, onnxruntime)
         },
     }
+
+
+def _compare_modules(checkpoint: Checkpoint) -> dict[str, float]:
+    """How far each stage is from transformers' own."""
+    weights = torch_weights(checkpoint, torch.float64)
+    specs = build_specs(checkpoint.config, weights)
+    traced = specs[0].sizes[0]
+    return compare_with_transformers(
+        specs,
+        transformers_model(checkpoint.config, weights),
+        height=traced.width,
+        width=traced.height,  # tall, as tracing is wide
+    )

@@ -7,10 +7,10 @@ from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.checkpoints.tensors import StoredTensor
 
 
-def torch_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """All weights in memory, float32 under native names; tied ones are one tensor."""
+def torch_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """All weights in memory under native names; tied ones are one tensor."""
     read: dict[StoredTensor, Tensor] = {}
     for stored in checkpoint.weights.values():
         if stored not in read:
-            read[stored] = torch.from_numpy(stored.read().copy())
+            read[stored] = torch.from_numpy(stored.read().copy()).to(dtype)
     return {name: read[stored] for name, stored in checkpoint.weights.items()}

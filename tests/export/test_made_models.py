@@ -31,6 +31,7 @@ from florence_onnx.errors import (
 from florence_onnx.hub import ANYHOW, Access
 from florence_onnx.resolver import DEMO
 from florence_onnx.skeletons import filling
+from tests.helpers import without_torch
 from tests.helpers.checkpoints import native_weights, save_native, save_original, save_weights
 from tests.helpers.exports import Exported
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
@@ -38,32 +39,6 @@ from tests.helpers.tiny import picture, run_python
 
 NAME = "org/model"
 ROOT = Path(__file__).parents[2]
-
-WITHOUT_TORCH = """
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
-class Ban:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "onnx", "onnxscript", "safetensors"):
-            raise AssertionError(f"{name} is imported")
-
-sys.meta_path.insert(0, Ban())
-import numpy as np
-from florence_onnx import Florence2, Task
-from florence_onnx.cli.program import main
-from florence_onnx.resolver import DEMO
-from florence_onnx.skeletons import filling
-
-filling.SKELETONS, checkpoint, out = map(Path, sys.argv[1:])
-assert main(["export", str(checkpoint), str(out)]) == 0
-model = Florence2.load(out)
-image = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
-for task in Task:
-    given = {"text": {"text": "cat"}, "region": {"region": (1, 2, 30, 40)}}.get(task.input_kind, {})
-    print(task, model(image, task, max_new_tokens=8, **given).token_ids)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +77,7 @@ def test_export_answers_as_the_traced_graphs_do(
 
 def test_everything_without_torch(native: Exported, skeletons: Path, tmp_path: Path) -> None:
     arguments = (str(skeletons), str(native.checkpoint), str(tmp_path / "out"))
-    result = run_python("-c", WITHOUT_TORCH, *arguments)
+    result = run_python("-m", without_torch.__name__, *arguments)
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 16
 

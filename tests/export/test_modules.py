@@ -13,9 +13,10 @@ from florence_onnx.errors import ValidationError
 from florence_onnx_export.graphs.reference import compare_with_transformers
 from florence_onnx_export.graphs.specs import GraphSpec, build_specs
 from florence_onnx_export.modules.layers import ACTIVATIONS
-from tests.helpers.random_models import BASE, SMALL, Geometry, make_model
+from tests.helpers.random_models import BASE, SMALL, Geometry, amplify_rounding, make_model
 
 TINY = SMALL[0]
+DEEP = next(geometry for geometry in SMALL if geometry.name == "deep-vision")
 PADDED = next(geometry for geometry in SMALL if geometry.name == "padded")
 
 
@@ -34,10 +35,10 @@ def specs_of(model: Florence2ForConditionalGeneration) -> list[GraphSpec]:
     ids=lambda value: getattr(value, "name", value),
 )
 def test_every_stage_equals_transformers(geometry: Geometry, height: int, width: int) -> None:
-    model = make_model(geometry, seed=1)
+    model = make_model(geometry, seed=1).double()
     differences = compare_with_transformers(specs_of(model), model, height, width)
     assert set(differences) == set(contract.GRAPHS)
-    assert max(differences.values()) < 1e-4
+    assert max(differences.values()) < 1e-11
 
 
 @pytest.mark.parametrize(("height", "width"), [(768, 768), (480, 640)])
@@ -47,9 +48,16 @@ def test_base_geometry_equals_transformers(height: int, width: int) -> None:
     assert max(differences.values()) < 1e-4
 
 
+def test_modules_that_amplify_rounding_equal_transformers() -> None:
+    model = make_model(DEEP, seed=1).double()
+    amplify_rounding(model)
+    differences = compare_with_transformers(specs_of(model), model, 96, 64)
+    assert max(differences.values()) < 1e-11
+
+
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations_are_those_of_transformers(activation: str) -> None:
-    model = make_model(_Activated(**asdict(TINY), activation=activation), seed=3)
+    model = make_model(_Activated(**asdict(TINY), activation=activation), seed=3).double()
     compare_with_transformers(specs_of(model), model, 64, 64)
 
 
@@ -63,11 +71,11 @@ def test_activations_are_those_of_transformers(activation: str) -> None:
     ],
 )
 def test_a_wrong_weight_is_noticed_and_its_stage_named(stage: str, name: str) -> None:
-    model = make_model(TINY, seed=4)
+    model = make_model(TINY, seed=4).double()
     specs = specs_of(model)
     with torch.no_grad():
         weight = model.state_dict()[f"model.{name}"]
-        weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+        weight.add_(1e-4 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValidationError, match=stage):
         compare_with_transformers(specs, model, 64, 64)
 

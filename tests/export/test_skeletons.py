@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -16,6 +17,7 @@ from transformers import Florence2ForConditionalGeneration
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
+from florence_onnx.errors import ValidationError
 from florence_onnx.skeletons.filling import (
     GEOMETRY as GEOMETRY_FILE,
 )
@@ -28,6 +30,7 @@ from florence_onnx.skeletons.filling import (
 from florence_onnx_export.graphs import files as graph_files
 from florence_onnx_export.graphs.specs import build_specs
 from florence_onnx_export.graphs.tracing import trace
+from florence_onnx_export.graphs.validation import TOLERANCE, validate
 from florence_onnx_export.recipes import derive_recipes
 from florence_onnx_export.skeletons import write_skeleton
 from florence_onnx_export.weights import torch_weights
@@ -40,7 +43,7 @@ from tests.helpers.checkpoints import (
     save_weights,
 )
 from tests.helpers.exports import Exported
-from tests.helpers.random_models import make_model
+from tests.helpers.random_models import amplify_rounding, make_model
 
 RELEASED = ("base", "large")
 
@@ -142,6 +145,26 @@ def test_how_a_checkpoint_is_stored_makes_no_difference(
     stored = save(model, tmp_path / "stored", safetensors=safetensors, shards=shards, dtype=dtype)
     expected = contents(filled(read_checkpoint(plain), skeleton, tmp_path / "a"))
     assert contents(filled(read_checkpoint(stored), skeleton, tmp_path / "b")) == expected
+
+
+def test_a_checkpoint_that_amplifies_rounding_is_valid(
+    native: Exported, skeleton: Path, tmp_path: Path
+) -> None:
+    """And a wrong graph of it is not."""
+    model: Any = copy.deepcopy(native.model)
+    amplify_rounding(model)
+    checkpoint = read_checkpoint(save_native(model, tmp_path / "checkpoint"))
+    folder = filled(checkpoint, skeleton, tmp_path / "filled")
+    decoder = build_specs(checkpoint.config, torch_weights(checkpoint))[-1]
+    path = folder / contract.graph_file(decoder.name, "fp32")
+    worst = max(validate(decoder, path, "fp32"), key=lambda check: check.max_rel_diff)
+    assert TOLERANCE["fp32"] < worst.max_rel_diff
+    data = path.with_name(path.name + contract.DATA_SUFFIX)
+    values = np.fromfile(data, np.float32)
+    values[::101] *= 1.01
+    values.tofile(data)
+    with pytest.raises(ValidationError, match="differs from PyTorch"):
+        validate(decoder, path, "fp32")
 
 
 def rounded(

@@ -1,6 +1,7 @@
 """Checkpoint folders in both formats, written from a transformers model."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def save_native(
     shards: int = 1,
     dtype: torch.dtype = torch.float32,
     image_size: tuple[int, int] = (64, 64),
+    more: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Writes ``model`` as transformers saves it, and returns ``folder``.
 
@@ -48,6 +50,7 @@ def save_native(
         shards: Number of weight files.
         dtype: What weights are stored as.
         image_size: (height, width) of the pictures that the model is fed.
+        more: Further weights, by the names they get in the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, "config.json", json.loads(model.config.to_json_string(use_diff=False)))
@@ -56,7 +59,7 @@ def save_native(
     _write(folder, "processor_config.json", {"image_processor": _image_processor(image_size)})
     _write(folder, "tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"})
     make_tokenizer(folder)
-    save_weights(native_weights(model), folder, safetensors, shards, dtype)
+    save_weights({**native_weights(model), **(more or {})}, folder, safetensors, shards, dtype)
     return folder
 
 
@@ -68,6 +71,7 @@ def save_original(
     shards: int = 1,
     dtype: torch.dtype = torch.float32,
     image_size: tuple[int, int] = (64, 64),
+    more: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Writes ``model`` as Microsoft released its checkpoints, and returns ``folder``.
 
@@ -79,7 +83,7 @@ def save_original(
     _write(folder, "preprocessor_config.json", _image_processor(image_size))
     _write(folder, "tokenizer_config.json", {"model_max_length": 1024})
     make_tokenizer(folder, extra_tokens=False)
-    save_weights(original_weights(model), folder, safetensors, shards, dtype)
+    save_weights({**original_weights(model), **(more or {})}, folder, safetensors, shards, dtype)
     return folder
 
 

@@ -25,9 +25,24 @@ bias of zeros."""
 
 def trace(spec: GraphSpec, path: Path) -> None:
     """Writes the graph of ``spec`` to ``path``; its nodes do not depend on the weights' values."""
+    program = traced_program(spec)
+    program.apply_weights({name: p.data for name, p in spec.module.named_parameters()})
+    model = program.model_proto
+    model.producer_name, model.producer_version = "florence-onnx", ""
+    _strip_traces(model.graph)
+    for value, axes in zip(
+        [*model.graph.input, *model.graph.output],
+        [*spec.inputs.values(), *spec.outputs.values()],
+        strict=True,
+    ):
+        _name_axes(value, axes)
+    save_graph(model, path)
+
+
+def traced_program(spec: GraphSpec) -> torch.onnx.ONNXProgram:
+    """What the tracer makes of ``spec``, with placeholders for its weights."""
     dynamic = [_dynamic(axes) for axes in spec.inputs.values()]
     module = spec.module.eval()
-    weights = {name: parameter.data for name, parameter in module.named_parameters()}
     with _quiet(), _placeholders(module):
         program = torch.onnx.export(
             module,
@@ -42,17 +57,7 @@ def trace(spec: GraphSpec, path: Path) -> None:
         )
     if program is None:
         raise RuntimeError(f"torch.onnx.export returned nothing for {spec.name}")
-    program.apply_weights(weights)
-    model = program.model_proto
-    model.producer_name, model.producer_version = "florence-onnx", ""
-    _strip_traces(model.graph)
-    for value, axes in zip(
-        [*model.graph.input, *model.graph.output],
-        [*spec.inputs.values(), *spec.outputs.values()],
-        strict=True,
-    ):
-        _name_axes(value, axes)
-    save_graph(model, path)
+    return program
 
 
 @contextmanager
