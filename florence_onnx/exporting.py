@@ -77,6 +77,7 @@ def export(
     precisions: Sequence[str] = ("fp32",),
     access: Access = ANYHOW,
     force: bool = False,
+    base: str | None = None,
     progress: Progress = lambda message: None,
 ) -> dict[str, Any]:
     """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
@@ -89,6 +90,7 @@ def export(
         precisions: Precisions to write, of `contract.PRECISIONS`.
         access: Which state of a hub repository is wanted.
         force: Whether the files of an export that is in ``out`` are replaced; other files stay.
+        base: Folder or hub id of an adapter's base model, in place of the one that it names.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -115,7 +117,7 @@ def export(
     replaced = partial(replaced_files, source=source, precisions=precisions, force=force)
     try:
         with staged_folder(out, replaced) as folder:
-            report = _export_into(folder, source, access, precisions, make)
+            report = _export_into(folder, source, access, base, precisions, make)
             write_report(folder / REPORT, report)
             return report
     except FlorenceError:
@@ -128,16 +130,18 @@ def _export_into(
     folder: Path,
     source: str | Path,
     access: Access,
+    base: str | None,
     precisions: Sequence[str],
     make: Making,
 ) -> dict[str, Any]:
     """Writes all files but the report, which it returns."""
     steps = make.steps
     with steps.step("read", f"reading {source}"):
-        checkpoint = read_checkpoint(source, access)
+        checkpoint = read_checkpoint(source, access, base)
         require_space(folder, needed_bytes(checkpoint.config, precisions), "the export")
         check_values(checkpoint)
-        repairs = write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
+        assets = write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
+        repairs = [*checkpoint.notes, *assets]
     for repair in repairs:
         steps.progress(f"note: {repair}")
     graphs = make.write_graphs(checkpoint, folder, steps)
@@ -147,9 +151,10 @@ def _export_into(
         "florence-onnx": metadata.version("florence-onnx"),
         **graphs.pop("versions"),
     }
+    read_from = checkpoint.adapter.folder if checkpoint.adapter else checkpoint.folder
     return {
         "checkpoint": str(source),
-        "commit": checkpoint.folder.name if local_folder(source) is None else None,
+        "commit": read_from.name if local_folder(source) is None else None,
         "contract": contract.VERSION,
         "format": checkpoint.format,
         "repairs": repairs,

@@ -59,12 +59,13 @@ ANYHOW = Access()
 """The main branch, from the usual cache or the hub."""
 
 
-def cached(repository: str, access: Access) -> Path | None:
-    """The folder of a repository's files in the cache, whole or not; None without its config.json.
+def cached(repository: str, access: Access, name: str = "config.json") -> Path | None:
+    """The folder of a repository's files in the cache, whole or not; None without one of them.
 
     Args:
         repository: Hub id, ``"org/name"``.
         access: Which state of it.
+        name: The file that must be there.
     """
     settings = hub_settings()
     from huggingface_hub import try_to_load_from_cache
@@ -73,7 +74,7 @@ def cached(repository: str, access: Access) -> Path | None:
         return None
     try:
         found = try_to_load_from_cache(
-            repository, "config.json", cache_dir=access.cache, revision=access.revision or None
+            repository, name, cache_dir=access.cache, revision=access.revision or None
         )
     except (ValueError, OSError):
         return None  # `fetch` says what is wrong.

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from florence_onnx.checkpoints import key_maps
+from florence_onnx.checkpoints.adapters import Adapter, merge, read_adapter
 from florence_onnx.checkpoints.config import ModelConfig
-from florence_onnx.checkpoints.finding import find_checkpoint
+from florence_onnx.checkpoints.contents import ADAPTER_CONFIG
+from florence_onnx.checkpoints.finding import find_adapter, find_checkpoint
 from florence_onnx.checkpoints.tensors import StoredTensor, equal, is_finite
 from florence_onnx.checkpoints.weights import stored_weights
-from florence_onnx.errors import CheckpointError
+from florence_onnx.errors import CheckpointError, ModelNotFoundError
 from florence_onnx.files import read_json
 from florence_onnx.hub import ANYHOW, Access
 
@@ -34,6 +36,10 @@ class Checkpoint:
     ``key_maps.LOGITS_BIAS`` [1, V] where the checkpoint holds one that is not zero."""
     format: Format
     """Tells whether the weights were stored under Microsoft's names or transformers'."""
+    adapter: Adapter | None = None
+    """What was merged into the weights."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how it was read."""
 
     @property
     def parameters(self) -> int:
@@ -42,26 +48,70 @@ class Checkpoint:
         return sum(places.values())
 
 
-def read_checkpoint(source: str | Path, access: Access = ANYHOW) -> Checkpoint:
+def read_checkpoint(
+    source: str | Path, access: Access = ANYHOW, base: str | None = None
+) -> Checkpoint:
     """Reads a checkpoint in Microsoft's or transformers' format; no code in it is run.
 
     Args:
-        source: A folder or a hub id.
+        source: A folder or a hub id, of a checkpoint or of a LoRA adapter, which is merged.
         access: Which state of a hub repository is wanted.
+        base: Folder or hub id of an adapter's base model, in place of the one that it names.
 
     Raises:
-        CheckpointError: The files are not those of a Florence-2 checkpoint.
+        CheckpointError: The files are not those of a Florence-2 checkpoint or of an adapter.
         ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
     """
-    folder = find_checkpoint(source, access, lambda folder, _: read_config(folder))
+    try:
+        folder = find_checkpoint(source, access, lambda folder, _: read_config(folder))
+    except (CheckpointError, ModelNotFoundError) as error:
+        adapter = find_adapter(source, access, fetch=isinstance(error, CheckpointError))
+        if adapter is None:
+            raise
+        return _read_adapted(read_adapter(adapter), access, base)
+    if base is not None:
+        raise CheckpointError(f"{source} is no adapter, so it has no base model to be merged into")
+    return _read(folder)
+
+
+def _read_adapted(adapter: Adapter, access: Access, given: str | None) -> Checkpoint:
+    """The base model of an adapter with the adapter's changes."""
+    beside = adapter.folder / "base"  # as in packages of Roboflow
+    base = given or (str(beside) if (beside / "config.json").is_file() else adapter.base)
+    if not base:
+        raise CheckpointError(
+            f"{adapter.folder / ADAPTER_CONFIG} names no base model; name it with --base"
+        )
+    notes = [f"the adapter in {adapter.folder} was merged into {base}"]
+    named = replace(access, revision=adapter.revision if base == adapter.base else None)
+    try:
+        folder = find_checkpoint(base, named, lambda folder, _: read_config(folder))
+    except ModelNotFoundError:
+        if named.revision is None:
+            raise
+        folder = find_checkpoint(base, replace(named, revision=None))
+        notes.append(
+            f"{base} has no revision {named.revision} any more, which the adapter names; its main "
+            "branch was taken"
+        )
+    return _read(folder, adapter, tuple(notes))
+
+
+def _read(folder: Path, adapter: Adapter | None = None, notes: tuple[str, ...] = ()) -> Checkpoint:
     raw_config = read_json(folder / "config.json", CheckpointError)
     config = ModelConfig.from_dict(raw_config)
     stored = stored_weights(folder)
     native = any(name.startswith("model.") for name in stored)
     weights = dict(stored) if native else _to_native(stored)
     _tie(weights, config)
+    if adapter is not None:
+        _check(weights, config)
+        merge(adapter, weights, config)
+    elif (folder / ADAPTER_CONFIG).is_file():
+        notes += (f"an adapter lies beside the weights in {folder}, and was not merged",)
     _check(weights, config)
-    return Checkpoint(folder, config, raw_config, weights, "native" if native else "original")
+    form: Format = "native" if native else "original"
+    return Checkpoint(folder, config, raw_config, weights, form, adapter, notes)
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -126,7 +176,7 @@ def _check(weights: Mapping[str, StoredTensor], config: ModelConfig) -> None:
     _refuse(
         "weights that do not fit config.json:",
         [
-            f"{name} is {list(tensor.shape)} instead of {list(allowed[name])}"
+            f"{name} in {tensor.path} is {list(tensor.shape)} instead of {list(allowed[name])}"
             for name, tensor in weights.items()
             if tensor.shape != allowed[name]
         ],

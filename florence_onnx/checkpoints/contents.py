@@ -14,6 +14,10 @@ WEIGHT_FILES = (
 )
 """Names that weights are looked up under; the first that exists is read, as in transformers."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+"""Names of an adapter's weights; the first that exists is read, as in peft."""
+
 # Folders that transformers' Trainer names, and any other folder with weights.
 _CHECKPOINT = re.compile(rf"(checkpoint-[0-9]+)/.+|([^/]+)/(?:{'|'.join(WEIGHT_FILES)})")
 _SHOWN = 5
@@ -56,7 +60,7 @@ class Contents:
     def is_adapter(self) -> bool:
         """Tells whether there is an adapter without the model it belongs to."""
         whole = self.has_weights and "config.json" in self.names
-        return "adapter_config.json" in self.names and not whole
+        return ADAPTER_CONFIG in self.names and not whole
 
     @property
     def checkpoints(self) -> list[str]:
@@ -69,7 +73,10 @@ class Contents:
         if self.has_graphs:
             return None
         if self.is_adapter:
-            return f"{self.source} is an adapter, not a model folder; {_MERGE} and export that"
+            return (
+                f"{self.source} is an adapter, not a model folder; merge it into its base model "
+                f"with {self._export()} and open OUT"
+            )
         if self.has_weights:
             return (
                 f"{self.source} is a checkpoint, not a model folder; export it with "
@@ -87,7 +94,7 @@ class Contents:
     def why_no_checkpoint(self) -> str | None:
         """Says what this is instead of a checkpoint, and what to do; None if it has weights."""
         if self.is_adapter:
-            return f"{self.source} holds an adapter only; {_MERGE}"
+            return f"{self.source} holds an adapter only; merge it with {self._export()}"
         if self.has_weights and "config.json" not in self.names:
             return f"{self.source} holds weights, but config.json does not exist there"
         if self.has_weights:
@@ -123,6 +130,3 @@ class Contents:
 def _in_order(name: str) -> tuple[int, str, str]:
     digits = re.sub("[^0-9]", "", name).lstrip("0")
     return len(digits), digits, name
-
-
-_MERGE = "merge it into its base model and save that"

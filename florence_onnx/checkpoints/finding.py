@@ -5,8 +5,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PureWindowsPath
 
 from florence_onnx import hub
-from florence_onnx.checkpoints.contents import WEIGHT_FILES, Contents
-from florence_onnx.errors import CheckpointError
+from florence_onnx.checkpoints.contents import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    WEIGHT_FILES,
+    Contents,
+)
+from florence_onnx.errors import CheckpointError, FlorenceError
 from florence_onnx.files import read_json
 from florence_onnx.resolver import local_folder
 
@@ -64,6 +69,40 @@ def find_checkpoint(
         return _select(Contents(repository, names))
 
     return hub.fetch(repository, access, select, lacking, accept)
+
+
+def find_adapter(source: str | Path, access: hub.Access, fetch: bool) -> Path | None:
+    """The folder of an adapter, None where there is something else.
+
+    Args:
+        source: A folder or a hub id.
+        access: Which state of a hub repository is wanted.
+        fetch: Whether it is fetched from the hub if need be.
+
+    Raises:
+        ModelNotFoundError: The hub repository cannot be had.
+    """
+    folder = local_folder(source)
+    if folder is not None:
+        return folder if Contents.of_folder(folder).is_adapter else None
+    repository = str(source)
+    folder = hub.cached(repository, access, ADAPTER_CONFIG)
+    if folder is not None and any((folder / name).is_file() for name in ADAPTER_FILES):
+        return folder if Contents.of_folder(folder).is_adapter else None
+
+    def select(names: Collection[str]) -> list[str]:
+        if not Contents(repository, names).is_adapter:
+            raise _NoAdapterError
+        return [ADAPTER_CONFIG, *[name for name in ADAPTER_FILES if name in names][:1]]
+
+    try:
+        return hub.fetch(repository, access, select) if fetch else None
+    except _NoAdapterError:
+        return None
+
+
+class _NoAdapterError(FlorenceError):
+    """A repository is no adapter."""
 
 
 def _refuse(contents: Contents) -> None:

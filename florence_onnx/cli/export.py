@@ -29,8 +29,10 @@ EXAMPLES = """examples:
   florence-onnx export microsoft/Florence-2-base base-onnx
   florence-onnx export ./my-fine-tune my-onnx --force
   florence-onnx export ./my-fine-tune my-onnx --precision fp32,q8
+  florence-onnx export ./my-adapter my-onnx --base microsoft/Florence-2-base-ft
 
-CHECKPOINT is in Microsoft's or transformers' format, .bin or safetensors. The graphs of the
+CHECKPOINT is in Microsoft's or transformers' format, .bin or safetensors, or a LoRA adapter of
+peft, which is merged into its base model. The graphs of the
 released geometries, base and large, come with this package and are filled with the checkpoint's
 weights. Any other geometry is traced, which needs torch: pip install 'florence-onnx[export]'.
 OUT appears whole or not at all. OUT/export_report.json lists its files, and says how far a traced
@@ -57,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="ways",
         choices=["torch"],
         help="trace the graphs with torch also where the geometry is a released one",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        help="base model to merge an adapter into (default: the one that the adapter names)",
     )
     parser.add_argument(
         "--force", action="store_true", help="replace the export that is in OUT; other files stay"
@@ -88,6 +95,7 @@ def execute(arguments: argparse.Namespace) -> int:
             precisions=arguments.precision,
             access=requested_access(arguments),
             force=arguments.force,
+            base=arguments.base,
             progress=progress,
         )
     size = sum(report["bytes"].values()) / 1e6
@@ -123,4 +131,4 @@ def _check(arguments: argparse.Namespace) -> Checkpoint:
     out, source = arguments.out, arguments.checkpoint
     if os.path.lexists(out):
         replaced_files(out, source, arguments.precision, arguments.force)
-    return read_checkpoint(source, requested_access(arguments))
+    return read_checkpoint(source, requested_access(arguments), arguments.base)

@@ -244,7 +244,7 @@ def test_a_folder_without_config(native: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
         read_checkpoint(native)
     (native / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="an adapter only; merge it"):
+    with pytest.raises(CheckpointError, match="adapters of type None"):
         read_checkpoint(native)
 
 

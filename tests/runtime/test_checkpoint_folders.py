@@ -69,7 +69,7 @@ def test_what_is_opened_instead_of_a_model(
     [
         (["config.json", "onnx/vision_encoder.onnx"], "{0} is a model of ONNX graphs, not a check"),
         (["config.json", "onnx/vision_encoder_q4.onnx"], "TASK --model {0}"),
-        (ADAPTER, "{0} holds an adapter only; merge it into its base model and save that"),
+        (ADAPTER, "{0} holds an adapter only; merge it with florence-onnx export {0} OUT"),
         ([*ADAPTER, *WEIGHTS], "{0} holds an adapter only"),
         (STEPS, "export one of them, as in florence-onnx export {0}/checkpoint-1000 OUT"),
         ([f"model/{name}" for name in TORCH], "florence-onnx export {0}/model OUT"),
@@ -208,7 +208,10 @@ def test_before_torch_is_imported(tmp_path: Path) -> None:
         (str(tmp_path / "nowhere"), out): "nowhere' is not an existing folder",
         (str(holding(tmp_path / "empty", ".gitignore")), out): "empty holds no weights",
         (str(holding(tmp_path / "trained", *STEPS)), out): "trained/checkpoint-1000 OUT",
-        (str(holding(tmp_path / "adapter", *ADAPTER)), out): "adapter holds an adapter only",
+        (
+            str(holding(tmp_path / "adapter", *ADAPTER)),
+            out,
+        ): "adapters of type None cannot be merged, only LORA",
         (str(TINY), out): "tiny is a model of ONNX graphs",
         ("org/name", str(there)): "there exists; choose another folder or pass --force",
         (str(there), out, "--precision", "q9"): "unknown precision 'q9'; choose from fp32",

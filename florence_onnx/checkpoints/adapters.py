@@ -1,0 +1,209 @@
+"""LoRA adapters as peft saves them, merged into a checkpoint's weights as these are read."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.checkpoints import key_maps, safetensors_file, torch_file
+from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.checkpoints.contents import ADAPTER_CONFIG, ADAPTER_FILES
+from florence_onnx.checkpoints.tensors import StoredTensor
+from florence_onnx.errors import CheckpointError
+from florence_onnx.files import read_json, refuse_lfs_pointer
+
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(.+)\.lora_(A|B)(?:\.default)?\.weight")
+_WRAPPER = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?)(?=\.)")
+_REFUSED = {
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "lora_bias": "biases of the factors",
+    "layer_replication": "layers that are repeated",
+    "megatron_config": "Megatron's layers",
+    "trainable_token_indices": "single tokens",
+}
+"""Settings that change what the weights mean, and what they are about."""
+_CHANGED_BASES = ("pissa", "olora", "loftq", "corda")
+"""Beginnings that also change the base model's weights, which are saved nowhere."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's settings and tensors."""
+
+    folder: Path
+    """Where its files are."""
+    base: str
+    """The base model that it names, empty where it names none."""
+    revision: str | None
+    """The base model's revision."""
+    alpha: float
+    """What the change is scaled by, over the rank or its root."""
+    alphas: Mapping[str, float]
+    """The same for modules whose names end so."""
+    by_root: bool
+    """Whether the scale is over the root of the rank, as in rsLoRA."""
+    tensors: Mapping[str, StoredTensor] = field(repr=False)
+    """As stored."""
+
+    def scale(self, module: str, rank: int) -> float:
+        """What the factors of a module are multiplied by."""
+        ends = (a for end, a in self.alphas.items() if f".{module}".endswith(f".{end}"))
+        return next(ends, self.alpha) / (math.sqrt(rank) if self.by_root else rank)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Reads an adapter; no code in it is run.
+
+    Args:
+        folder: With adapter_config.json, and adapter_model.safetensors or adapter_model.bin.
+
+    Raises:
+        CheckpointError: It is no LoRA adapter, or of a kind that is not understood.
+    """
+    path = folder / ADAPTER_CONFIG
+    config = read_json(path, CheckpointError)
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise CheckpointError(f"{path}: adapters of type {kind!r:.40} cannot be merged, only LORA")
+    for key, about in _REFUSED.items():
+        if config.get(key):
+            raise CheckpointError(f"{path}: {key} is set; adapters with {about} cannot be merged")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGED_BASES):
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {start!r:.40}, which changes the base model too; "
+            "convert the adapter to plain LoRA with peft"
+        )
+    alphas = config.get("alpha_pattern") or {}
+    if not isinstance(alphas, dict) or not all(map(_is_number, alphas.values())):
+        raise CheckpointError(f"{path}: alpha_pattern is not a map of modules to numbers")
+    if any(re.search(r"[^\w.]", end) for end in alphas):
+        raise CheckpointError(f"{path}: alpha_pattern has regular expressions, not names")
+    alpha, base, revision = (
+        config.get(key) for key in ("lora_alpha", "base_model_name_or_path", "revision")
+    )
+    if not _is_number(alpha):
+        raise CheckpointError(f"{path}: lora_alpha is {alpha!r:.40}, not a number")
+    return Adapter(
+        folder,
+        base if isinstance(base, str) else "",
+        revision if isinstance(revision, str) and revision else None,
+        float(alpha),
+        alphas,
+        config.get("use_rslora") is True,
+        _stored(folder),
+    )
+
+
+def merge(adapter: Adapter, weights: dict[str, StoredTensor], config: ModelConfig) -> None:
+    """Replaces the weights that an adapter changes.
+
+    Args:
+        adapter: The adapter.
+        weights: Those of its base model under native names, embedding and head both; changed.
+        config: The base model's geometry.
+
+    Raises:
+        CheckpointError: A tensor of the adapter belongs to no weight, or does not fit it.
+    """
+    factors: dict[str, dict[str, StoredTensor]] = {}
+    shapes = key_maps.expected_shapes(config)
+    tied = weights.get(key_maps.HEAD) == weights.get(key_maps.EMBEDDING)
+    whole: dict[str, StoredTensor] = {}
+    for key, tensor in adapter.tensors.items():
+        factor = _FACTOR.fullmatch(key)
+        if factor:
+            factors.setdefault(factor[1].removeprefix(_PREFIX), {})[factor[2]] = tensor
+            continue
+        name = _native(_WRAPPER.sub("", key.removeprefix(_PREFIX)), shapes)
+        if name is None or "lora_" in key:
+            raise _unused(adapter, key)
+        whole[name] = tensor
+    if tied and key_maps.EMBEDDING in whole:
+        whole.setdefault(key_maps.HEAD, whole[key_maps.EMBEDDING])
+    weights.update(whole)
+    for module, pair in factors.items():
+        name = _native(f"{module}.weight", shapes)
+        if name is None:
+            raise _unused(adapter, f"{module}.lora_{min(pair)}.weight")
+        if pair.keys() != {"A", "B"}:
+            raise CheckpointError(f"{adapter.folder}: {module} has lora_{min(pair)} alone")
+        weights[name] = _merged(adapter, module, weights[name], pair["A"], pair["B"])
+
+
+def _merged(
+    adapter: Adapter, module: str, base: StoredTensor, a: StoredTensor, b: StoredTensor
+) -> StoredTensor:
+    rank = a.shape[0] if a.shape else 0
+    columns = math.prod(base.shape[1:])
+    fit = math.prod(a.shape[1:]) == columns and math.prod(b.shape) == b.shape[0] * rank
+    if not rank or b.shape[:2] != (base.shape[0], rank) or not fit or len(a.shape) < 2:
+        raise CheckpointError(
+            f"{adapter.folder}: the factors of {module}, {list(a.shape)} and {list(b.shape)}, do "
+            f"not fit the weight {list(base.shape)}; is this the adapter's base model?"
+        )
+    dense = StoredTensor.dense(base.path, "F32", base.shape, base.offset)
+    parts = dense.path, dense.dtype, dense.shape, dense.strides, dense.offset
+    return MergedTensor(*parts, base, a, b, adapter.scale(module, rank))
+
+
+@dataclass(frozen=True)
+class MergedTensor(StoredTensor):
+    """A weight and its change, added when it is read."""
+
+    base: StoredTensor
+    """The base model's."""
+    a: StoredTensor
+    """[rank, inputs]"""
+    b: StoredTensor
+    """[outputs, rank]"""
+    scale: float
+    """Of the change."""
+
+    def read(self) -> npt.NDArray[np.float32]:
+        """The values as float32; see `StoredTensor.read`."""
+        a = self.a.read().reshape(len(self.a.shape) and self.a.shape[0], -1)
+        b = self.b.read().reshape(self.shape[0], -1)
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_values` tells.
+            change = (b @ a) * np.float32(self.scale)
+            return self.base.read() + change.reshape(self.shape)
+
+    def blocks(self) -> Iterator[npt.NDArray[np.generic]]:
+        """The values at once."""
+        yield self.read()
+
+
+def _native(name: str, shapes: Mapping[str, object]) -> str | None:
+    """The native name of a weight, which may be Microsoft's; None for an unknown one."""
+    native = name if name in shapes else key_maps.native_name(name)
+    for known in (name, native):
+        if known in key_maps.EMBEDDING_COPIES:
+            return key_maps.EMBEDDING
+    return native if native in shapes else None
+
+
+def _unused(adapter: Adapter, key: str) -> CheckpointError:
+    return CheckpointError(
+        f"{adapter.folder}: {key[:200]!r} belongs to no weight that an adapter can change"
+    )
+
+
+def _stored(folder: Path) -> dict[str, StoredTensor]:
+    for name in ADAPTER_FILES:
+        path = folder / name
+        if path.is_file():
+            refuse_lfs_pointer(path, CheckpointError)
+            reader = safetensors_file if path.suffix == ".safetensors" else torch_file
+            return reader.stored_tensors(path)
+    raise CheckpointError(f"{folder} holds no {' or '.join(ADAPTER_FILES)}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
