@@ -83,8 +83,8 @@ def cut(
     whole: Florence2ForConditionalGeneration, geometry: Geometry, variation: Variation
 ) -> Florence2ForConditionalGeneration:
     """The model with fewer tokens and positions, whose tensors it shares."""
-    sizes = {"vocab_size": variation.vocabulary, "max_positions": variation.positions}
-    config = replace(geometry, **sizes).config()
+    vocabulary, positions = variation.vocabulary, variation.positions
+    config = replace(geometry, vocab_size=vocabulary, max_positions=positions).config()
     with torch.device("meta"):
         model = Florence2ForConditionalGeneration(config)
     state = whole.state_dict()

@@ -86,9 +86,8 @@ def read_adapter(folder: Path) -> Adapter:
         raise CheckpointError(f"{path}: alpha_pattern is not a map of modules to numbers")
     if any(re.search(r"[^\w.]", end) for end in alphas):
         raise CheckpointError(f"{path}: alpha_pattern has regular expressions, not names")
-    alpha, base, revision = (
-        config.get(key) for key in ("lora_alpha", "base_model_name_or_path", "revision")
-    )
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    alpha: Any = config.get("lora_alpha")
     if not _is_number(alpha):
         raise CheckpointError(f"{path}: lora_alpha is {alpha!r:.40}, not a number")
     return Adapter(
@@ -200,8 +199,9 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
         path = folder / name
         if path.is_file():
             refuse_lfs_pointer(path, CheckpointError)
-            reader = safetensors_file if path.suffix == ".safetensors" else torch_file
-            return reader.stored_tensors(path)
+            if path.suffix == ".safetensors":
+                return safetensors_file.stored_tensors(path)
+            return torch_file.stored_tensors(path)
     raise CheckpointError(f"{folder} holds no {' or '.join(ADAPTER_FILES)}")
 
 

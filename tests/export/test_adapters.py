@@ -106,7 +106,7 @@ def test_factors_are_scaled_and_added(
     base: Path, weights: dict[str, Tensor], tmp_path: Path, by_root: bool, safetensors: bool
 ) -> None:
     tensors = factors(weights, QUERY, FC2, CONV)
-    settings = {"use_rslora": by_root, "base_model_name_or_path": str(base)}
+    settings: dict[str, Any] = {"use_rslora": by_root, "base_model_name_or_path": str(base)}
     folder = save_adapter(tmp_path / "a", tensors, safetensors=safetensors, **settings)
     checkpoint = read_checkpoint(folder)
     check_values(checkpoint)
@@ -266,7 +266,7 @@ def hub(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.mark.usefixtures("hub")
 def test_a_revision_that_is_gone(weights: dict[str, Tensor], tmp_path: Path) -> None:
-    settings = {"base_model_name_or_path": "org/base", "revision": "refs/pr/6"}
+    settings: dict[str, Any] = {"base_model_name_or_path": "org/base", "revision": "refs/pr/6"}
     folder = save_adapter(tmp_path / "a", factors(weights, QUERY), **settings)
     notes = read_checkpoint(folder).notes
     assert "org/base has no revision refs/pr/6 any more" in notes[1]

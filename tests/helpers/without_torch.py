@@ -18,7 +18,7 @@ class Ban:
 
 
 def main(skeletons: str, checkpoint: str, out: str) -> None:
-    sys.meta_path.insert(0, Ban())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Ban())
     import numpy as np
 
     from florence_onnx import Florence2, Task
