@@ -176,7 +176,7 @@ def _check(weights: Mapping[str, StoredTensor], config: ModelConfig) -> None:
     _refuse(
         "weights that do not fit config.json:",
         [
-            f"{name} in {tensor.path} is {list(tensor.shape)} instead of {list(allowed[name])}"
+            f"{name} is {list(tensor.shape)} instead of {list(allowed[name])} in {tensor.path.name}"
             for name, tensor in weights.items()
             if tensor.shape != allowed[name]
         ],
