@@ -168,11 +168,14 @@ class MergedTensor(StoredTensor):
 
     def read(self) -> npt.NDArray[np.float32]:
         """The values as float32; see `StoredTensor.read`."""
-        a = self.a.read().reshape(len(self.a.shape) and self.a.shape[0], -1)
+        a = self.a.read().reshape(self.a.shape[0], -1)
         b = self.b.read().reshape(self.shape[0], -1)
         with np.errstate(over="ignore", invalid="ignore"):  # `check_values` tells.
-            change = (b @ a) * np.float32(self.scale)
-            return self.base.read() + change.reshape(self.shape)
+            values = b @ a
+            values *= np.float32(self.scale)
+            values = values.reshape(self.shape)
+            values += self.base.read()
+        return values
 
     def blocks(self) -> Iterator[npt.NDArray[np.generic]]:
         """The values at once."""

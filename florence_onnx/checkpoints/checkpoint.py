@@ -44,8 +44,7 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """Number of parameters, tied tensors counted once."""
-        places = {(t.path, t.offset): math.prod(t.shape) for t in self.weights.values()}
-        return sum(places.values())
+        return sum(math.prod(tensor.shape) for tensor in set(self.weights.values()))
 
 
 def read_checkpoint(

@@ -137,7 +137,9 @@ def test_a_trained_head_is_no_longer_the_embedding(
     base: Path, weights: dict[str, Tensor], tmp_path: Path
 ) -> None:
     tensors = factors(weights, HEAD)
-    found = torch_weights(read_checkpoint(save_adapter(tmp_path / "a", tensors), base=str(base)))
+    checkpoint = read_checkpoint(save_adapter(tmp_path / "a", tensors), base=str(base))
+    found, head = torch_weights(checkpoint), weights[key_maps.HEAD]
+    assert checkpoint.parameters == read_checkpoint(base).parameters + head.numel()
     expected = changed(weights, tensors, HEAD, ALPHA / math.sqrt(RANK))
     torch.testing.assert_close(found[key_maps.HEAD].double(), expected, rtol=1e-6, atol=1e-5)
     assert torch.equal(found[key_maps.EMBEDDING], weights[key_maps.EMBEDDING])
