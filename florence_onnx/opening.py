@@ -32,6 +32,14 @@ def open_folder(
         opening = pool.submit(open_graphs, folder, precision, providers, threads, session_options)
         assets = Assets.read(folder)
         graphs = opening.result()
+    size = assets.preprocessor.size
+    fixed = graphs.picture_size
+    if any(want not in (None, one) for want, one in zip(fixed, size, strict=True)):
+        raise ModelFileError(
+            f"{folder / graphs.files['vision_encoder']} takes pictures of {fixed[1]}x{fixed[0]} "
+            f"pixels only, but preprocessor_config.json makes them {size[1]}x{size[0]}; set its "
+            "size and crop_size to what the graph takes"
+        )
     rows, known = assets.policy.vocab_size, graphs.geometry["vocabulary"]
     if rows > known:
         raise ModelFileError(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from florence_onnx.engine import contract
+from florence_onnx.engine import hub_contract
 from florence_onnx.engine.precision import AUTO
 from florence_onnx.engine.providers import OTHERS, Provider
 from florence_onnx.hub import Access
@@ -45,7 +45,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         metavar="P",
-        help=f"graphs to open: {', '.join(contract.PRECISIONS)}, or {AUTO} for what suits the "
+        help=f"graphs to open: {', '.join(hub_contract.SUFFIXES)}, or {AUTO} for what suits the "
         "machine (default: fp32, or of a hub model what was pulled and suits the machine)",
     )
     parser.add_argument(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from florence_onnx.cli.exporting import exit_on_termination, timed_progress
 from florence_onnx.cli.options import DEFAULT, add_hub_options, default_model, requested_access
-from florence_onnx.engine import contract
+from florence_onnx.engine import hub_contract
 from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import ModelNotFoundError
 from florence_onnx.packages import require_packages
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="fp32",
-        choices=list(contract.PRECISIONS),
+        choices=list(hub_contract.SUFFIXES),
         metavar="P",
-        help=f"precision to have ready: {', '.join(contract.PRECISIONS)} (default fp32)",
+        help=f"precision to have ready: {', '.join(hub_contract.SUFFIXES)} (default fp32)",
     )
     add_hub_options(parser)
 

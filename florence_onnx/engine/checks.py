@@ -90,6 +90,28 @@ def check_graph(
         raise GraphContractError(f"{path} wants more {wanted}. {_EXPORT}")
 
 
+def check_dynamic(path: Path, signature: Signature, session: ort.InferenceSession) -> None:
+    """Checks that a graph takes any number of requests and any length.
+
+    Args:
+        path: The graph's file.
+        signature: Its tensors.
+        session: The graph, checked.
+
+    Raises:
+        GraphContractError: It does not.
+    """
+    tensors = signature.of(1).inputs
+    given = {name: value for name, value in inputs_of(session).items() if name in tensors}
+    for name, value in given.items():
+        for axis, size in zip(tensors[name].axes, value.shape, strict=True):
+            if isinstance(size, int) and axis in ("batch", "sequence", "past"):
+                raise GraphContractError(
+                    f"{path} takes {name} as {_listed(value.shape)} only, where the axis "
+                    f"{axis} must be dynamic. {_EXPORT}"
+                )
+
+
 def check_caches(
     paths: Mapping[str, Path],
     signatures: Mapping[str, Signature],

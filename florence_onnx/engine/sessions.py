@@ -1,5 +1,6 @@
 """The four graphs of a model, opened and checked against the contract."""
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from florence_onnx.engine import contract, hub_contract
 from florence_onnx.engine.checks import (
     check_caches,
+    check_dynamic,
     check_graph,
     check_output,
     check_widths,
@@ -54,6 +56,13 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.generic]
 
+_LACKING = (
+    re.compile(r"find an implementation for (\w+)\("),
+    re.compile(r"No Op registered for (\w+)"),
+    re.compile(r"Fatal error: ([\w.:]+)\(-?[0-9]+\) is not a registered"),
+)
+"""How ONNX Runtime says that it lacks an operator."""
+
 
 @dataclass(frozen=True)
 class Graphs:
@@ -92,8 +101,27 @@ class Graphs:
         Raises:
             GraphRunError: The graph fails, or returns another shape, or NaN.
         """
-        shape = (len(pixel_values), None)
-        return self._run(contract.VISION_ENCODER, "pixel_values", pixel_values, shape)
+        count, (fixed, *_) = len(pixel_values), self._picture_axes
+        size = fixed or max(count, 1)
+        parts = []
+        for start in range(0, count, size):
+            part = pixel_values[start : start + size]
+            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            shape = (size, None)
+            parts.append(self._run(contract.VISION_ENCODER, "pixel_values", filled, shape))
+        return np.concatenate(parts)[:count]
+
+    @property
+    def picture_size(self) -> tuple[int | None, int | None]:
+        """Height and width of the only pictures that the vision encoder takes; None for any."""
+        _, _, height, width = self._picture_axes
+        return height, width
+
+    @property
+    def _picture_axes(self) -> list[int | None]:
+        """What the vision encoder declares of pixel_values; None where any size will do."""
+        (pixels,) = self.sessions[contract.VISION_ENCODER].get_inputs()
+        return [size if isinstance(size, int) else None for size in pixels.shape]
 
     def embed(self, input_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Maps input_ids [B,T] to inputs_embeds [B,T,D].
@@ -191,6 +219,8 @@ def _check(
     layers = decoder_layers(sessions.values())
     for name, session in sessions.items():
         check_graph(paths[name], layout.graphs[name], layers, session)
+        if layout is not SLOTS and name != contract.VISION_ENCODER:
+            check_dynamic(paths[name], layout.graphs[name], session)
     check_widths(sessions)
     signatures = {name: signature.of(layers) for name, signature in layout.graphs.items()}
     check_caches(paths, signatures, sessions)
@@ -268,6 +298,14 @@ def _open(
     except Exception as error:  # ONNX Runtime's exceptions have no common base.
         others = [name for name in map(provider_name, providers) if name != CPU]
         place = f" with {', '.join(others)}" if others else ""
+        lacking = next((m for m in (p.search(str(error)) for p in _LACKING) if m), None)
+        if lacking:
+            present = precisions_of(graph_files(path.parents[1]))
+            raise ModelFileError(
+                f"{path} needs the operator {lacking[1]}, which onnxruntime {ort.__version__}"
+                f"{place} lacks; install a newer one (pip install -U 'florence-onnx[cpu]'), or "
+                f"open another precision; present: {', '.join(present) or 'none complete'}"
+            ) from error
         raise ModelFileError(
             f"{path} is not a graph ONNX Runtime can run{place}: {first_line(error)} (onnxruntime "
             f"{ort.__version__} is installed)"

@@ -1,19 +1,27 @@
 """Folders in the hub's layout against transformers' generate: the same tokens."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from florence_onnx import Florence2
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
+from florence_onnx.resolver import DEMO
+from florence_onnx_export.quantization.quantize import quantize
 from tests.export.test_end_to_end import LONGEST, OPTIONS, generated, requests
 from tests.helpers.checkpoints import save_native
 from tests.helpers.exports import SEED, SQUARE, Exported
 from tests.helpers.hub_layout import write_hub_layout
 from tests.helpers.random_models import make_model
+from tests.helpers.tiny import TINY
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +109,132 @@ def test_a_precision_per_graph(exported: Exported, tmp_path: Path, absent: str) 
     assert model.graphs.files["vision_encoder"] == "onnx/vision_encoder_fp16.onnx"
     assert model.graphs.files["embed_tokens"] == "onnx/embed_tokens.onnx"
     assert len(set(tokens(model))) > 3
+
+
+def replaced(exported: Exported, folder: Path, graph: str, content: bytes) -> Path:
+    """The model with another file of a graph, and no pair to fall back on."""
+    pair = () if graph == "decoder_with_past_model" else ("decoder_model",)
+    without(exported, folder, graph, *pair)
+    (folder / f"onnx/{graph}.onnx").write_bytes(content)
+    return folder
+
+
+def changed(exported: Exported, graph: str, change: Callable[[Any], object]) -> bytes:
+    model = onnx.load(exported.folder / f"onnx/{graph}.onnx")
+    change(model.graph)
+    return bytes(model.SerializeToString())
+
+
+def declared(name: str, axis: int, size: int) -> Callable[[Any], None]:
+    """Fixes the size of an input's axis."""
+
+    def change(graph: Any) -> None:
+        value = next(value for value in graph.input if value.name == name)
+        value.type.tensor_type.shape.dim[axis].dim_value = size
+
+    return change
+
+
+def dropped(name: str) -> Callable[[Any], None]:
+    """Makes an input a weight of the same name."""
+
+    def change(graph: Any) -> None:
+        value = next(value for value in graph.input if value.name == name)
+        graph.input.remove(value)
+        number = value.type.tensor_type.elem_type
+        graph.initializer.append(onnx.helper.make_tensor(name, number, [1], [1]))
+
+    return change
+
+
+def foreign(graph: Any) -> None:
+    graph.node[0].domain, graph.node[0].op_type = "com.microsoft", "NewOperator"
+
+
+@pytest.mark.parametrize(
+    ("graph", "change", "message"),
+    [
+        (
+            "decoder_model_merged",
+            dropped("use_cache_branch"),
+            r"merged\.onnx has no input use_",
+        ),
+        ("encoder_model", foreign, r"encoder_model\.onnx needs the operator .*NewOperator, which"),
+        (
+            "encoder_model",
+            declared("inputs_embeds", 0, 1),
+            r"encoder_model.* axis batch must",
+        ),
+        ("vision_encoder", declared("pixel_values", 3, 96), r"takes pictures of 96x64 .* 64x64"),
+    ],
+)
+def test_graphs_that_cannot_be_used(
+    exported: Exported, tmp_path: Path, graph: str, change: Callable[[Any], object], message: str
+) -> None:
+    folder = replaced(exported, tmp_path / "m", graph, changed(exported, graph, change))
+    with pytest.raises((GraphContractError, ModelFileError), match=message):
+        Florence2.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer.*git lfs pull"),
+        (b"<html>", r"encoder_model\.onnx"),
+    ],
+)
+def test_files_that_are_no_graphs(
+    exported: Exported, tmp_path: Path, content: bytes, message: str
+) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        Florence2.load(replaced(exported, tmp_path / "m", "encoder_model", content))
+
+
+def test_a_graph_of_another_model(exported: Exported, tmp_path: Path) -> None:
+    content = (DEMO / "onnx/embed_tokens.onnx").read_bytes()
+    with pytest.raises(GraphContractError, match="different models; hidden sizes"):
+        Florence2.load(replaced(exported, tmp_path / "m", "embed_tokens", content))
+
+
+def test_the_pair_where_the_merged_graph_does_not_load(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = without(exported, tmp_path / "m", "decoder_model_merged")
+    (folder / "onnx/decoder_model_merged.onnx").write_bytes(b"damaged")
+    model = Florence2.load(folder)
+    assert list(model.graphs.files)[-2:] == ["decoder_model", "decoder_with_past_model"]
+    assert "instead of one decoder: " in capsys.readouterr().err
+
+
+def test_what_a_folder_has(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(PrecisionError, match=r"'q4' in .*; present: fp32, fp16$"):
+        Florence2.load(exported.folder, precision="q4")
+    with pytest.raises(PrecisionError, match=r"vision_encoder_q4\.onnx is missing"):
+        Florence2.load(exported.folder, precision={"vision_encoder": "q4"})
+    with pytest.raises(PrecisionError, match=r"no graph of this model: 'vision'; use vision_enc"):
+        Florence2.load(exported.folder, precision={"vision": "q4"})
+    folder = without(exported, tmp_path / "m", "encoder_model", "encoder_model_fp16")
+    with pytest.raises(ModelFileError, match=r"encoder_model\.onnx is missing"):
+        Florence2.load(folder)
+
+
+def test_a_vision_graph_for_one_picture(exported: Exported, tmp_path: Path) -> None:
+    expected = tokens(Florence2.load(exported.folder, threads=1))
+    content = changed(exported, "vision_encoder", declared("pixel_values", 0, 1))
+    model = Florence2.load(replaced(exported, tmp_path / "m", "vision_encoder", content))
+    assert tokens(model) == expected
+    pictures = [model.assets.preprocessor(np.full((9, 9, 3), 80 * i, np.uint8)) for i in range(3)]
+    assert model.graphs.image_features(np.stack(pictures)).shape[0] == 3
+
+
+def test_quantising_is_refused(exported: Exported) -> None:
+    with pytest.raises(PrecisionError, match=r"layout of transformers\.js"):
+        quantize(exported.folder, ["q8"])
+
+
+def test_both_layouts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(TINY, folder)
+    (folder / "onnx/decoder_model_merged.onnx").write_bytes(b"not read")
+    assert "decoder_with_past_slots" in Florence2.load(folder).graphs.files
+    assert "two layouts; florence-onnx's own are opened" in capsys.readouterr().err

@@ -153,7 +153,11 @@ def quantize(
     check_quantizable(precisions)
     _check_not_installed(folder)
     finish_replacement(folder)
-    check_precision(folder, "fp32")
+    if check_precision(folder, "fp32") is not SLOTS:
+        raise PrecisionError(
+            f"the graphs of {folder} are in the layout of transformers.js, of which no other "
+            "precisions are made here; export the checkpoint with florence-onnx export"
+        )
     size = sum(path.stat().st_size for path in _parts(folder, "fp32") if path.exists())
     require_space(folder, int(size * sum(SHARES[name] for name in precisions)), "quantising")
     read_report(folder)  # Better to stop at a broken one now than after all the work.
