@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.checkpoint import prepare
-from benchmarks.common import ROOT, BenchmarkError, Picture, Setup, make_parser, progress, publish
-from benchmarks.measuring import describe
-from benchmarks.ties import Judge
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import ROOT, BenchmarkError, Picture, Setup, make_parser, progress, publish
+from benchmarks.harness.measuring import describe
+from benchmarks.harness.ties import Judge
 from florence_onnx import EncodedImage, Florence2, Request, Task
 from florence_onnx_export.scenes.answers import Question, fixed_question
 from florence_onnx_export.scenes.drawing import draw

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.checkpoint import prepare
-from benchmarks.common import BEAMS, make_parser, make_picture, publish
-from benchmarks.measuring import Samples, alternate, ratio, seconds, summarise
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import BEAMS, make_parser, make_picture, publish
+from benchmarks.harness.measuring import Samples, alternate, ratio, seconds, summarise
 from benchmarks.peers.ours import open_peer
 from florence_onnx import Florence2, Request, Task
 

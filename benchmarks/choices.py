@@ -16,9 +16,9 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from benchmarks.checkpoint import prepare
-from benchmarks.common import Setup, make_parser, progress, publish
-from benchmarks.measuring import Samples, alternate, compare_sides, describe, seconds
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import Setup, make_parser, progress, publish
+from benchmarks.harness.measuring import Samples, alternate, compare_sides, describe, seconds
 from florence_onnx.engine import contract
 from florence_onnx.engine.options import default_options
 from florence_onnx_export.quantization.methods import FP32, METHODS, STORED, levels

@@ -1,20 +1,50 @@
-"""Times a fresh process from its start to a caption of 20 tokens, the model on disk.
+"""Measures a fresh process that writes a caption of 20 tokens: its time and its peak memory.
 
     python -m benchmarks.cold_start
+    python -m benchmarks.cold_start --precision fp32 q8 --peers transformers_eager:fp32
 
-Imports, opening the model and the answer are in it. The files are in the system's cache, because
-a first round is not counted.
+The time runs from the start of the process to its answer: imports, opening the model from disk and
+the answer. The files are in the system's cache, because a first round is not counted. The memory is
+the most that was resident; pages of files that are mapped into the process count too. On CUDA it is
+the host's memory.
 """
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from benchmarks.fresh import measure
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import BEAMS, make_parser, publish
+from benchmarks.harness.fresh import TOKENS, run_fresh
+from benchmarks.harness.measuring import alternate, compare_sides, describe
+from benchmarks.peers import PEERS_HELP
+
+TIME = f"process start to a CAPTION of {TOKENS} tokens"
+MEMORY = "peak memory of that process"
 
 
 def main(argv: Sequence[str]) -> None:
     """Measures and publishes."""
-    measure("cold_start", __doc__, argv, lambda run: run.seconds, "s")
+    parser = make_parser(__doc__, repeats=7)
+    parser.add_argument(
+        "--peers", nargs="*", default=["transformers_eager:fp32"], metavar="PEER", help=PEERS_HELP
+    )
+    arguments = parser.parse_args(argv)
+    setup = prepare(arguments)
+    started = [*(f"ours:{precision}" for precision in arguments.precision), *arguments.peers]
+    runs = alternate({peer: partial(run_fresh, peer, setup) for peer in started}, arguments.repeats)
+    seconds = {found[0].name: [run.seconds for run in found] for found in runs.values()}
+    memory = {found[0].name: [run.megabytes for run in found] for found in runs.values()}
+    content = {
+        "settings": {"beams": BEAMS},
+        "unit": "s",
+        "values": {
+            TIME: {side: describe(samples) for side, samples in seconds.items()},
+            MEMORY: {side: {**describe(s), "unit": "MB"} for side, s in memory.items()},
+        },
+        "ratios": {**compare_sides(TIME, seconds), **compare_sides(MEMORY, memory)},
+    }
+    publish("cold_start", arguments, argv, content, setup.provider)
 
 
 if __name__ == "__main__":

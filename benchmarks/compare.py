@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.checkpoint import prepare
-from benchmarks.common import (
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import (
     BEAMS,
     BenchmarkError,
     fidelity_notes,
@@ -18,7 +18,7 @@ from benchmarks.common import (
     make_picture,
     publish,
 )
-from benchmarks.measuring import agreement, alternate, require_same_tokens, seconds, summarise
+from benchmarks.harness.measuring import agreement, alternate, require_same_tokens, seconds, summarise
 from benchmarks.peers import PEERS_HELP, Answer, Peer, open_peers
 
 CASES = {"CAPTION of 20 tokens": ("<CAPTION>", 20), "OD of 200 tokens": ("<OD>", 200)}

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.common import make_parser, make_picture, publish
-from benchmarks.measuring import alternate, seconds, summarise
+from benchmarks.harness.common import make_parser, make_picture, publish
+from benchmarks.harness.measuring import alternate, seconds, summarise
 from florence_onnx.images.preprocessor import Preprocessor
 
 Values = npt.NDArray[np.float32]

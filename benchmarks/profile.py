@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from benchmarks.checkpoint import prepare
-from benchmarks.common import Setup, make_parser, make_picture, progress, publish
-from benchmarks.measuring import summarise
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import Setup, make_parser, make_picture, progress, publish
+from benchmarks.harness.measuring import summarise
 from florence_onnx.assets.reading import Assets
 from florence_onnx.engine import contract
 from florence_onnx.engine.options import default_options

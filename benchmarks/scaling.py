@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.checkpoint import prepare
-from benchmarks.common import BEAMS, make_parser, make_picture, publish
-from benchmarks.measuring import Samples, alternate, seconds, summarise
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import BEAMS, make_parser, make_picture, publish
+from benchmarks.harness.measuring import Samples, alternate, seconds, summarise
 from benchmarks.peers import PEERS_HELP, Peer, open_peers
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks.common import make_parser, publish
-from benchmarks.measuring import summarise
+from benchmarks.harness.common import make_parser, publish
+from benchmarks.harness.measuring import summarise
 
 OURS = "florence-onnx[cpu]"
 THEIRS = ("torch", "transformers")

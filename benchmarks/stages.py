@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.checkpoint import prepare
-from benchmarks.common import (
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import (
     BEAMS,
     Picture,
     Setup,
@@ -23,14 +23,14 @@ from benchmarks.common import (
     make_picture,
     publish,
 )
-from benchmarks.measuring import Samples, alternate, ratio, seconds, summarise
+from benchmarks.harness.measuring import Samples, alternate, ratio, seconds, summarise
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.ours import open_peer as open_ours
 from benchmarks.peers.transformers_eager import Transformers
 from benchmarks.peers.transformers_eager import open_peer as open_transformers
-from benchmarks.session_log import SessionLog
-from benchmarks.transformers_stages import time_transformers, vision_alone
-from benchmarks.vision_engines import Pixels, Vision, openvino_visions, provider_visions
+from benchmarks.harness.session_log import SessionLog
+from benchmarks.peers.transformers_stages import time_transformers, vision_alone
+from benchmarks.peers.vision_engines import Pixels, Vision, openvino_visions, provider_visions
 from florence_onnx.profiling import time_stages
 
 PASTS = (16, 400)

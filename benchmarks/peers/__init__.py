@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmarks.common import BenchmarkError, Picture, Setup
+from benchmarks.harness.common import BenchmarkError, Picture, Setup
 
 MODULES = tuple(module.name for module in pkgutil.iter_modules(__path__))
 PEERS_HELP = f"each MODULE:VARIANT, such as transformers_eager:bf16; modules: {', '.join(MODULES)}"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from benchmarks.common import ROOT, BenchmarkError, Picture, Setup
+from benchmarks.harness.common import ROOT, BenchmarkError, Picture, Setup
 from benchmarks.peers import Answer
 from florence_onnx.assets.reading import Assets
 from florence_onnx.generation.ranking import best_ids, log_softmax
@@ -122,13 +122,13 @@ def open_peer(variant: str, setup: Setup) -> OpenVino:
     """Traces the checkpoint's modules, once, and compiles the graphs."""
     if setup.device != "cpu":
         raise BenchmarkError("OpenVINO runs on the CPU; leave it out of --peers")
-    from benchmarks.checkpoint import kept
-    from benchmarks.openvino_tracing import trace_graphs
+    from benchmarks.harness.checkpoint import kept
+    from benchmarks.peers.openvino_tracing import trace_graphs
 
     folder = kept(
         setup.home,
         "openvino",
-        [ROOT / "benchmarks" / "openvino_tracing.py"],
+        [ROOT / "benchmarks" / "peers" / "openvino_tracing.py"],
         lambda folder: trace_graphs(setup, folder),
     )
     compiled = [compile_graph(folder / f"{name}.xml", variant, setup.threads) for name in GRAPHS]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.common import Picture, Setup
+from benchmarks.harness.common import Picture, Setup
 from benchmarks.peers import Answer
 from florence_onnx import Florence2, Request
 from florence_onnx.engine.contract import PRECISIONS

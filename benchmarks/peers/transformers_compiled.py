@@ -6,7 +6,7 @@ is compiled for a growing cache, so that nothing is compiled again after the fir
 
 import torch
 
-from benchmarks.common import Setup
+from benchmarks.harness.common import Setup
 from benchmarks.peers import transformers_eager
 
 VARIANTS = transformers_eager.VARIANTS

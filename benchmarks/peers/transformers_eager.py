@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from benchmarks.common import Picture, Setup
+from benchmarks.harness.common import Picture, Setup
 from benchmarks.peers import Answer
 from florence_onnx.locating import UNGROUNDED_WORDS
 from florence_onnx.tasks import AnswerKind

@@ -27,11 +27,11 @@ from benchmarks import (
     size,
     stages,
 )
-from benchmarks.checkpoint import kept, prepare
-from benchmarks.common import BenchmarkError, Setup, make_parser, make_picture
+from benchmarks.harness.checkpoint import kept, prepare
+from benchmarks.harness.common import BenchmarkError, Setup, make_parser, make_picture
 from benchmarks.peers import Answer, open_peer, open_peers
 from benchmarks.peers.ours import Ours
-from benchmarks.targets import TARGETS
+from benchmarks.report.targets import TARGETS
 from florence_onnx.engine import contract
 from florence_onnx_export.quantization.methods import METHODS
 

@@ -24,7 +24,7 @@ def _warn(category: type[Warning]) -> None:
     [
         "florence_onnx.model",
         "florence_onnx_export.graphs.reference",
-        "benchmarks.common",
+        "benchmarks.harness.common",
         "tests.helpers.parity",
         "numpy",
         "PIL.Image",

@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, ROOT
-from benchmarks.tables import amount, ratio, spread, table
-from benchmarks.targets import ACCURACY, TARGETS, Target
+from benchmarks.harness.common import RESULTS, ROOT
+from benchmarks.report.tables import amount, ratio, spread, table
+from benchmarks.report.targets import ACCURACY, TARGETS, Target
 from florence_onnx.files import write_whole
 
 README = ROOT / "benchmarks" / "README.md"

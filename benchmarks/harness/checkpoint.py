@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import ROOT, BenchmarkError, Setup, progress
+from benchmarks.harness.common import ROOT, BenchmarkError, Setup, progress
 
 SEED = 0
 RELEASED_BART_SIZE = 50265

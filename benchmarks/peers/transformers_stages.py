@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from benchmarks.common import BEAMS, Picture
+from benchmarks.harness.common import BEAMS, Picture
 from benchmarks.peers.transformers_eager import Transformers
-from benchmarks.vision_engines import Pixels
+from benchmarks.peers.vision_engines import Pixels
 
 TASK = "<OD>"
 

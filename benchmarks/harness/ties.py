@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from benchmarks.common import Picture, Setup
+from benchmarks.harness.common import Picture, Setup
 from florence_onnx.assets.reading import Assets
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import BenchmarkError, Setup
+from benchmarks.harness.common import BenchmarkError, Setup
 from florence_onnx.engine.contract import VISION_ENCODER, graph_file
 
 PROVIDER = "OpenVINOExecutionProvider"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.environment import available_threads, environment
+from benchmarks.harness.environment import available_threads, environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -7,22 +7,12 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from benchmarks.common import (
-    BEAMS,
-    ROOT,
-    BenchmarkError,
-    Setup,
-    make_parser,
-    make_picture,
-    publish,
-)
-from benchmarks.measuring import alternate, summarise
-from benchmarks.peers import PEERS_HELP, open_peer
+from benchmarks.harness.common import BEAMS, ROOT, BenchmarkError, Setup, make_picture
+from benchmarks.peers import open_peer
 
 TASK, TOKENS = "<CAPTION>", 20
 
@@ -37,38 +27,6 @@ class FreshRun:
     """Its peak resident memory, 10^6 bytes."""
     name: str
     """The peer's name in tables."""
-
-
-def measure(
-    name: str,
-    description: str,
-    argv: Sequence[str],
-    quantity: Callable[[FreshRun], float],
-    unit: str,
-) -> None:
-    """Starts ours and the peers in turn, and publishes one quantity.
-
-    Args:
-        name: The script's name.
-        description: The script's description.
-        argv: Its options.
-        quantity: What is published of a run.
-        unit: Of the quantity.
-    """
-    from benchmarks.checkpoint import prepare
-
-    parser = make_parser(description, repeats=7)
-    parser.add_argument(
-        "--peers", nargs="*", default=["transformers_eager:fp32"], metavar="PEER", help=PEERS_HELP
-    )
-    arguments = parser.parse_args(argv)
-    setup = prepare(arguments)
-    started = [*(f"ours:{precision}" for precision in arguments.precision), *arguments.peers]
-    runs = alternate({peer: partial(run_fresh, peer, setup) for peer in started}, arguments.repeats)
-    sides = {found[0].name: [quantity(run) for run in found] for found in runs.values()}
-    case = f"CAPTION of {TOKENS} tokens in a fresh process"
-    content = {"settings": {"beams": BEAMS}, **summarise({case: sides}, unit)}
-    publish(name, arguments, argv, content, setup.provider)
 
 
 def run_fresh(peer: str, setup: Setup) -> FreshRun:
@@ -89,7 +47,7 @@ def run_fresh(peer: str, setup: Setup) -> FreshRun:
         "threads": setup.threads,
     }
     given = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "benchmarks.fresh", peer, *given]
+    command = [sys.executable, "-m", "benchmarks.harness.fresh", peer, *given]
     path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
     start = time.perf_counter()
     with subprocess.Popen(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Florence2ForConditionalGeneration
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
-from benchmarks.common import Setup
+from benchmarks.harness.common import Setup
 from benchmarks.peers.transformers_eager import open_processor
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from benchmarks.common import BenchmarkError, progress
+from benchmarks.harness.common import BenchmarkError, progress
 
 T = TypeVar("T")
 
