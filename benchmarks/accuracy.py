@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.checkpoint import prepare
-from benchmarks.harness.common import ROOT, BenchmarkError, Picture, Setup, make_parser, progress, publish
+from benchmarks.harness.common import (
+    DEMO,
+    BenchmarkError,
+    Picture,
+    Setup,
+    make_parser,
+    progress,
+    publish,
+)
 from benchmarks.harness.measuring import describe
 from benchmarks.harness.ties import Judge
 from florence_onnx import EncodedImage, Florence2, Request, Task
@@ -28,7 +36,6 @@ from florence_onnx_export.scenes.measures import COCO, MEASURES, score
 from florence_onnx_export.scenes.metrics import Answered
 from florence_onnx_export.scenes.scene import Scene, sample_scene
 
-DEMO = ROOT / "tests" / "fixtures" / "demo"
 CHUNK = 25
 """Requests per batch, all of one task, so that their answers are of about one length."""
 TIE = 1e-4
@@ -126,14 +133,19 @@ def compare(
                 continue
             reference = next(iter(sides))
             others = _differing(generated, first)
+            is_exact = {name, reference} == EXACT
+            same, reference = len(generated) - len(others), reference.replace(":", " ")
             note = (
-                f"Answers of {column} with the very tokens of {reference}: "
-                f"{1 - len(others) / len(generated):.2%}, {len(others)} of {len(generated)} differ"
+                f"{column}: {same} of {len(generated)} answers ({same / len(generated):.2%}) have "
+                f"the same tokens as those of {reference}."
             )
-            if judge is not None and {name, reference} == EXACT:
+            if judge is not None and is_exact:
                 ties = _ties(judge, asked, count, others)
-                note += f", {ties} of them where the search had a tie (below {TIE:g})"
-            notes.append(f"{note}.")
+                note += (
+                    f" In {ties} of the other {len(others)} the search had a tie: two scores "
+                    f"within {TIE:g}."
+                )
+            notes.append(note)
     return {
         "unit": "%",
         "scenes": scenes,

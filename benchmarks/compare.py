@@ -18,7 +18,13 @@ from benchmarks.harness.common import (
     make_picture,
     publish,
 )
-from benchmarks.harness.measuring import agreement, alternate, require_same_tokens, seconds, summarise
+from benchmarks.harness.measuring import (
+    agreement,
+    alternate,
+    require_same_tokens,
+    seconds,
+    summarise,
+)
 from benchmarks.peers import PEERS_HELP, Answer, Peer, open_peers
 
 CASES = {"CAPTION of 20 tokens": ("<CAPTION>", 20), "OD of 200 tokens": ("<OD>", 200)}

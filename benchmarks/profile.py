@@ -3,7 +3,7 @@
     python -m benchmarks.profile
     python -m benchmarks.profile --precision fp32 q8
 
-The times are those that ONNX Runtime's own profiler notes. For products it also counts the
+The times are those that ONNX Runtime's own profiler notes. For matmuls it also counts the
 arithmetic, so that their rate can be held against what the processor can do.
 """
 
@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 PROMPT = 12
 """Text tokens behind the picture, as the longer prompts have."""
 
-_PRODUCTS = {
+_MATMULS = {
     *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "DynamicQuantizeMatMul"),
     *("Attention", "MultiHeadAttention"),
 }
@@ -46,7 +46,7 @@ class Operator:
     seconds: float
     """All nodes of the kind."""
     flop: float
-    """Floating-point (or integer) operations of its products; 0 for other kinds."""
+    """Floating-point (or integer) operations of its matmuls; 0 for other kinds."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -127,13 +127,13 @@ def _by_run(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Operator]]:
             if kind == "If":
                 continue  # The nodes of its branch have events of their own.
             before = current.get(kind, Operator(0.0, 0.0))
-            flop = flop_of(event["args"]) if kind in _PRODUCTS else 0.0
+            flop = flop_of(event["args"]) if kind in _MATMULS else 0.0
             current[kind] = Operator(before.seconds + event["dur"] / 1e6, before.flop + flop)
     return runs
 
 
 def flop_of(arguments: Mapping[str, Any]) -> float:
-    """Operations of a product: two per pair of numbers that meet."""
+    """Operations of a matmul: two per pair of numbers that meet."""
     inputs = [next(iter(shape.values())) for shape in arguments["input_type_shape"]]
     outputs = [next(iter(shape.values())) for shape in arguments["output_type_shape"]]
     kind = arguments["op_name"]
@@ -143,8 +143,8 @@ def flop_of(arguments: Mapping[str, Any]) -> float:
         return float(2 * np.prod(inputs[0]) * 2 * inputs[1][1])
     if kind == "Attention":
         batch, tokens, _ = inputs[0]
-        products = inputs[1][0] * inputs[1][1] + 2 * tokens * outputs[0][2]
-        return float(2 * batch * tokens * products)
+        pairs = inputs[1][0] * inputs[1][1] + 2 * tokens * outputs[0][2]
+        return float(2 * batch * tokens * pairs)
     # The side that meets is what both factors have and the result lacks.
     shared = np.prod(inputs[0][-2:]) * np.prod(inputs[1][-2:]) / np.prod(outputs[0][-2:])
     return 2.0 * float(np.prod(outputs[0])) * float(np.sqrt(shared))
@@ -156,7 +156,7 @@ def _rate(column: str, runs: Sequence[Mapping[str, Operator]]) -> str:
     seconds = sum(operator.seconds for operator in run.values() if operator.flop)
     whole = sum(operator.seconds for operator in run.values())
     return (
-        f"{column}: products are {flop / 1e9:.0f} GFLOP at {flop / seconds / 1e9:.0f} GFLOP/s and "
+        f"{column}: matmuls are {flop / 1e9:.0f} GFLOP at {flop / seconds / 1e9:.0f} GFLOP/s and "
         f"{seconds / whole:.0%} of the time."
     )
 

@@ -24,11 +24,11 @@ from benchmarks.harness.common import (
     publish,
 )
 from benchmarks.harness.measuring import Samples, alternate, ratio, seconds, summarise
+from benchmarks.harness.session_log import SessionLog
 from benchmarks.peers.ours import Ours
 from benchmarks.peers.ours import open_peer as open_ours
 from benchmarks.peers.transformers_eager import Transformers
 from benchmarks.peers.transformers_eager import open_peer as open_transformers
-from benchmarks.harness.session_log import SessionLog
 from benchmarks.peers.transformers_stages import time_transformers, vision_alone
 from benchmarks.peers.vision_engines import Pixels, Vision, openvino_visions, provider_visions
 from florence_onnx.profiling import time_stages
@@ -88,7 +88,7 @@ def _vision_sides(
         try:
             sides |= engine(setup)
         except ImportError as error:
-            notes.append(f"left out of vision: {error}")
+            notes.append(f"A side of the vision encoder was left out: {error}")
     pixels: Pixels = ours[0].model.assets.preprocessor(picture)[None]
     timed = {name: _timed(vision, pixels) for name, vision in sides.items()}
     timed |= {peer.name: _timed(vision_alone(peer), pixels) for peer in theirs}

@@ -16,6 +16,8 @@ from benchmarks.harness.environment import available_threads, environment
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+DEMO = ROOT / "tests" / "fixtures" / "demo"
+"""The checkpoint of the demo model."""
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 BEAMS = 3
@@ -98,9 +100,9 @@ def fidelity_notes(setup: Setup, precisions: Sequence[str]) -> list[str]:
     """A line per precision but float32: how far its files are from float32, and what is mixed."""
     report = json.loads((setup.exported / "export_report.json").read_text(encoding="utf-8"))
     return [
-        "ours {name}: image features {image_features:.2%} from float32, first logits "
-        "{first_logits:.2%}, {token_agreement:.1%} of the tokens of {requests} greedy answers "
-        "equal, {mixed} matmuls with more bits.".format(
+        "ours {name} differs from float32 by {image_features:.2%} in the image features and by "
+        "{first_logits:.2%} in the first logits. {token_agreement:.1%} of the tokens of {requests} "
+        "greedy answers are equal. {mixed} matmuls have more bits than the others.".format(
             name=name,
             mixed=sum(len(methods) for methods in entry["mixed_precision"].values()),
             **entry["fidelity"],

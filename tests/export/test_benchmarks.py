@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,19 +19,21 @@ from benchmarks import (
     choices,
     cold_start,
     compare,
-    fresh,
-    measuring,
-    memory,
     profile,
-    report,
     scaling,
     size,
     stages,
+    streaming,
 )
+from benchmarks.harness import fresh, measuring
 from benchmarks.harness.checkpoint import kept, prepare
 from benchmarks.harness.common import BenchmarkError, Setup, make_parser, make_picture
 from benchmarks.peers import Answer, open_peer, open_peers
 from benchmarks.peers.ours import Ours
+from benchmarks.report import __main__ as report
+from benchmarks.report import engineering, front
+from benchmarks.report.performance import performance
+from benchmarks.report.records import read_records
 from benchmarks.report.targets import TARGETS
 from florence_onnx.engine import contract
 from florence_onnx_export.quantization.methods import METHODS
@@ -169,7 +172,7 @@ def test_choices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes["blocks4"] < sizes["dynamic8"] < sizes["blocks8"]
     assert all(seconds > 0 for seconds in column("time").values())
     assert f"{contract.DECODER}: ours q8 / fp32" in record["ratios"]
-    assert "| 0 % |" in report.render({"choices-cpu": record})
+    assert "| 0 % |" in engineering.render({"choices-cpu": record})
 
 
 def test_a_result_replaces_nothing_but_a_result(
@@ -285,16 +288,36 @@ def test_fresh_processes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             runs[peer] = start(peer, setup)
         return runs[peer]
 
-    monkeypatch.setattr(fresh, "run_fresh", run_once)
-    record = run(memory.main)
-    check_record(record, "memory", "ours fp32", "transformers fp32")
-    check_targets(record, 1)
-    assert record["unit"] == "MB"
+    monkeypatch.setattr(cold_start, "run_fresh", run_once)
+    record = run(cold_start.main)
+    check_record(record, "cold_start", "ours fp32", "transformers fp32")
+    check_targets(record, 3)
     assert started == ["ours:fp32", "transformers_eager:fp32"] * 2
-    ours, theirs = next(iter(record["values"].values())).values()
+    time, memory = record["values"][cold_start.TIME], record["values"][cold_start.MEMORY]
+    for side, peer in (("ours fp32", "ours:fp32"), ("transformers fp32", started[1])):
+        assert time[side]["median"] == pytest.approx(runs[peer].seconds, rel=1e-4)
+        assert memory[side]["median"] == pytest.approx(runs[peer].megabytes, rel=1e-4)
+    ours, theirs = memory.values()
     # An interpreter with numpy is more than 20 MB, and PyTorch alone is more than all of ours.
     assert 20 < ours["min"] < theirs["min"]
-    check_targets(run(cold_start.main), 2)
+    assert {ours["unit"], theirs["unit"]} == {"MB"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident set is read from /proc")
+def test_streaming(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "PICTURES", 12)
+    monkeypatch.setattr(streaming, "FIRST", 4)
+    monkeypatch.setattr(streaming, "resident_bytes", iter([300_000_000, 450_000_000]).__next__)
+    record = run(streaming.main)
+    check_record(record, "streaming", "ours fp32")
+    assert {case: sides["ours fp32"]["median"] for case, sides in record["values"].items()} == {
+        "resident after 4 pictures": 300,
+        "resident after 12 pictures": 450,
+    }
+    assert record["notes"] == ["ours fp32: +150 MB, within the limit of 150 MB."]
+    monkeypatch.undo()
+    # An interpreter with numpy is more than 20 MB.
+    assert 20e6 < streaming.resident_bytes() <= fresh.peak_bytes()
 
 
 def test_a_failing_process_is_reported(
@@ -369,13 +392,34 @@ def test_an_unknown_model_is_refused(work: Path) -> None:
         prepare(arguments)
 
 
-def test_the_committed_tables_are_those_of_the_results() -> None:
-    records = report.read_records()
-    assert report.README.read_text(encoding="utf-8") == report.render(records)
-    pages = ((report.FRONT, report.fronttable), (report.CARD, report.accuracy_table))
-    for page, content in pages:
-        text = page.read_text(encoding="utf-8")
-        assert text == report.between_markers(text, content(records))
+def test_the_committed_pages_are_those_of_the_results() -> None:
+    pages = report.pages(read_records())
+    assert {path.relative_to(ROOT).as_posix() for path in pages} == {
+        *("README.md", "benchmarks/README.md", "docs/performance.md"),
+        "florence_onnx/demo/README.md",
+    }
+    for path, content in pages.items():
+        assert path.read_text(encoding="utf-8") == content, path
+
+
+def test_every_result_is_of_a_script_and_has_its_section() -> None:
+    text = engineering.render(read_records())
+    for name, record in read_records().items():
+        script = ROOT / "benchmarks" / f"{record['benchmark']}.py"
+        assert script.is_file() and record["benchmark"] in engineering.ORDER, name
+        assert record["environment"]["command"] in text
+        assert record["environment"]["command"].startswith(f"python -m benchmarks.{script.stem}")
+
+
+def test_a_page_for_users_is_short_and_leaves_out_what_was_not_measured() -> None:
+    everything = performance(read_records())
+    unfolded = re.sub(r"<details>.*?</details>", "", everything, flags=re.DOTALL)
+    assert len(unfolded.splitlines()) <= 120
+    assert "greedy" not in everything.replace("greedy answers", "")
+    one = performance({"compare-cpu": compare_record({"ours q8": 1.0, "transformers fp32": 4.0})})
+    assert "| OD of 200 tokens | 1 s (0.5 to 2) | 4 s (2 to 8) |" in one
+    assert "OD of 200 tokens: ours q8 / transformers fp32 | 0.25 (0.25 to 0.25) |" in one
+    assert [line for line in one.splitlines() if line.startswith("## ")] == ["## Requests"]
 
 
 def compare_record(medians: dict[str, float]) -> dict[str, Any]:
@@ -391,20 +435,20 @@ def compare_record(medians: dict[str, float]) -> dict[str, Any]:
 
 def test_a_report_says_what_is_met_and_missed() -> None:
     sides = {"ours fp32": 3.0, "ours q8": 0.4, "transformers bf16": 2.0}
-    text = report.render({"compare-cpu": compare_record(sides)})
+    text = engineering.render({"compare-cpu": compare_record(sides)})
     assert "| 1.00 | 0.20 (0.20 to 0.20), q8 | met |" in text
     assert "| 400 ms (200 to 800) |" in text and "| 3 s (1.5 to 6) |" in text
     del sides["ours q8"]
-    text = report.render({"compare-cpu": compare_record(sides)})
+    text = engineering.render({"compare-cpu": compare_record(sides)})
     assert "| 1.00 | 1.50 (1.50 to 1.50), fp32 | **missed** |" in text
 
 
 def test_the_front_table_goes_between_its_markers() -> None:
-    front = f"top\n{report.START}\nold\n{report.END}\nbottom\n"
+    page = f"top\n{front.START}\nold\n{front.END}\nbottom\n"
     records = {"compare-cpu": compare_record({"ours fp32": 3.0, "transformers bf16": 0.2})}
-    text = report.between_markers(front, report.fronttable(records))
-    assert text.startswith(f"top\n{report.START}\n|  | OD of 200 tokens |")
-    assert text.endswith(f"{report.END}\nbottom\n")
+    text = front.between_markers(page, front.fronttable(records))
+    assert text.startswith(f"top\n{front.START}\n|  | OD of 200 tokens |")
+    assert text.endswith(f"{front.END}\nbottom\n")
     assert "| ours fp32 | 3 s |" in text and "| transformers bf16 | 200 ms |" in text
     assert "old" not in text
-    assert report.between_markers(text, report.fronttable(records)) == text
+    assert front.between_markers(text, front.fronttable(records)) == text

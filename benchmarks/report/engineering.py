@@ -1,0 +1,142 @@
+"""benchmarks/README.md: targets, every result in full, and the diary of what was tried."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.records import Record, machine, ratios_table, values_table
+from benchmarks.report.tables import ratio, table
+from benchmarks.report.targets import TARGETS, Target
+
+DIARY = Path(__file__).with_name("diary.md")
+"""Written by hand: what was tried, and why targets are missed."""
+
+_OPENVINO = "onnxruntime-openvino"
+
+ORDER = {
+    "compare": "Whole requests",
+    "stages": "Stages of a request",
+    "batching": "Batches and shared pictures",
+    "scaling": "Scaling",
+    "cold_start": "Cold start and memory",
+    "streaming": "Memory of a long stream",
+    "size": "Installed size",
+    "preprocess": "Preprocessing a large picture",
+    "profile": "Profile of the encoders",
+    "choices": "Ways to quantise",
+    "accuracy": "Accuracy of the demo model",
+    "scores": "Scores and constraints",
+}
+"""Script -> title of its section. A new script gets a section by a line here."""
+
+INTRODUCTION = """# Benchmarks
+
+Made by `python -m benchmarks.report` from the files in `results/`; do not edit.
+
+Scripts that time make a checkpoint with random weights in the released base geometry, export it as
+`florence-onnx export` does, within its bounds, and time all sides of a table in one run, in turn
+(A B C A B C), after a round that is not counted. Accuracy is measured on the demo model.
+
+A ratio is ours over theirs, taken round by round; below 1 we are faster or smaller. Tables hold
+the median of the rounds with the smallest and the largest value. Answers are forced to their
+length on every side, and our fp32 and transformers' fp32 must generate the same tokens or there is
+no result.
+
+Not timed: reading and decoding image files, downloads, exporting, tracing, compiling, and, except
+in the cold start, importing and opening the model. Every side uses the same number of threads.
+
+[docs/performance.md](../docs/performance.md) is the page for users. To compare two versions of the
+code, run a script in both trees in turn, each with `PYTHONPATH=TREE:TREE/export` and an `--out` of
+its own.
+
+Run from the repository, with the `export` extra installed (and `openvino`, if it is to be
+compared):
+
+```
+python -m benchmarks.compare   # or another script; --help says what each takes
+python -m benchmarks.report
+```
+
+Every script beside this page makes one table and one file in `results/`: `compare`, `stages`,
+`batching`, `scaling`, `cold_start`, `streaming`, `size`, `preprocess`, `profile` (operators of the
+encoders), `choices` (ways to quantise), `accuracy` (of the demo model). What the scripts share is
+in `harness/`, the sides that are compared are in `peers/`, and `report/` writes the pages. A new
+table is a new script and a line in `ORDER` of `report/engineering.py`. The OpenVINO provider's
+columns come from an environment with the `openvino` extra instead of `cpu`:
+
+```
+python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
+```
+
+`--provider CUDAExecutionProvider` makes the same tables on a GPU.
+
+Ways to quantise: `dynamic8` has one scale for all activations of a call and one per column of
+weights (DynamicQuantizeMatMul); `smooth8` is the same after the largest channels have been made
+smaller; `blocks8` and `blocks4` have one scale for every row and 32 values of both (MatMulNBits);
+`stored8` keeps weights in 8 bits and computes in float32; `q8` and `q4` are the mixtures that these
+precisions start from, before any matmul is given more bits for its error.
+"""
+
+
+def render(records: Mapping[str, Record]) -> str:
+    """The content of benchmarks/README.md."""
+    parts = [INTRODUCTION, "## Targets\n\n" + _targets(records)]
+    for script, title in ORDER.items():
+        for record in records.values():
+            if record["benchmark"] == script:
+                parts.append(f"## {title}{_distinction(record)}\n\n{_section(record)}")
+    parts.append(DIARY.read_text(encoding="utf-8"))
+    return "\n".join(parts)
+
+
+def _targets(records: Mapping[str, Record]) -> str:
+    rows = ([t.what, t.against, f"{t.limit:.2f}", *_outcome(t, records)] for t in TARGETS)
+    return table(["", "against", "target", "measured", ""], rows)
+
+
+def _outcome(target: Target, records: Mapping[str, Record]) -> list[str]:
+    ratios: dict[str, Any] = {}
+    for record in records.values():
+        if record["benchmark"] == target.benchmark and record["environment"]["gpu"] is None:
+            ratios = {**record["ratios"], **ratios}
+    found = {name: value for name, value in ratios.items() if fnmatchcase(name, target.ratio)}
+    if not found:
+        return ["not measured", ""]
+    best = min(found, key=lambda name: found[name]["median"])
+    measured = ratio(found[best])
+    if "*" in target.ratio:
+        measured += f", {_precision(best)}"
+    return [measured, "met" if found[best]["median"] <= target.limit else "**missed**"]
+
+
+def _precision(ratio: str) -> str:
+    return ratio.partition("ours ")[2].partition(" ")[0]
+
+
+def _section(record: Record) -> str:
+    parts = [values_table(record)]
+    if record["ratios"]:
+        parts.append(ratios_table(record))
+    for case, shares in record.get("equal_tokens", {}).items():
+        listed = ", ".join(f"{side} {share:.0%}" for side, share in shares.items())
+        parts.append(
+            f"{case}, share of an answer before the first token that is not that of transformers "
+            f"fp32: {listed}.\n"
+        )
+    parts += [f"{note}\n" for note in record.get("notes", ())]
+    parts.append(f"{machine(record)}\n")
+    return "\n".join(parts)
+
+
+def _distinction(record: Record) -> str:
+    """What tells a section from another of the same script."""
+    if record["benchmark"] == "accuracy":
+        first = next(iter(next(iter(record["values"].values()))))
+        return f", {record['scenes']} scenes, beside {first}"
+    if record["benchmark"] == "choices":
+        return f", {record['model']}"
+    provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
+    if provider != "CPU":
+        return f" on {provider}"
+    return " with onnxruntime-openvino" if _OPENVINO in record["environment"]["packages"] else ""

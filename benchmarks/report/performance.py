@@ -1,0 +1,86 @@
+"""docs/performance.md: what users ask about speed, memory, accuracy and size, on one page."""
+
+from collections.abc import Mapping
+
+from benchmarks.report.records import Record, machine, ratios_table, values_table
+
+_HEAD = """# Performance
+
+Made by `python -m benchmarks.report` from the files in `benchmarks/results`; do not edit.
+
+Each table is one run of one script, all sides in turn, on the CPU. Times and memory are of the base
+geometry (0.23B parameters) with random weights, because the speed does not depend on the weights.
+A cell is the median of the rounds, with the smallest and the largest in brackets. A ratio below 1
+says that we are faster or smaller.
+
+"ours" is this package. "transformers" is its Florence-2 on PyTorch, "torch.compile" the same,
+compiled, and "openvino" OpenVINO on graphs that are traced from transformers, with our search.
+[benchmarks](../benchmarks/README.md) has every result, the methods, and what was tried.
+"""
+
+_SECTIONS = {
+    "compare-cpu": (
+        "Requests",
+        "From a decoded picture of 1280x960 to the parsed answer, 3 beams, the model open.",
+    ),
+    "cold_start-cpu": (
+        "Cold start and memory",
+        "A new process imports the package, opens the model from disk, and writes a caption of 20 "
+        "tokens.",
+    ),
+    "streaming-cpu": (
+        "A long run",
+        "The demo model answers 2,000 small pictures through `stream`. The memory of the process "
+        "does not grow with the pictures.",
+    ),
+    "batching-cpu": (
+        "Batches and shared pictures",
+        "`run` with a batch of 8 pictures, and `encode` for 5 tasks on one picture.",
+    ),
+    "scaling-cpu": (
+        "Length, beams, batch and picture",
+        "One thing varies at a time; the others stay at 50 tokens, 3 beams and one picture of "
+        "1280x960.",
+    ),
+    "accuracy-cpu": (
+        "Precision and accuracy",
+        "The demo model on held-out drawn scenes, 3 beams.",
+    ),
+    "size-cpu": (
+        "Installed size",
+        "All files that pip installs for `florence-onnx[cpu]`, the demo model included.",
+    ),
+}
+"""File of results -> title of its section, and what was measured."""
+
+
+_LEFT_OUT = "greedy"
+"""Sides and notes that name it are on the other page only."""
+
+
+def performance(records: Mapping[str, Record]) -> str:
+    """The content of docs/performance.md; results that are not there are left out."""
+    told = [name for name in _SECTIONS if name in records]
+    sections = [_section(*_SECTIONS[name], records[name]) for name in told]
+    if "accuracy-transformers-cpu" in records:
+        told.append("accuracy-transformers-cpu")
+        sections.append(_transformers(records["accuracy-transformers-cpu"]))
+    places = [f"- {machine(records[name])}" for name in told]
+    return "\n".join([_HEAD, *sections, _folded("Machines and commands", "\n".join(places) + "\n")])
+
+
+def _section(title: str, measured: str, record: Record) -> str:
+    parts = [f"## {title}\n", f"{measured}\n", values_table(record, _LEFT_OUT)]
+    parts += [f"{note}\n" for note in record.get("notes", ()) if _LEFT_OUT not in note]
+    if record["ratios"]:
+        parts.append(_folded("Ratios", ratios_table(record)))
+    return "\n".join(parts)
+
+
+def _transformers(record: Record) -> str:
+    """The sentences alone: every measure is equal to the decimal that tables show."""
+    return "\n".join(["## Answers beside transformers\n", *(f"{n}\n" for n in record["notes"])])
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{content}\n</details>\n"
