@@ -81,3 +81,12 @@ def test_commands_then_snippets(
     assert len(blocks("python")) >= 2
     for snippet in blocks("python"):
         exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"[a-z_]+/(?:[a-z_]+/)*(?:[a-z_]+\.py)?|[a-z_]+\.py", text)
+    files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py")]
+    assert {"engine/contract.py", "answering.py", "florence_onnx/cli/"} <= set(named)
+    for name in named:
+        assert any(f"/{name}" in f"/{path}" for path in files) or (ROOT / name).is_dir(), name

@@ -4,6 +4,7 @@ import ast
 import json
 import pkgutil
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -48,6 +49,17 @@ PLACES = {
     "PIL": ("images/", "drawing.py"),
 }
 """Package -> where it may be imported, in functions too."""
+
+ABOVE = ("answering", "streaming", "model", "annotate", "cli")
+UNKNOWN = {
+    "images/": ("engine", "generation", "assets", *ABOVE),
+    "generation/": ("engine", "images", "assets", *ABOVE),
+    "engine/": ("images", "assets", *ABOVE),
+    "assets/": ABOVE,
+    "checkpoints/": ("engine", "images", *ABOVE),
+    "annotate/": ("engine", "cli"),
+}
+"""Folder -> parts of the runtime that it does not import; docs/architecture.md tells them."""
 
 IMPORT = """
 import json, sys
@@ -138,6 +150,34 @@ def test_every_package_is_imported_in_its_place_only() -> None:
         "torch",
         "PIL",
     }
+
+
+def parts_imported(source: str) -> set[str]:
+    """The parts of the runtime that a module imports, wherever it does: files and folders."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    inside = (name.split(".") for name in names)
+    return {part[1] for part in inside if part[0] == "florence_onnx" and len(part) > 1}
+
+
+@pytest.mark.parametrize(("folder", "unknown"), UNKNOWN.items())
+def test_folders_know_nothing_of_what_is_above(folder: str, unknown: tuple[str, ...]) -> None:
+    files = list((Path(florence_onnx.__file__).parent / folder).glob("*.py"))
+    assert files
+    for path in files:
+        assert parts_imported(path.read_text(encoding="utf-8")) & set(unknown) == set(), path
+    assert parts_imported("def f():\n    from florence_onnx.cli.run import x") == {"cli"}
+    assert parts_imported("from florence_onnx import engine") == {"engine"}
+
+
+def test_the_search_is_numpy_alone() -> None:
+    for path in (Path(florence_onnx.__file__).parent / "generation").glob("*.py"):
+        outside = imported(path.read_text(encoding="utf-8")) - set(sys.stdlib_module_names)
+        assert outside <= {"florence_onnx", "numpy", "typing_extensions"}, path
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
