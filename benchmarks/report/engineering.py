@@ -72,10 +72,10 @@ python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
 `--provider CUDAExecutionProvider` makes the same tables on a GPU.
 
 Ways to quantise: `dynamic8` has one scale for all activations of a call and one per column of
-weights (DynamicQuantizeMatMul); `smooth8` is the same after the largest channels have been made
-smaller; `blocks8` and `blocks4` have one scale for every row and 32 values of both (MatMulNBits);
-`stored8` keeps weights in 8 bits and computes in float32; `q8` and `q4` are the mixtures that these
-precisions start from, before any matmul is given more bits for its error.
+weights (DynamicQuantizeMatMul). `smooth8` is the same after the largest channels have been made
+smaller (SmoothQuant). `blocks8` and `blocks4` have one scale for every row and 32 values of both
+(MatMulNBits). `stored8` keeps weights in 8 bits and computes in float32. `q8` and `q4` are the
+mixtures that these precisions start from, before any matmul is given more bits for its error.
 """
 
 
