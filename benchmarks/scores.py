@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.accuracy import DEMO, Asked, ask
-from benchmarks.checkpoint import prepare
-from benchmarks.common import make_parser, progress, publish
-from benchmarks.measuring import describe
+from benchmarks.accuracy import Asked, ask
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.common import DEMO, make_parser, progress, publish
+from benchmarks.harness.measuring import describe
 from florence_onnx import (
     AnswerKind,
     Detection,

@@ -60,10 +60,11 @@ python -m benchmarks.report
 
 Every script beside this page makes one table and one file in `results/`: `compare`, `stages`,
 `batching`, `scaling`, `cold_start`, `streaming`, `size`, `preprocess`, `profile` (operators of the
-encoders), `choices` (ways to quantise), `accuracy` (of the demo model). What the scripts share is
-in `harness/`, the sides that are compared are in `peers/`, and `report/` writes the pages. A new
-table is a new script and a line in `ORDER` of `report/engineering.py`. The OpenVINO provider's
-columns come from an environment with the `openvino` extra instead of `cpu`:
+encoders), `choices` (ways to quantise), `accuracy` (of the demo model), `scores` (what ranks
+detections, how far scores are probabilities, and constraints). What the scripts share is in
+`harness/`, the sides that are compared are in `peers/`, and `report/` writes the pages. A new table
+is a new script and a line in `ORDER` of `report/engineering.py`. The OpenVINO provider's columns
+come from an environment with the `openvino` extra instead of `cpu`:
 
 ```
 python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
