@@ -414,7 +414,7 @@ def test_every_result_is_of_a_script_and_has_its_section() -> None:
 def test_a_page_for_users_is_short_and_leaves_out_what_was_not_measured() -> None:
     everything = performance(read_records())
     unfolded = re.sub(r"<details>.*?</details>", "", everything, flags=re.DOTALL)
-    assert len(unfolded.splitlines()) <= 120
+    assert len([line for line in unfolded.splitlines() if line]) <= 110
     assert "greedy" not in everything.replace("greedy answers", "")
     one = performance({"compare-cpu": compare_record({"ours q8": 1.0, "transformers fp32": 4.0})})
     assert "| OD of 200 tokens | 1 s (0.5 to 2) | 4 s (2 to 8) |" in one
