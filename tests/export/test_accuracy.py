@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks import accuracy
+from benchmarks.harness.common import DEMO
 from florence_onnx.engine import contract
 from florence_onnx.resolver import DEMO as SHIPPED
 from florence_onnx_export import exporter
@@ -99,7 +100,7 @@ def test_the_shipped_model_is_that_of_the_checkpoint(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "trace", copied_graphs(exported(work)))
-    make_demo(accuracy.DEMO, tmp_path / "demo")
+    make_demo(DEMO, tmp_path / "demo")
     for name in contract.ASSETS:
         assert (tmp_path / "demo" / name).read_text() == (SHIPPED / name).read_text()
     for graph in contract.GRAPHS:
