@@ -231,7 +231,7 @@ def test_the_edges_of_the_picture_belong_to_it() -> None:
 @pytest.mark.parametrize(
     ("region", "reason"),
     [
-        ((-1, 0, 5, 5), "outside the picture of 100 x 50"),
+        ((-1, 0, 5, 5), "outside the picture of 100x50 pixels"),
         ((0, -0.5, 5, 5), "outside"),
         ((0, 0, 100.5, 5), "outside"),
         ((0, 0, 5, 51), "outside"),
