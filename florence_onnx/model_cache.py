@@ -18,7 +18,7 @@ from florence_onnx.assets.ownership import exported_files
 from florence_onnx.checkpoints.checkpoint import read_config
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.engine import contract
-from florence_onnx.engine.sessions import present_precisions
+from florence_onnx.engine.present import present_precisions
 from florence_onnx.errors import FolderBusyError, ModelNotFoundError, OutputExistsError
 from florence_onnx.exporting import export, needed_bytes
 from florence_onnx.files import write_whole

@@ -13,8 +13,8 @@ from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.engine import contract, hub_contract
 from florence_onnx.engine.layouts import graph_files, layout_of, precisions_of
 from florence_onnx.engine.precision import AUTO, Precision, suitable_precisions
+from florence_onnx.engine.present import present_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
-from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import (
     FlorenceError,
     GraphContractError,

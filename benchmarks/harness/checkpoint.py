@@ -65,7 +65,7 @@ def kept(parent: Path, name: str, sources: Iterable[Path], make: Callable[[Path]
 
 
 def _find_export(checkpoint: Path, home: Path, precisions: Sequence[str]) -> Path:
-    from florence_onnx.engine.sessions import present_precisions
+    from florence_onnx.engine.present import present_precisions
     from florence_onnx_export.exporter import export
 
     package = ROOT / "export" / "florence_onnx_export"

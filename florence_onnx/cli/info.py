@@ -14,7 +14,8 @@ from florence_onnx.cli.options import (
     requested_access,
     requested_providers,
 )
-from florence_onnx.engine.sessions import open_graphs, present_precisions
+from florence_onnx.engine.present import present_precisions
+from florence_onnx.engine.sessions import open_graphs
 from florence_onnx.resolver import locate
 from florence_onnx.terminal import show
 

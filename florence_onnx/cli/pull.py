@@ -7,7 +7,7 @@ from dataclasses import replace
 from florence_onnx.cli.exporting import exit_on_termination, timed_progress
 from florence_onnx.cli.options import DEFAULT, add_hub_options, default_model, requested_access
 from florence_onnx.engine import hub_contract
-from florence_onnx.engine.sessions import present_precisions
+from florence_onnx.engine.present import present_precisions
 from florence_onnx.errors import ModelNotFoundError
 from florence_onnx.packages import require_packages
 from florence_onnx.resolver import hub_model, is_demo, local_folder

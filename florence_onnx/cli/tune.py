@@ -12,8 +12,8 @@ from florence_onnx.cli.options import (
     requested_access,
     whole_number,
 )
+from florence_onnx.engine.present import present_precisions
 from florence_onnx.engine.providers import OTHERS, available_providers, require_onnxruntime
-from florence_onnx.engine.sessions import present_precisions
 from florence_onnx.errors import PrecisionError
 from florence_onnx.profiling import (
     NOISE,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.engine import contract, hub_contract
+from florence_onnx.engine import contract
 from florence_onnx.engine.checks import (
     check_caches,
     check_dynamic,
@@ -30,14 +30,13 @@ from florence_onnx.engine.layouts import (
     SPLIT,
     Layout,
     graph_files,
-    layout_of,
     precisions_of,
 )
 from florence_onnx.engine.options import check_options, default_options
 from florence_onnx.engine.precision import Precision, by_graph, check_runtime, one_of
+from florence_onnx.engine.present import check_precision
 from florence_onnx.engine.providers import (
     CPU,
-    OTHERS,
     Provider,
     Providers,
     check_obtained,
@@ -46,7 +45,7 @@ from florence_onnx.engine.providers import (
     providers_by_graph,
     require_onnxruntime,
 )
-from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
+from florence_onnx.errors import GraphContractError, ModelFileError
 from florence_onnx.files import refuse_lfs_pointer
 from florence_onnx.staging import finish_replacement
 from florence_onnx.terminal import say
@@ -227,59 +226,6 @@ def _check(
     *_, last = sessions
     sizes = declared_sizes(paths[last], layout.graphs[last], sessions[last])
     return {**sizes, "decoder_layers": layers}
-
-
-def present_precisions(folder: Path) -> list[str]:
-    """The precisions for which the folder holds every graph."""
-    return precisions_of(graph_files(folder))
-
-
-def check_precision(folder: Path, precision: Precision) -> Layout:
-    """The layout of a folder that has a precision, or such precisions.
-
-    A folder without any whole precision passes: the first missing file is the better message.
-
-    Raises:
-        PrecisionError: A precision or a graph is unknown, or the folder has other precisions only.
-    """
-    names = graph_files(folder)
-    layout = layout_of(names, precision)
-    _check_names(layout, precision)
-    if layout.is_whole(names, precision):
-        if layout is SLOTS and any(one.is_whole(names, precision) for one in (MERGED, SPLIT)):
-            say(f"note: {folder} has graphs in two layouts; florence-onnx's own are opened")
-        return layout
-    present = precisions_of(names)
-    listed = ", ".join(present) or "none complete"
-    if not layout.suits(precision):
-        raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
-    if not present:
-        return layout
-    files = layout.files(names, precision)
-    missing = [file for file in files.values() if file not in names]
-    if len(missing) == len(files):
-        raise PrecisionError(f"no graphs of precision {precision!r} in {folder}; present: {listed}")
-    raise PrecisionError(
-        f"{folder / missing[0]} is missing, without which precision {precision!r} cannot be "
-        f"opened; present: {listed}"
-    )
-
-
-def _check_names(layout: Layout, precision: Precision) -> None:
-    """Raises PrecisionError where a mapping names what is no graph or no precision."""
-    if isinstance(precision, str):
-        return
-    known = dict.fromkeys((*layout.graphs, *layout.others, OTHERS))
-    for name, value in precision.items():
-        if name not in known:
-            raise PrecisionError(
-                f"precision names no graph of this model: {name!r}; use {', '.join(known)}"
-            )
-        if value not in hub_contract.SUFFIXES:
-            raise PrecisionError(
-                f"unknown precision {value!r} of {name}; choose one of "
-                f"{', '.join(hub_contract.SUFFIXES)}"
-            )
 
 
 def _open(

@@ -8,7 +8,7 @@ import pytest
 from florence_onnx import Florence2
 from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS, graph_files
-from florence_onnx.engine.sessions import present_precisions
+from florence_onnx.engine.present import present_precisions
 from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
 from florence_onnx.resolver import resolve
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub

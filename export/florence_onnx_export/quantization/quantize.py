@@ -17,7 +17,8 @@ from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.report import REPORT, read_report, write_report
 from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS
-from florence_onnx.engine.sessions import Graphs, check_precision, open_graphs
+from florence_onnx.engine.present import check_precision
+from florence_onnx.engine.sessions import Graphs, open_graphs
 from florence_onnx.errors import (
     ExportError,
     FlorenceError,
