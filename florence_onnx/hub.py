@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -161,9 +162,13 @@ def _fetch_file(repository: str, name: str, commit: str, access: Access) -> Path
     limit = hub_settings().HF_HUB_ETAG_TIMEOUT
     # hf_hub_download asks the same, and up to seven times for a minute each.
     get_hf_file_metadata(hf_hub_url(repository, name, revision=commit), timeout=limit)
-    path = hf_hub_download(
-        repository, name, revision=commit, cache_dir=access.cache, etag_timeout=limit
-    )
+    download = partial(hf_hub_download, repository, name, revision=commit, cache_dir=access.cache)
+    try:
+        path = download(etag_timeout=limit)
+    except Exception as error:
+        if not _has_broken(error):
+            raise
+        path = download(etag_timeout=limit)  # Older hub libraries give up at the first break.
     folder = Path(path).parents[len(PurePosixPath(name).parts) - 1]
     if access.revision != folder.name:
         _refer(folder.parents[1] / "refs" / (access.revision or "main"), folder.name)
@@ -222,7 +227,7 @@ def _reason(error: Exception, repository: str, access: Access, lacking: Sequence
             f"{state}; the hub did not answer in time (HF_HUB_ETAG_TIMEOUT and "
             "HF_HUB_DOWNLOAD_TIMEOUT set how many seconds to wait)"
         )
-    if kinds & _BROKEN or "Consistency check failed" in str(error):
+    if _has_broken(error):
         return f"the download of {name} broke off; run it again, and what has come stays"
     if kinds & {"ConnectionError", "TransportError"}:
         return f"{state}; the hub cannot be reached: {one_line(causes[-1])}"
@@ -231,6 +236,12 @@ def _reason(error: Exception, repository: str, access: Access, lacking: Sequence
         f"{name} could not be fetched to {access.cache}: {type(error).__name__}: {one_line(error)}"
         f"{'; HF_HUB_CACHE, cache_dir or --cache-dir choose another folder' if denied else ''}"
     )
+
+
+def _has_broken(error: Exception) -> bool:
+    """Whether a connection ended in the middle of a file."""
+    kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
+    return bool(kinds & _BROKEN) or "Consistency check failed" in str(error)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -16,11 +16,8 @@ from florence_onnx.engine import contract
 from florence_onnx.engine.checks import check_widths
 from florence_onnx.engine.gather import gather_graph
 from florence_onnx.engine.options import default_threads
-from florence_onnx.engine.sessions import (
-    check_precision,
-    open_graphs,
-    present_precisions,
-)
+from florence_onnx.engine.present import check_precision, present_precisions
+from florence_onnx.engine.sessions import open_graphs
 from florence_onnx.errors import (
     GraphContractError,
     ModelError,
