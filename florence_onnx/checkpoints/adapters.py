@@ -13,7 +13,7 @@ import numpy.typing as npt
 from florence_onnx.checkpoints import key_maps, safetensors_file, torch_file
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.checkpoints.contents import ADAPTER_CONFIG, ADAPTER_FILES
-from florence_onnx.checkpoints.tensors import StoredTensor
+from florence_onnx.checkpoints.tensors import FLOATS, StoredTensor
 from florence_onnx.errors import CheckpointError
 from florence_onnx.files import read_json, refuse_lfs_pointer
 
@@ -202,9 +202,12 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
         path = folder / name
         if path.is_file():
             refuse_lfs_pointer(path, CheckpointError)
-            if path.suffix == ".safetensors":
-                return safetensors_file.stored_tensors(path)
-            return torch_file.stored_tensors(path)
+            reader = safetensors_file if path.suffix == ".safetensors" else torch_file
+            tensors: dict[str, StoredTensor] = reader.stored_tensors(path)
+            for key, tensor in tensors.items():
+                if tensor.dtype not in FLOATS:
+                    raise CheckpointError(f"{path}: {key[:200]} is stored as {tensor.dtype}")
+            return tensors
     raise CheckpointError(f"{folder} holds no {' or '.join(ADAPTER_FILES)}")
 
 

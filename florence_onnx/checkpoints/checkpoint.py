@@ -11,7 +11,13 @@ from florence_onnx.checkpoints.adapters import Adapter, merge, read_adapter
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.checkpoints.contents import ADAPTER_CONFIG
 from florence_onnx.checkpoints.finding import find_adapter, find_checkpoint
-from florence_onnx.checkpoints.tensors import StoredTensor, equal, is_finite
+from florence_onnx.checkpoints.names import plain_names, split_extra
+from florence_onnx.checkpoints.refusals import (
+    quantised_as,
+    refuse_foreign_weights,
+    refuse_quantised_config,
+)
+from florence_onnx.checkpoints.tensors import FLOATS, StoredTensor, equal, is_finite
 from florence_onnx.checkpoints.weights import stored_weights
 from florence_onnx.errors import CheckpointError, ModelNotFoundError
 from florence_onnx.files import read_json
@@ -98,10 +104,10 @@ def _read_adapted(adapter: Adapter, access: Access, given: str | None) -> Checkp
 
 def _read(folder: Path, adapter: Adapter | None = None, notes: tuple[str, ...] = ()) -> Checkpoint:
     raw_config = read_json(folder / "config.json", CheckpointError)
+    refuse_quantised_config(raw_config)
     config = ModelConfig.from_dict(raw_config)
-    stored = stored_weights(folder)
-    native = any(name.startswith("model.") for name in stored)
-    weights = dict(stored) if native else _to_native(stored)
+    weights, native, more = _named(stored_weights(folder), raw_config)
+    notes += more
     _tie(weights, config)
     if adapter is not None:
         _check(weights, config)
@@ -134,6 +140,24 @@ def check_values(checkpoint: Checkpoint) -> None:
                 f"{tensor.path}: weight {name} is NaN or infinite in places; the checkpoint is "
                 "damaged, or its training has diverged"
             )
+
+
+def _named(
+    stored: Mapping[str, StoredTensor], raw_config: Mapping[str, Any]
+) -> tuple[dict[str, StoredTensor], bool, tuple[str, ...]]:
+    """Weights by native names, whether they were stored under these, and what was left out."""
+    refuse_foreign_weights(stored, raw_config)
+    plain, notes = plain_names(stored)
+    extra = split_extra(plain)
+    for name in extra.names:
+        del plain[name]
+    if extra.names:
+        notes.append(str(extra))
+    for name, tensor in plain.items():
+        if tensor.dtype not in FLOATS:
+            raise quantised_as(tensor.path, name, tensor.dtype, raw_config)
+    native = any(name.startswith("model.") for name in plain)
+    return (plain if native else _to_native(plain)), native, tuple(notes)
 
 
 def _to_native(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:

@@ -5,9 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from florence_onnx.checkpoints.tensors import FLOATS, StoredTensor
+from florence_onnx.checkpoints.tensors import SIZES, StoredTensor
 from florence_onnx.errors import CheckpointError
 
 _LONGEST_HEADER = 10_000_000
@@ -22,8 +20,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """Returns where every tensor of the file lies, by name.
 
     Raises:
-        CheckpointError: The file is truncated or not a safetensors file, or holds a tensor that
-            is not of floating-point numbers.
+        CheckpointError: The file is truncated or not a safetensors file.
     """
     try:
         with path.open("rb") as file:
@@ -46,16 +43,13 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> StoredT
     name = name[:_LONGEST_NAME]
     dtype, shape = entry["dtype"], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
-    if dtype not in FLOATS:
-        raise CheckpointError(
-            f"{path}: weight {name} is stored as {dtype}; quantised checkpoints cannot be "
-            "exported, only float32, float16 and bfloat16"
-        )
+    if dtype not in SIZES:
+        raise ValueError(f"{name} has values of type {dtype!r:.40}")
     if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
         raise ValueError(f"{name} has a shape or a place that is not of whole numbers")
     if len(shape) > _MOST_AXES:
         raise ValueError(f"{name} has {len(shape)} axes")
-    if end - begin != math.prod(shape) * np.dtype(FLOATS[dtype]).itemsize:
+    if end - begin != math.prod(shape) * SIZES[dtype]:
         raise ValueError(f"{name} of shape {list(shape)} has {end - begin} bytes")
     if start + end > path.stat().st_size:
         raise ValueError(f"it ends before weight {name} does")

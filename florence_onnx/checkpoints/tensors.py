@@ -13,6 +13,14 @@ from florence_onnx.errors import CheckpointError
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Types that weights may have, by safetensors' names, and how numpy reads them."""
 
+SIZES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
+}
+"""Types that stored tensors may have, weights or not, and the bytes of a value."""
+
 _BLOCK = 1 << 22
 """Values that are compared or checked at a time."""
 

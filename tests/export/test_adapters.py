@@ -17,9 +17,10 @@ from florence_onnx.cli.program import main
 from florence_onnx.errors import CheckpointError, ModelNotFoundError
 from florence_onnx.skeletons import filling
 from florence_onnx_export.weights import torch_weights
-from tests.helpers.checkpoints import GEOMETRY, original_name, save_native, save_original
+from tests.helpers.checkpoints import GEOMETRY, save_native, save_original
 from tests.helpers.exports import Exported
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
+from tests.helpers.plain_checkpoints import original_name
 from tests.helpers.random_models import make_model
 
 RANK, ALPHA = 4, 12

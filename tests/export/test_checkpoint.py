@@ -184,9 +184,9 @@ def test_unknown_weights(native: Path, expected: dict[str, Tensor]) -> None:
 def test_unknown_weights_in_the_original_format(
     model: Florence2ForConditionalGeneration, original: Path
 ) -> None:
-    weights = original_weights(model) | {"vision_tower.head.weight": torch.ones(1)}
+    weights = original_weights(model) | {"vision_tower.neck.weight": torch.ones(1)}
     save_weights(weights, original, safetensors=False)
-    with pytest.raises(CheckpointError, match=r"unknown weights vision_tower\.head\.weight$"):
+    with pytest.raises(CheckpointError, match=r"unknown weights vision_tower\.neck\.weight$"):
         read_checkpoint(original)
 
 

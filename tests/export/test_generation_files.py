@@ -12,7 +12,7 @@ from florence_onnx.assets.generation_files import generation_config, repair_ids
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.settings import OPTIONS, UNSAID, is_unsaid, notes
 from florence_onnx.tokenizer import Tokenizer
-from tests.helpers.checkpoints import IDS, POLICY
+from tests.helpers.plain_checkpoints import IDS, POLICY
 from tests.helpers.tokenizers import make_tokenizer
 
 NATIVE: dict[str, Any] = {

@@ -12,7 +12,8 @@ from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.generation.search import search
-from tests.helpers.checkpoints import GEOMETRY, IDS, POLICY, save_native, save_original
+from tests.helpers.checkpoints import GEOMETRY, save_native, save_original
+from tests.helpers.plain_checkpoints import IDS, POLICY
 from tests.helpers.random_models import make_model
 from tests.helpers.torch_steps import TorchSteps
 

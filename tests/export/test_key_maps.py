@@ -6,7 +6,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
-from tests.helpers.checkpoints import original_name
+from tests.helpers.plain_checkpoints import original_name
 from tests.helpers.random_models import BASE, SMALL, Geometry
 
 # From the published conversion script: the names that are not just prefixed.

@@ -18,7 +18,8 @@ from florence_onnx.engine.contract import ASSETS
 from florence_onnx.errors import CheckpointError
 from florence_onnx.generation.settings import OPTIONS
 from florence_onnx.tasks import Task
-from tests.helpers.checkpoints import GEOMETRY, POLICY, save_native, save_original
+from tests.helpers.checkpoints import GEOMETRY, save_native, save_original
+from tests.helpers.plain_checkpoints import POLICY
 from tests.helpers.random_models import make_model
 
 EARLY_STOPPING = "generation_config.json: early_stopping was False, is True as in text_config"

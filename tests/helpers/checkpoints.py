@@ -11,23 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Florence2ForConditionalGeneration
 
+from tests.helpers.plain_checkpoints import IDS, POLICY, original_name
 from tests.helpers.random_models import SMALL
 from tests.helpers.tokenizers import VOCABULARY, make_tokenizer
 
 GEOMETRY = replace(SMALL[0], vocab_size=VOCABULARY + 1, image_token_id=VOCABULARY)
 """A small model with a row for every token of the tokenizer written beside it."""
-
-
-POLICY = {
-    "num_beams": 3,
-    "early_stopping": True,
-    "no_repeat_ngram_size": 3,
-    "forced_bos_token_id": 0,
-    "forced_eos_token_id": 2,
-}
-"""Generation as released."""
-
-IDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 
 
 def save_native(
@@ -106,34 +95,6 @@ def original_weights(model: Florence2ForConditionalGeneration) -> dict[str, Tens
     vocabulary = len(weights["language_model.lm_head.weight"])
     weights["language_model.final_logits_bias"] = torch.zeros((1, vocabulary))
     return weights
-
-
-def original_name(native: str) -> str:
-    """Microsoft's name of a weight of transformers' model."""
-    if native == "lm_head.weight":
-        return "language_model.lm_head.weight"
-    name = native.removeprefix("model.")
-    if name.startswith("language_model."):
-        return name.replace("language_model.", "language_model.model.", 1)
-    if name.startswith("multi_modal_projector."):
-        name = name.removeprefix("multi_modal_projector.")
-        name = name.replace("image_position_embed", "image_pos_embed")
-        return "image_projection" if name == "image_projection.weight" else name
-    if name.startswith("vision_tower.convs."):
-        return name.replace(".conv.", ".proj.")
-    attention = "window_attn" if ".spatial_block." in name else "channel_attn"
-    for ours, theirs in (
-        (".conv1.", ".conv1.fn.dw."),
-        (".conv2.", ".conv2.fn.dw."),
-        (".norm1.", f".{attention}.norm."),
-        (".norm2.", ".ffn.norm."),
-        (".qkv.", ".fn.qkv."),
-        (".proj.", ".fn.proj."),
-        (".fc1.", ".fn.net.fc1."),
-        (".fc2.", ".fn.net.fc2."),
-    ):
-        name = name.replace(ours, theirs)
-    return name
 
 
 def original_config(model: Florence2ForConditionalGeneration) -> dict[str, Any]:
