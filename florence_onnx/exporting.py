@@ -20,7 +20,7 @@ from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
-from florence_onnx.hub import ANYHOW, Access
+from florence_onnx.hub import ANYHOW, Access, commit_of
 from florence_onnx.resolver import local_folder
 from florence_onnx.space import require_space
 from florence_onnx.staging import staged_folder
@@ -78,6 +78,7 @@ def export(
     access: Access = ANYHOW,
     force: bool = False,
     base: str | None = None,
+    companions: str | None = None,
     progress: Progress = lambda message: None,
 ) -> dict[str, Any]:
     """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
@@ -91,6 +92,8 @@ def export(
         access: Which state of a hub repository is wanted.
         force: Whether the files of an export that is in ``out`` are replaced; other files stay.
         base: Folder or hub id of an adapter's base model, in place of the one that it names.
+        companions: Folder or hub id of the model whose config.json, tokenizer and preprocessing are
+            taken where the checkpoint has none.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -117,7 +120,8 @@ def export(
     replaced = partial(replaced_files, source=source, precisions=precisions, force=force)
     try:
         with staged_folder(out, replaced) as folder:
-            report = _export_into(folder, source, access, base, precisions, make)
+            read = partial(read_checkpoint, source, access, base, companions)
+            report = _export_into(folder, source, read, precisions, make)
             write_report(folder / REPORT, report)
             return report
     except FlorenceError:
@@ -129,18 +133,19 @@ def export(
 def _export_into(
     folder: Path,
     source: str | Path,
-    access: Access,
-    base: str | None,
+    read: Callable[[], Checkpoint],
     precisions: Sequence[str],
     make: Making,
 ) -> dict[str, Any]:
     """Writes all files but the report, which it returns."""
     steps = make.steps
     with steps.step("read", f"reading {source}"):
-        checkpoint = read_checkpoint(source, access, base)
+        checkpoint = read()
         require_space(folder, needed_bytes(checkpoint.config, precisions), "the export")
         check_values(checkpoint)
-        assets = write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
+        assets = write_assets(
+            checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder, checkpoint.assets
+        )
         repairs = [*checkpoint.notes, *assets]
     for repair in repairs:
         steps.progress(f"note: {repair}")
@@ -154,7 +159,7 @@ def _export_into(
     read_from = checkpoint.adapter.folder if checkpoint.adapter else checkpoint.folder
     return {
         "checkpoint": str(source),
-        "commit": read_from.name if local_folder(source) is None else None,
+        "commit": commit_of(str(source), read_from) if local_folder(source) is None else None,
         "contract": contract.VERSION,
         "format": checkpoint.format,
         "repairs": repairs,

@@ -60,22 +60,38 @@ ANYHOW = Access()
 """The main branch, from the usual cache or the hub."""
 
 
-def cached(repository: str, access: Access, name: str = "config.json") -> Path | None:
-    """The folder of a repository's files in the cache, whole or not; None without one of them.
+def split_source(source: str) -> tuple[str, str]:
+    """The repository of a hub id ``"org/name:folder"``, and the folder; empty for the root."""
+    repository, _, folder = source.partition(":")
+    return repository, folder
+
+
+def commit_of(source: str, folder: Path) -> str:
+    """The commit of the files of a hub id, which lie in a folder of the cache."""
+    inside = split_source(source)[1]
+    return (folder.parents[inside.count("/")] if inside else folder).name
+
+
+def cached(source: str, access: Access, name: str = "config.json") -> Path | None:
+    """The folder of a hub id's files in the cache, whole or not; None without one of them.
 
     Args:
-        repository: Hub id, ``"org/name"``.
+        source: Hub id, ``"org/name"`` or ``"org/name:folder"``.
         access: Which state of it.
         name: The file that must be there.
     """
     settings = hub_settings()
     from huggingface_hub import try_to_load_from_cache
 
+    repository, inside = split_source(source)
     if access.refresh and not (access.local_files_only or settings.HF_HUB_OFFLINE):
         return None
     try:
         found = try_to_load_from_cache(
-            repository, name, cache_dir=access.cache, revision=access.revision or None
+            repository,
+            str(PurePosixPath(inside, name)),
+            cache_dir=access.cache,
+            revision=access.revision or None,
         )
     except (ValueError, OSError):
         return None  # `fetch` says what is wrong.
@@ -83,7 +99,7 @@ def cached(repository: str, access: Access, name: str = "config.json") -> Path |
 
 
 def fetch(
-    repository: str,
+    source: str,
     access: Access,
     select: Callable[[Collection[str]], Sequence[str]],
     lacking: Sequence[str] = (),
@@ -94,7 +110,7 @@ def fetch(
     What is fetched, how large it is and where to is said on stderr before it starts.
 
     Args:
-        repository: Hub id, ``"org/name"``.
+        source: Hub id, ``"org/name"`` or ``"org/name:folder"``, whose files alone are looked at.
         access: Which state of it, and where to.
         select: Given the names of all files, those to fetch: one at least, or an exception.
         lacking: What the cached folder lacks; empty when nothing is cached.
@@ -105,13 +121,15 @@ def fetch(
         The folder of the files.
 
     Raises:
-        ModelNotFoundError: The repository or revision does not exist, or the hub cannot be reached
-            or does not answer in time or may not be asked, or the files cannot be written.
+        ModelNotFoundError: The repository, revision or folder does not exist, or the hub cannot be
+            reached or does not answer in time or may not be asked, or the files cannot be written.
         DiskSpaceError: The disk has too little free space.
     """
     settings = hub_settings()
     from huggingface_hub import HfApi
 
+    repository, inside = split_source(source)
+    start = f"{inside}/" if inside else ""
     if access.local_files_only:
         state = _state(repository, access, lacking)
         raise ModelNotFoundError(f"{state}, and the hub is not asked: local files only")
@@ -121,13 +139,20 @@ def fetch(
         info = HfApi().model_info(
             repository, revision=access.revision or None, timeout=limit, files_metadata=True
         )
-        files = {file.rfilename: file for file in info.siblings or ()}
+        listed = info.siblings or ()
+        files = {
+            file.rfilename.removeprefix(start): file
+            for file in listed
+            if file.rfilename.startswith(start)
+        }
+        if inside and not files:
+            raise _no_folder(repository, inside, [file.rfilename for file in listed])
         names = sorted(select(list(files)), key=lambda name: name != "config.json")
         coming = _coming(repository, [files[name] for name in names], info, access.cache)
         # The progress bars fail where stderr is None.
         with redirect_stderr(standard_error()), _over_http():
             for name in names:
-                folder = _fetch_file(repository, name, str(info.sha), access)
+                folder = _fetch_file(repository, start + name, str(info.sha), access) / inside
                 if name == "config.json":
                     accept(folder, coming)
     except FlorenceError:
@@ -135,6 +160,14 @@ def fetch(
     except Exception as error:  # Which HTTP client raises depends on the hub library's version.
         raise ModelNotFoundError(_reason(error, repository, access, lacking)) from error
     return folder
+
+
+def _no_folder(repository: str, inside: str, names: Collection[str]) -> ModelNotFoundError:
+    folders = sorted({str(parent) for name in names for parent in PurePosixPath(name).parents})
+    there = ", ".join(folder for folder in folders if folder != ".") or "none"
+    return ModelNotFoundError(
+        f"hub model {repository!r} has no folder {inside!r}; its folders are: {there[:500]}"
+    )
 
 
 def _coming(repository: str, files: Sequence["RepoSibling"], info: "ModelInfo", cache: Path) -> int:

@@ -22,7 +22,7 @@ from florence_onnx.engine.present import present_precisions
 from florence_onnx.errors import FolderBusyError, ModelNotFoundError, OutputExistsError
 from florence_onnx.exporting import export, needed_bytes
 from florence_onnx.files import write_whole
-from florence_onnx.hub import ANYHOW, Access, hub_settings
+from florence_onnx.hub import ANYHOW, Access, commit_of, hub_settings, split_source
 from florence_onnx.skeletons.writing import require_skeleton, write_graphs
 from florence_onnx.space import existing, require_space
 from florence_onnx.terminal import say
@@ -88,6 +88,7 @@ def cached_models(access: Access = ANYHOW) -> Iterator[CachedModel]:
         commit, _, version = folder.name.rpartition("-")
         if version.isdecimal() and folder.is_dir():
             repository = folder.parent.name.replace("--", "/", 1)
+            repository = repository.replace("@", ":").replace("+", "/")
             yield CachedModel(repository, commit, version, folder)
     for found in _fetched(access):
         for state in sorted(found.revisions, key=lambda state: state.commit_hash):
@@ -146,7 +147,7 @@ def make_model(repository: str, access: Access) -> Path:
         ExportError: The cache cannot be written.
     """
     checkpoint = find_checkpoint(repository, access, partial(_accept, access))
-    commit = checkpoint.name
+    commit = commit_of(repository, checkpoint)
     folder = _folder(repository, commit, access)
     if not folder.is_dir():
         say(f"making ONNX graphs of {repository} in {folder}")
@@ -241,4 +242,7 @@ def _reference(repository: str, access: Access) -> Path:
 
 
 def _home(repository: str, access: Access) -> Path:
-    return cache_folder(access) / repository.replace("/", "--", 1)
+    name, inside = split_source(repository)
+    name = name.replace("/", "--", 1)
+    # No hub id holds these signs, and every file system takes them.
+    return cache_folder(access) / (f"{name}@{inside.replace('/', '+')}" if inside else name)

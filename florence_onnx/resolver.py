@@ -36,7 +36,9 @@ DEMO = Path(__file__).parent / "demo"
 _DATA = re.compile(rf"(?<=\.onnx){contract.DATA_SUFFIX}(_[0-9]+)?$")
 """What the names of weights beside a graph add to its own: in the hub's, there may be several."""
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_NAME = r"[\w-][\w.-]*"
+_HUB_ID = re.compile(rf"{_NAME}/{_NAME}(?::{_NAME}(?:/{_NAME})*)?")
+"""``org/name``, or ``org/name:folder`` for a folder in it."""
 
 
 def resolve(
@@ -266,7 +268,7 @@ def hub_model(repository: str, precision: Precision, access: Access) -> Path:
     # They open models, so they import this module.
     from florence_onnx.model_cache import cached_model, make_model
 
-    made = cached_model(repository, access, folder.name if folder else None)
+    made = cached_model(repository, access, hub.commit_of(repository, folder) if folder else None)
     if made is not None:
         return made
     if folder is not None and Contents.of_folder(folder).is_checkpoint:
@@ -282,7 +284,8 @@ def _cached_model(repository: str, access: Access) -> Path | None:
     from florence_onnx.model_cache import cached_model
 
     folder = hub.cached(repository, access)
-    return cached_model(repository, access, folder.name if folder else None) or folder
+    commit = hub.commit_of(repository, folder) if folder else None
+    return cached_model(repository, access, commit) or folder
 
 
 class _CheckpointFoundError(FlorenceError):

@@ -1,5 +1,6 @@
 """A checkpoint's tokenizer, completed with the tokens that Florence-2 adds to BART's."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +24,14 @@ FLORENCE_TOKENS = (
 )
 """Tokens that Microsoft's processor adds when it loads BART's tokenizer, in its order."""
 
+_IMAGE = "<image>"
+"""The token that stands for a picture in transformers' format; no token does in Microsoft's."""
+
 _MOST_MERGES = 32 << 20
 """Bytes of a merges.txt that are read; that of the released models has 0.5 MB."""
 
 
-def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
+def write_tokenizer(folder: Path, out: Path, rows: int) -> tuple[RuntimeTokenizer, list[str]]:
     """Writes a complete tokenizer.json.
 
     Args:
@@ -36,7 +40,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
         rows: Rows of the token embedding.
 
     Returns:
-        What was written, as the runtime reads it.
+        What was written, as the runtime reads it; and a sentence for a token that was left out.
 
     Raises:
         CheckpointError: There is no tokenizer, or it does not fit the model.
@@ -48,6 +52,12 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
         _add_listed(tokenizer, folder / "added_tokens.json")
     # Tokens that are there already keep their ids.
     tokenizer.add_special_tokens([_special(token) for token in FLORENCE_TOKENS])
+    repairs = []
+    if (tokenizer.token_to_id(_IMAGE) or 0) >= rows:
+        tokenizer = _without_image(tokenizer)
+        repairs.append(
+            f"tokenizer.json: {_IMAGE} was left out, for which the token embedding has no row"
+        )
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if highest >= rows:
         raise CheckpointError(
@@ -56,9 +66,18 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> RuntimeTokenizer:
         )
     write_whole(out, tokenizer.to_str(pretty=True))
     try:
-        return RuntimeTokenizer(tokenizer, f"the tokenizer in {folder}")
+        return RuntimeTokenizer(tokenizer, f"the tokenizer in {folder}"), repairs
     except TokenizerError as error:
         raise CheckpointError(str(error)) from error
+
+
+def _without_image(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer of transformers' format as one for a checkpoint in Microsoft's."""
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [
+        token for token in content["added_tokens"] if token["content"] != _IMAGE
+    ]
+    return Tokenizer.from_str(json.dumps(content))
 
 
 def _read(folder: Path) -> Tokenizer:
@@ -68,7 +87,10 @@ def _read(folder: Path) -> Tokenizer:
     if os.path.lexists(whole):
         return read_tokenizer(whole, CheckpointError)
     if not (vocabulary.exists() and merges.exists()):
-        raise CheckpointError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
+        raise CheckpointError(
+            f"{folder} has neither tokenizer.json nor vocab.json and merges.txt; take those of the "
+            "model that was fine-tuned, as with --companions microsoft/Florence-2-base"
+        )
     ids = read_json(vocabulary, CheckpointError)
     pairs = list(_pairs(merges))
     with library_errors(f"{folder}: the tokenizer cannot be read", CheckpointError):

@@ -11,6 +11,7 @@ from florence_onnx.assets.generation_files import generation_config, repair_ids,
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.tokenizer_files import write_tokenizer
 from florence_onnx.checkpoints.config import ModelConfig, TextConfig
+from florence_onnx.checkpoints.finding import AssetSource, has_tokenizer
 from florence_onnx.errors import CheckpointError, ModelError
 from florence_onnx.files import read_json, write_whole
 from florence_onnx.generation.settings import OPTIONS, notes
@@ -42,7 +43,11 @@ _TOKENIZER_CONFIG: dict[str, Any] = {
 
 
 def write_assets(
-    folder: Path, config: ModelConfig, raw_config: Mapping[str, Any], out: Path
+    folder: Path,
+    config: ModelConfig,
+    raw_config: Mapping[str, Any],
+    out: Path,
+    lender: AssetSource | None = None,
 ) -> list[str]:
     """Writes config.json, generation_config.json, preprocessor_config.json and the tokenizer.
 
@@ -51,6 +56,7 @@ def write_assets(
         config: The geometry of the checkpoint.
         raw_config: The content of the checkpoint's config.json.
         out: An existing folder.
+        lender: The model whose tokenizer and preprocessing are taken where there are none.
 
     Returns:
         The repairs made: a sentence for everything that was wrong or left out.
@@ -58,18 +64,21 @@ def write_assets(
     Raises:
         CheckpointError: The checkpoint's files are missing, malformed, or do not fit its weights.
     """
-    tokenizer = write_tokenizer(folder, out / "tokenizer.json", config.text.vocab_size)
-    written, repairs = _config(raw_config, config.text, tokenizer)
-    saved = _optional_json(folder / "generation_config.json")
+    tokens, pixels, settings, taken = _places(folder, lender)
+    rows = config.text.vocab_size
+    tokenizer, repairs = write_tokenizer(tokens, out / "tokenizer.json", rows)
+    written, more = _config(raw_config, config.text, tokenizer)
+    repairs = [*taken, *repairs, *more]
+    saved = _optional_json(settings / "generation_config.json")
     generation, more = generation_config(raw_config, saved, tokenizer)
     repairs += more + shorten(generation, config.text.max_position_embeddings) + notes(generation)
-    preprocessing, more = _preprocessor_config(folder)
+    preprocessing, more = _preprocessor_config(pixels)
     repairs += more
     contents = {
         "config.json": written,
         "generation_config.json": generation,
         "preprocessor_config.json": preprocessing,
-        "tokenizer_config.json": _tokenizer_config(folder),
+        "tokenizer_config.json": _tokenizer_config(tokens),
     }
     for name, content in contents.items():
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -79,6 +88,23 @@ def write_assets(
     except ModelError as error:
         raise CheckpointError(str(error)) from error
     return repairs
+
+
+def _places(folder: Path, lender: AssetSource | None) -> tuple[Path, Path, Path, list[str]]:
+    """Folders of tokenizer, preprocessing and generation settings, and what is another model's."""
+    if lender is None:
+        return folder, folder, folder, []
+    taken = []
+    tokens = pixels = folder
+    if not has_tokenizer(folder):
+        tokens = lender.folder
+        taken.append(f"tokenizer.json was taken from {lender.source}")
+    if _saved_preprocessing(folder) is None:
+        pixels = lender.folder
+        taken.append(f"preprocessor_config.json was taken from {lender.source}")
+    # The settings go with config.json: without a file of their own, they are in there.
+    told = os.path.lexists(folder / "config.json")
+    return tokens, pixels, folder if told else lender.folder, taken
 
 
 def _config(

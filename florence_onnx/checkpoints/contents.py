@@ -18,6 +18,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 """Names of an adapter's weights; the first that exists is read, as in peft."""
 
+_KNOWN_WEIGHTS = (*WEIGHT_FILES, *ADAPTER_FILES)
+
 # Folders that transformers' Trainer names, and any other folder with weights.
 _CHECKPOINT = re.compile(rf"(checkpoint-[0-9]+)/.+|([^/]+)/(?:{'|'.join(WEIGHT_FILES)})")
 _SHOWN = 5
@@ -68,6 +70,15 @@ class Contents:
         found = {match[1] or match[2] for match in map(_CHECKPOINT.fullmatch, self.names) if match}
         return sorted(found, key=_in_order)
 
+    @property
+    def bare_weights(self) -> list[str]:
+        """Safetensors files that are neither a checkpoint's nor an adapter's, in order."""
+        return sorted(
+            name
+            for name in self.names
+            if re.fullmatch(r"[^/]+\.safetensors", name) and name not in _KNOWN_WEIGHTS
+        )
+
     def why_no_model(self) -> str | None:
         """Says what this is instead of a model folder, and what to do; None if it may be one."""
         if self.has_graphs:
@@ -91,12 +102,21 @@ class Contents:
             )
         return None
 
-    def why_no_checkpoint(self) -> str | None:
-        """Says what this is instead of a checkpoint, and what to do; None if it has weights."""
+    def why_no_checkpoint(self, is_completed: bool = False) -> str | None:
+        """Says what this is instead of a checkpoint, and what to do; None if it has weights.
+
+        Args:
+            is_completed: Whether what is missing beside the weights comes from another model.
+        """
+        if self.has_weights and is_completed:
+            return None
         if self.is_adapter:
             return f"{self.source} holds an adapter only; merge it with {self._export()}"
         if self.has_weights and "config.json" not in self.names:
-            return f"{self.source} holds weights, but config.json does not exist there"
+            return (
+                f"{self.source} holds weights, but config.json does not exist there; take that "
+                "of the model that was fine-tuned, as with --companions microsoft/Florence-2-base"
+            )
         if self.has_weights:
             return None
         if self.has_graphs:
@@ -106,19 +126,29 @@ class Contents:
             )
         if self.checkpoints:
             return f"{self.source} is no checkpoint, but {self._held()}"
+        if self.bare_weights:
+            name = self.bare_weights[0]
+            return (
+                f"{self.source} holds no {WEIGHT_FILES[0]}, but {name}; name the file, as in "
+                f"{self._export(self._below + name)}"
+            )
         return f"{self.source} holds no weights; looked for {', '.join(WEIGHT_FILES)}"
+
+    def hint(self) -> str:
+        """Words about the checkpoints in folders of it, for the end of a message; else nothing."""
+        return f"; {self.source} also {self._held()}" if self.checkpoints else ""
 
     def _held(self) -> str:
         names = self.checkpoints
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         held = f"holds checkpoints: {', '.join(names[-_SHOWN:])}{more}; "
         last = names[-1]
-        if self.on_hub:
-            return (
-                f"{held}fetch one of them, as in hf download {self._quoted()} "
-                f"--include '{last}/*' --local-dir DIR, and export DIR/{last}"
-            )
-        return f"{held}export one of them, as in {self._export('/' + last)}"
+        return f"{held}export one of them, as in {self._export(self._below + last)}"
+
+    @property
+    def _below(self) -> str:
+        """What stands between this and the name of something in it."""
+        return ":" if self.on_hub and ":" not in self.source else "/"
 
     def _export(self, folder: str = "") -> str:
         return f"florence-onnx export {self._quoted(folder)} OUT"

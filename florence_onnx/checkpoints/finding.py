@@ -1,6 +1,7 @@
 """Places of a checkpoint: a folder, or a repository of the hub, looked into before it is read."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PureWindowsPath
 
@@ -11,7 +12,7 @@ from florence_onnx.checkpoints.contents import (
     WEIGHT_FILES,
     Contents,
 )
-from florence_onnx.errors import CheckpointError, FlorenceError
+from florence_onnx.errors import CheckpointError, FlorenceError, ModelNotFoundError
 from florence_onnx.files import read_json
 from florence_onnx.resolver import local_folder
 
@@ -23,11 +24,14 @@ CHECKPOINT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "added_tokens.json",
+    ADAPTER_CONFIG,  # It tells that an adapter lies beside the weights.
 )
 """Files that are fetched from the hub besides weights."""
 
 _VOCABULARY = ("vocab.json", "merges.txt")
 """Files that are fetched where there is no tokenizer.json."""
+
+_BARE = ".safetensors"
 
 _SHARDS = {
     "model.safetensors.index.json": "model-*-of-*.safetensors",
@@ -38,17 +42,93 @@ _LONGEST_NAME = 255
 """Length in bytes; asking for a file of a longer name is an error on most systems."""
 
 
+@dataclass(frozen=True)
+class AssetSource:
+    """A model whose config.json, tokenizer and preprocessing are taken where others are missing."""
+
+    source: str
+    """Folder or hub id, as it was given."""
+    folder: Path
+    """The folder of its files."""
+
+
+def find_assets(source: str | Path, access: hub.Access) -> AssetSource:
+    """Has the files of a model beside its weights, fetched from the hub if need be.
+
+    Args:
+        source: A folder or a hub id, of a checkpoint or a model folder.
+        access: Which state of a hub repository is wanted.
+
+    Raises:
+        CheckpointError: There is no tokenizer.
+        ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
+    """
+    missing = CheckpointError(f"{source} has no tokenizer that could be taken")
+
+    def select(names: Collection[str]) -> list[str]:
+        if not _is_tokenizer(names):
+            raise missing
+        return _beside(names)
+
+    folder = local_folder(source) or hub.cached(str(source), access)
+    if folder is None or not has_tokenizer(folder):
+        if local_folder(source) is not None:
+            raise missing
+        folder = hub.fetch(str(source), access, select)
+    return AssetSource(str(source), folder)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tells whether a folder holds a tokenizer, in one file or in two."""
+    # A link to nothing is no file that was left out.
+    return _is_tokenizer({path.name for path in folder.iterdir()})
+
+
+def find_bare_weights(source: str | Path, access: hub.Access) -> Path | None:
+    """The safetensors file that is named itself, fetched if need be; None for a folder or hub id.
+
+    Args:
+        source: A path, or a hub id with the file, ``"org/name:folder/file.safetensors"``.
+        access: Which state of a hub repository is wanted.
+
+    Raises:
+        ModelNotFoundError: There is no such file, or the hub repository cannot be had.
+    """
+    path = Path(source)
+    if path.suffix != _BARE or path.is_dir():
+        return None
+    if path.is_file():
+        return path
+    if local_folder(source) is not None or ":" not in str(source):
+        return None
+    repository, inside = hub.split_source(str(source))
+    above, _, name = inside.rpartition("/")
+    place = f"{repository}:{above}" if above else repository
+    folder = hub.cached(place, access, name)
+    if folder is not None:
+        return folder / name
+
+    def select(names: Collection[str]) -> list[str]:
+        if name not in names:
+            raise ModelNotFoundError(f"hub model {repository!r} has no file {inside!r}")
+        return [*_beside(names), name]
+
+    return hub.fetch(place, access, select) / name
+
+
 def find_checkpoint(
     source: str | Path,
     access: hub.Access = hub.ANYHOW,
     accept: Callable[[Path, int], object] = lambda folder, coming: None,
+    is_completed: bool = False,
 ) -> Path:
     """The folder of a checkpoint, fetched from the hub if need be; no weight is read.
 
     Args:
-        source: A folder or a hub id.
+        source: A folder or a hub id, ``"org/name"`` or ``"org/name:folder"``.
         access: Which state of a hub repository is wanted.
         accept: Called before weights are fetched, as `hub.fetch` does.
+        is_completed: Whether files beside the weights may be missing.
 
     Raises:
         CheckpointError: There is no checkpoint but something else: a model folder, an adapter,
@@ -57,18 +137,29 @@ def find_checkpoint(
     """
     folder = local_folder(source)
     if folder is not None:
-        _refuse(Contents.of_folder(folder))
+        _refuse(Contents.of_folder(folder), is_completed)
         return folder
     repository = str(source)
     folder = hub.cached(repository, access)
+    for name in WEIGHT_FILES if is_completed else ():
+        folder = folder or hub.cached(repository, access, name)
     lacking = _lacking(folder) if folder else []
     if folder is not None and not lacking:
         return folder
 
-    def select(names: Collection[str]) -> list[str]:
-        return _select(Contents(repository, names))
+    hint = ""
 
-    return hub.fetch(repository, access, select, lacking, accept)
+    def select(names: Collection[str]) -> list[str]:
+        nonlocal hint
+        contents = Contents(repository, names)
+        selected = _select(contents, is_completed)
+        hint = contents.hint()
+        return selected
+
+    try:
+        return hub.fetch(repository, access, select, lacking, accept)
+    except CheckpointError as error:  # config.json may be that of another model.
+        raise CheckpointError(f"{error}{hint}") from error
 
 
 def find_adapter(source: str | Path, access: hub.Access, fetch: bool) -> Path | None:
@@ -105,23 +196,35 @@ class _NoAdapterError(FlorenceError):
     """A repository is no adapter."""
 
 
-def _refuse(contents: Contents) -> None:
-    reason = contents.why_no_checkpoint()
+def _refuse(contents: Contents, is_completed: bool) -> None:
+    reason = contents.why_no_checkpoint(is_completed)
     if reason is not None:
         raise CheckpointError(reason)
 
 
-def _select(contents: Contents) -> list[str]:
+def _select(contents: Contents, is_completed: bool) -> list[str]:
     """The files of a checkpoint, with its weights in one format: safetensors where they exist."""
-    _refuse(contents)
+    _refuse(contents, is_completed)
     weights = next(name for name in WEIGHT_FILES if name in contents.names)
-    vocabulary = () if "tokenizer.json" in contents.names else _VOCABULARY
-    patterns = (*CHECKPOINT_FILES, *vocabulary, weights, _SHARDS.get(weights, weights))
+    patterns = (weights, _SHARDS.get(weights, weights))
     return [
-        name
-        for name in contents.names
-        if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
+        *_beside(contents.names),
+        *(
+            name
+            for name in contents.names
+            if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
+        ),
     ]
+
+
+def _is_tokenizer(names: Collection[str]) -> bool:
+    return "tokenizer.json" in names or set(_VOCABULARY) <= set(names)
+
+
+def _beside(names: Collection[str]) -> list[str]:
+    """The files beside weights."""
+    vocabulary = () if "tokenizer.json" in names else _VOCABULARY
+    return [name for name in (*CHECKPOINT_FILES, *vocabulary) if name in names]
 
 
 def _lacking(folder: Path) -> list[str]:

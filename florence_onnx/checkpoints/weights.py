@@ -12,14 +12,17 @@ from florence_onnx.errors import CheckpointError
 from florence_onnx.files import refuse_lfs_pointer
 
 
-def stored_weights(folder: Path) -> dict[str, StoredTensor]:
+def stored_weights(place: Path) -> dict[str, StoredTensor]:
     """Returns where all tensors of a checkpoint lie, under their stored names.
+
+    Args:
+        place: Its folder, or the one file of its weights.
 
     Raises:
         CheckpointError: There are no weights, or a file is missing, truncated or something else.
     """
     weights: dict[str, StoredTensor] = {}
-    for path in _files(folder):
+    for path in [place] if place.is_file() else _files(place):
         refuse_lfs_pointer(path, CheckpointError)
         reader = safetensors_file if path.suffix == ".safetensors" else torch_file
         weights |= reader.stored_tensors(path)

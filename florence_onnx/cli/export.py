@@ -6,12 +6,14 @@ import os
 from functools import partial
 
 from florence_onnx.assets.ownership import replaced_files
-from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
+    add_checkpoint,
     comma_list,
     exit_on_termination,
     print_precisions,
+    requested_checkpoint,
     timed_progress,
 )
 from florence_onnx.cli.options import add_hub_options, path, requested_access
@@ -30,11 +32,13 @@ EXAMPLES = """examples:
   florence-onnx export ./my-fine-tune my-onnx --force
   florence-onnx export ./my-fine-tune my-onnx --precision fp32,q8
   florence-onnx export ./my-adapter my-onnx --base microsoft/Florence-2-base-ft
+  florence-onnx export org/name:folder my-onnx --companions microsoft/Florence-2-base
 
 CHECKPOINT is in Microsoft's or transformers' format, .bin or safetensors, or a LoRA adapter of
-peft, which is merged into its base model. The graphs of the
-released geometries, base and large, come with this package and are filled with the checkpoint's
-weights. Any other geometry is traced, which needs torch: pip install 'florence-onnx[export]'.
+peft, which is merged into its base model. florence-onnx doctor looks at it without exporting it.
+The graphs of the released geometries, base and large, come with this package and are filled with
+the checkpoint's weights. Any other geometry is traced, which needs torch:
+pip install 'florence-onnx[export]'.
 OUT appears whole or not at all. OUT/export_report.json lists its files, and says how far a traced
 output is from PyTorch and every other precision from fp32.
 """
@@ -45,7 +49,7 @@ _QUANTIZING = ("onnx", "onnxruntime", "PIL")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder or hub id")
+    add_checkpoint(parser)
     parser.add_argument("out", metavar="OUT", type=path, help="model folder to write")
     parser.add_argument(
         "--precision",
@@ -59,11 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="ways",
         choices=["torch"],
         help="trace the graphs with torch also where the geometry is a released one",
-    )
-    parser.add_argument(
-        "--base",
-        metavar="CHECKPOINT",
-        help="base model to merge an adapter into (default: the one that the adapter names)",
     )
     parser.add_argument(
         "--force", action="store_true", help="replace the export that is in OUT; other files stay"
@@ -96,6 +95,7 @@ def execute(arguments: argparse.Namespace) -> int:
             access=requested_access(arguments),
             force=arguments.force,
             base=arguments.base,
+            companions=arguments.companions,
             progress=progress,
         )
     size = sum(report["bytes"].values()) / 1e6
@@ -131,4 +131,4 @@ def _check(arguments: argparse.Namespace) -> Checkpoint:
     out, source = arguments.out, arguments.checkpoint
     if os.path.lexists(out):
         replaced_files(out, source, arguments.precision, arguments.force)
-    return read_checkpoint(source, requested_access(arguments), arguments.base)
+    return requested_checkpoint(arguments)

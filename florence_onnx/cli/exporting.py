@@ -8,7 +8,35 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from florence_onnx.cli.options import requested_access
 from florence_onnx.terminal import say, show
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Adds the checkpoint, and the models that complete it."""
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="folder, hub id, org/name:folder for a folder in a repository, or .safetensors file",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        help="base model to merge an adapter into (default: the one that the adapter names)",
+    )
+    parser.add_argument(
+        "--companions",
+        metavar="BASE",
+        help="folder or hub id of the model whose config.json, tokenizer and preprocessing are "
+        "taken where the checkpoint has none",
+    )
+
+
+def requested_checkpoint(arguments: argparse.Namespace) -> Checkpoint:
+    """Reads the checkpoint that the arguments of `add_checkpoint` name."""
+    access = requested_access(arguments)
+    return read_checkpoint(arguments.checkpoint, access, arguments.base, arguments.companions)
 
 
 def add_accept_error(parser: argparse.ArgumentParser) -> None:

@@ -76,6 +76,7 @@ def test_what_is_opened_instead_of_a_model(
         ([f"checkpoint-7/{name}" for name in ADAPTER], "florence-onnx export {0}/checkpoint-7 OUT"),
         (WEIGHTS, "{0} holds weights, but config.json does not exist there"),
         (["config.json"], "{0} holds no weights; looked for model.safetensors"),
+        (["step_9.safetensors"], "florence-onnx export {0}/step_9.safetensors OUT"),
         ([], "{0} holds no weights"),
     ],
 )
@@ -116,7 +117,8 @@ def test_a_command_to_copy_is_quoted(tmp_path: Path) -> None:
         (["config.json", "onnx/vision_encoder.onnx"], "org/tiny is a model of ONNX graphs"),
         (["config.json", "README.md"], "org/tiny holds no weights"),
         (["config.json", *ADAPTER], "org/tiny holds an adapter only"),
-        (STEPS, "hf download org/tiny --include 'checkpoint-1000/*' --local-dir DIR, and export"),
+        (STEPS, "as in florence-onnx export org/tiny:checkpoint-1000 OUT"),
+        (["config.json", "a.safetensors"], "as in florence-onnx export org/tiny:a.safetensors OUT"),
     ],
 )
 def test_repositories_without_a_checkpoint(
