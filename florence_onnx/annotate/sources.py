@@ -62,7 +62,8 @@ def find_items(sources: Sequence[str]) -> list[Item]:
             standard input; and tar files, uncompressed.
 
     Raises:
-        InputError: A source does not exist, holds no picture, or cannot be read.
+        InputError: A source does not exist, holds no picture, or cannot be read, or not one of
+            all pictures exists.
     """
     items = []
     for source in sources:
@@ -70,6 +71,8 @@ def find_items(sources: Sequence[str]) -> list[Item]:
             items += _found(source)
         except (OSError, UnicodeDecodeError, tarfile.TarError) as error:
             raise InputError(f"{source} cannot be read: {error}") from error
+    if not any(os.path.lexists(item.file) for item in items):
+        raise InputError(f"no picture that is listed exists; the first is {items[0].file}")
     return items
 
 

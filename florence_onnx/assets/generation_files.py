@@ -117,6 +117,16 @@ def shorten(settings: dict[str, Any], max_positions: int) -> list[str]:
     return repairs
 
 
+def unlimited(settings: Mapping[str, Any], max_positions: int) -> list[str]:
+    """Returns a sentence where the settings of a checkpoint do not limit the length of answers."""
+    if settings.get("max_length") is not None or settings.get("max_new_tokens") is not None:
+        return []
+    return [
+        f"generation_config.json: no length is given, so answers may have {max_positions} tokens; "
+        "transformers stops after 20 unless the caller names a length"
+    ]
+
+
 def _implied(tokenizer: Tokenizer) -> dict[str, Any]:
     """Values that Microsoft's code takes for settings that a ``text_config`` leaves out."""
     end = tokenizer.eos_token_id

@@ -10,6 +10,7 @@ from florence_onnx.checkpoints.config import ModelConfig, is_native
 from florence_onnx.errors import ModelFileError, TaskError, TokenizerError
 from florence_onnx.fields import Fields
 from florence_onnx.files import read_json
+from florence_onnx.generation.checkpoint_policy import read_policy
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.settings import notes, of_model_config
 from florence_onnx.images.preprocessor import Preprocessor
@@ -67,7 +68,7 @@ class Assets:
             )
         generation = read_json(folder / "generation_config.json")
         said = {name: value for name, value in generation.items() if value is not None}
-        policy = GenerationPolicy.from_config(
+        policy = read_policy(
             generation,
             content,
             tokenizer,

@@ -17,19 +17,20 @@ from florence_onnx.annotate.questions import Plan, plan_questions
 from florence_onnx.annotate.sources import find_items
 from florence_onnx.assets.identity import model_digest
 from florence_onnx.cli.options import (
-    DEFAULT,
+    add_generation_options,
     add_hub_options,
+    add_model_option,
     add_model_options,
-    default_model,
+    add_prompt_options,
+    generation_options,
     open_model,
     path,
     whole_number,
 )
 from florence_onnx.errors import InputError
 from florence_onnx.files import read_json
-from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.packages import require_packages
-from florence_onnx.tasks import AnswerKind
 from florence_onnx.terminal import say, show, standard_error
 
 NAME = "annotate"
@@ -65,14 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TASK",
         help="tasks of florence-onnx run; caption+grounding grounds the caption",
     )
-    parser.add_argument("--text", help="for the tasks that take text")
-    parser.add_argument("--prompt", help="a fine-tune's own words")
-    parser.add_argument(
-        "--answer",
-        metavar="KIND",
-        help="how the answer to a prompt is read: "
-        f"{', '.join(kind.name.lower() for kind in AnswerKind)} (default text)",
-    )
+    add_prompt_options(parser)
     parser.add_argument(
         "--out", metavar="DIR", required=True, help=f"folder to write; {_NULL} writes nothing"
     )
@@ -84,16 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with another model or other options too, replace begins anew and keeps them in "
         "annotations.previous.jsonl (default: fill)",
     )
-    parser.add_argument(
-        "--model", default=default_model(), help=f"model folder, hub id, or demo {DEFAULT}"
-    )
-    parser.add_argument("--beams", type=int, metavar="N", help="beams (default: the checkpoint's)")
-    parser.add_argument(
-        "--max-new-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)"
-    )
-    parser.add_argument(
-        "--min-score", type=float, metavar="P", help="leave out what scores below P, 0 to 1"
-    )
+    add_model_option(parser)
+    add_generation_options(parser)
     parser.add_argument(
         "--labels",
         type=path,
@@ -117,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     plan = _plan(arguments)
+    ANY_MODEL.replace(**plan.options)
     items = find_items(arguments.sources)
     if arguments.dry_run:
         names = [question.name for question in plan.questions]
@@ -124,7 +111,7 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     require_packages(("PIL", "tqdm"), NAME, "cli")
     model = open_model(arguments)
-    model.policy.replace(**plan.options)  # It raises for a wrong option before anything is written.
+    model.policy.replace(**plan.options)  # A wrong option is refused before anything is written.
     digest = model_digest(model.graphs.folder, [*model.graphs.files.values()])
     with ExitStack() as stack:
         output = stack.enter_context(
@@ -149,18 +136,13 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> Plan:
     questions = plan_questions(arguments.task, arguments.text, arguments.prompt, arguments.answer)
-    options: GenerationOptions = {}
-    if arguments.beams is not None:
-        options["num_beams"] = arguments.beams
-    if arguments.max_new_tokens is not None:
-        options["max_new_tokens"] = arguments.max_new_tokens
-    if arguments.min_score is not None:
-        options["min_score"] = arguments.min_score
     labels = {} if arguments.labels is None else read_json(arguments.labels, InputError)
     for label, name in labels.items():
         if name is not None and not isinstance(name, str):
             raise InputError(f"{arguments.labels}: {label!r} is {name!r}, not a label or null")
-    return Plan(questions, options, labels, arguments.batch_size, arguments.limit)
+    return Plan(
+        questions, generation_options(arguments), labels, arguments.batch_size, arguments.limit
+    )
 
 
 def _tell(summary: dict[str, Any], as_json: bool) -> None:

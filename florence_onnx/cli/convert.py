@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from florence_onnx.cli.options import path
+from florence_onnx.cli.options import add_min_score, path
 from florence_onnx.converting.coco import write_coco
 from florence_onnx.converting.per_picture import Words, write_labelme, write_sidecars, write_voc
 from florence_onnx.converting.reading import read_labels
@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to write: a file for coco and csv, a folder for the others",
     )
     parser.add_argument("--task", nargs="+", metavar="TASK", help="answers to take (default: all)")
-    parser.add_argument(
-        "--min-score", type=float, metavar="P", help="leave out what scores below P, 0 to 1"
-    )
+    add_min_score(parser)
     parser.add_argument(
         "--split",
         type=_share,

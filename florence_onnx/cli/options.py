@@ -10,9 +10,11 @@ from pathlib import Path
 from florence_onnx.engine import hub_contract
 from florence_onnx.engine.precision import AUTO
 from florence_onnx.engine.providers import OTHERS, Provider
+from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.hub import Access
 from florence_onnx.model import Florence2
 from florence_onnx.resolver import usual_precision
+from florence_onnx.tasks import AnswerKind
 from florence_onnx.terminal import say
 
 VARIABLE = "FLORENCE_ONNX_MODEL"
@@ -36,8 +38,55 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the model, as an option."""
+    parser.add_argument(
+        "--model", default=default_model(), help=f"model folder, hub id, or demo {DEFAULT}"
+    )
+
+
 DEFAULT = f"(default: {_RELEASED}, or what {VARIABLE} says)"
 """Text about the model in a command's help."""
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the text of a task, and the prompt that a fine-tune has in place of a task."""
+    parser.add_argument("--text", help="for the tasks that take text")
+    parser.add_argument("--prompt", help="the prompt of a fine-tune, instead of a task")
+    parser.add_argument(
+        "--answer",
+        metavar="KIND",
+        help="how the answer to a prompt is read: "
+        f"{', '.join(kind.name.lower() for kind in AnswerKind)} (default text)",
+    )
+
+
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the search; `generation_options` reads the values."""
+    parser.add_argument("--beams", type=int, metavar="N", help="beams (default: the checkpoint's)")
+    parser.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)"
+    )
+    add_min_score(parser)
+
+
+def add_min_score(parser: argparse.ArgumentParser) -> None:
+    """Adds the score below which a detection is left out."""
+    parser.add_argument(
+        "--min-score", type=float, metavar="P", help="leave out what scores below P, 0 to 1"
+    )
+
+
+def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
+    """Reads the options of `add_generation_options` that were given."""
+    options: GenerationOptions = {}
+    if arguments.beams is not None:
+        options["num_beams"] = arguments.beams
+    if arguments.max_new_tokens is not None:
+        options["max_new_tokens"] = arguments.max_new_tokens
+    if arguments.min_score is not None:
+        options["min_score"] = arguments.min_score
+    return options
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -2,22 +2,26 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from florence_onnx.cli.drawings import plan_drawings, write_drawing
 from florence_onnx.cli.options import (
-    DEFAULT,
+    add_generation_options,
     add_hub_options,
+    add_model_option,
     add_model_options,
-    default_model,
+    add_prompt_options,
+    generation_options,
     open_model,
     path,
 )
 from florence_onnx.constraining import check_rules
-from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
+from florence_onnx.errors import FlorenceError, ImageError, MissingDependencyError, TaskError
 from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.generation.policy import ANY_MODEL
+from florence_onnx.images.pixels import check_file
 from florence_onnx.packages import require_packages
 from florence_onnx.prompts import check_input, what_is_asked
 from florence_onnx.requests import Failure, Request
@@ -44,27 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
     parser.add_argument("--task", help=", ".join(task.name.lower() for task in Task))
-    parser.add_argument("--prompt", help="a fine-tune's own words, instead of a task")
-    parser.add_argument(
-        "--answer",
-        metavar="KIND",
-        help="how the answer to a prompt is read: "
-        f"{', '.join(kind.name.lower() for kind in AnswerKind)} (default text)",
-    )
-    parser.add_argument(
-        "--model", default=default_model(), help=f"model folder, hub id, or demo {DEFAULT}"
-    )
-    parser.add_argument("--text", help="for the tasks that take text")
+    add_prompt_options(parser)
+    add_model_option(parser)
     parser.add_argument(
         "--region",
         type=_region,
         metavar="X1,Y1,X2,Y2",
         help="for the tasks that take a region: pixels, or four location tokens",
     )
-    parser.add_argument("--beams", type=int, metavar="N", help="beams (default: the checkpoint's)")
-    parser.add_argument(
-        "--max-new-tokens", type=int, metavar="N", help="longest answer (default: the checkpoint's)"
-    )
+    add_generation_options(parser)
     _add_rules(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per picture and line")
     parser.add_argument(
@@ -83,10 +75,16 @@ def execute(arguments: argparse.Namespace) -> int:
     asked, kind = what_is_asked(arguments.task, arguments.prompt, arguments.answer)
     _refuse_file(asked, arguments.task)
     check_input(asked, arguments.text, arguments.region)
-    drawings = plan_drawings(arguments.images, kind, arguments.draw)
-    model = open_model(arguments)
     options = _options(arguments)
-    check_rules(asked, kind, model.policy.replace(**options))
+    check_rules(asked, kind, ANY_MODEL.replace(**options))
+    drawings = plan_drawings(arguments.images, kind, arguments.draw)
+    require_packages(("PIL", "tqdm"), "the command line", "cli")
+    errors = _errors_of_all(arguments.images)
+    if errors:
+        for image, error in zip(arguments.images, errors, strict=True):
+            _say_error(image, error)
+        return 2
+    model = open_model(arguments)
     requests = (
         Request(
             image,
@@ -104,24 +102,41 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.images, _with_progress(answers, len(arguments.images)), strict=True
     ):
         if isinstance(answer, Failure):
-            error: Exception | None = answer.error
+            wrong: Exception | None = answer.error
         else:
             _print_result(image, answer, arguments)
-            error = _drawing_error(image, answer, drawings)
-        if isinstance(error, MissingDependencyError | TaskError):
-            raise error  # It concerns all pictures.
-        if error is not None:
+            wrong = _drawing_error(image, answer, drawings)
+        if isinstance(wrong, MissingDependencyError | TaskError):
+            raise wrong  # The error concerns all pictures.
+        if wrong is not None:
             status = 2
-            name = "" if isinstance(error, FlorenceError) else f"{type(error).__name__}: "
-            say(f"florence-onnx: {image}: {name}{one_line(error)}")
+            _say_error(image, wrong)
     return status
 
 
+def _errors_of_all(images: Sequence[str]) -> list[ImageError]:
+    """The reasons why no picture file can be opened; none where at least one can.
+
+    A model may have to be fetched first, so this is found out before.
+    """
+    errors = []
+    for image in images:
+        try:
+            check_file(image)
+        except ImageError as error:
+            errors.append(error)
+        else:
+            return []
+    return errors
+
+
+def _say_error(image: str, error: Exception) -> None:
+    name = "" if isinstance(error, FlorenceError) else f"{type(error).__name__}: "
+    say(f"florence-onnx: {image}: {name}{one_line(error)}")
+
+
 def _add_rules(parser: argparse.ArgumentParser) -> None:
-    """What is asked of answers, besides transformers' options."""
-    parser.add_argument(
-        "--min-score", type=float, metavar="P", help="leave out what scores below P, 0 to 1"
-    )
+    """Adds the rules for answers."""
     parser.add_argument(
         "--constrain",
         action="store_true",
@@ -141,13 +156,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> GenerationOptions:
-    options: GenerationOptions = {}
-    if arguments.beams is not None:
-        options["num_beams"] = arguments.beams
-    if arguments.max_new_tokens is not None:
-        options["max_new_tokens"] = arguments.max_new_tokens
-    if arguments.min_score is not None:
-        options["min_score"] = arguments.min_score
+    options = generation_options(arguments)
     if arguments.constrain:
         options["constrain"] = True
     if arguments.labels is not None:
@@ -176,8 +185,7 @@ def _region(text: str) -> str | list[float]:
 
 
 def _with_progress(answers: Iterable[Result | Failure], total: int) -> Iterable[Result | Failure]:
-    """The answers, counted on stderr while a person is watching."""
-    require_packages(("tqdm",), "the command line", "cli")
+    """Counts answers on stderr while a person is watching."""
     from tqdm import tqdm
 
     progress: Iterable[Result | Failure] = tqdm(

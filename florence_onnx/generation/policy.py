@@ -1,19 +1,17 @@
 """Settings of the search: the checkpoint's generation settings and the caller's overrides."""
 
 import dataclasses
-from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Literal
 
-from florence_onnx.errors import GenerationError, ModelFileError
+from florence_onnx.errors import GenerationError
 from florence_onnx.generation import checks
 from florence_onnx.generation.checks import require
 from florence_onnx.generation.rules import AnswerRules
-from florence_onnx.generation.settings import in_new_tokens, of_model_config
-from florence_onnx.tokenizer import Tokenizer
+from florence_onnx.generation.settings import in_new_tokens
 
-_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-_FORCED = ("forced_bos_token_id", "forced_eos_token_id")
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+FORCED = ("forced_bos_token_id", "forced_eos_token_id")
 _LEAST = {
     "bos_token_id": 0,
     "pad_token_id": 0,
@@ -41,11 +39,10 @@ _MOST_BEAMS = 256
 """Every step needs a slot of the cache and a row of logits for each beam: 9 MB that stay and 52 MB
 that do not, with 256 beams of the base model."""
 _ANY_TOKENS = (
-    *(*_SPECIAL, *_FORCED, "decoder_start_token_id"),
+    *(*SPECIAL, *FORCED, "decoder_start_token_id"),
     *("suppress_tokens", "begin_suppress_tokens"),
 )
-_RULES = [field.name for field in dataclasses.fields(AnswerRules)]
-_OF_THE_MODEL = ("max_positions", "vocab_size")
+OF_THE_MODEL = ("max_positions", "vocab_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +118,7 @@ class GenerationPolicy(AnswerRules):
             value = getattr(self, name)
             require(checks.is_integer(value), name, value, "a whole number")
             require(value >= least, name, value, f"at least {least}")
-        for name in ("eos_token_id", *_FORCED):
+        for name in ("eos_token_id", *FORCED):
             value = getattr(self, name)
             if value is not None or name == "eos_token_id":
                 object.__setattr__(self, name, checks.one_or_more(name, value))
@@ -172,7 +169,7 @@ class GenerationPolicy(AnswerRules):
         for name, tokens in lists.items():
             for token in tokens:
                 require(token < size, name, token, f"below {size}, the size of the vocabulary")
-        for name in _FORCED:
+        for name in FORCED:
             if self._tokens(name) and not self._forced(name):
                 raise GenerationError(
                     f"{name} is {getattr(self, name)}, which suppress_tokens forbids; "
@@ -212,7 +209,7 @@ class GenerationPolicy(AnswerRules):
             GenerationError: An option does not exist, or its value is out of range.
         """
         overrides = in_new_tokens(overrides, self.max_positions)
-        options = [f.name for f in dataclasses.fields(self) if f.name not in _OF_THE_MODEL]
+        options = [f.name for f in dataclasses.fields(self) if f.name not in OF_THE_MODEL]
         for name in overrides:
             if name not in options:
                 options = sorted([*options, "max_length", "min_length"])
@@ -224,73 +221,14 @@ class GenerationPolicy(AnswerRules):
             overrides["min_new_tokens"] = max(min(self.min_new_tokens, most), 0)
         return dataclasses.replace(self, **overrides)
 
-    @classmethod
-    def from_config(
-        cls,
-        generation_config: Mapping[str, Any],
-        config: Mapping[str, Any],
-        tokenizer: Tokenizer,
-        max_positions: int,
-        vocab_size: int = 1 << 31,
-    ) -> "GenerationPolicy":
-        """The policy of a model folder.
 
-        What generation_config.json does not say is looked up in ``text_config``, where the
-        released checkpoints keep it, and else is as transformers has it; without a limit there,
-        answers may be as long as the decoder's positions allow, where transformers stops after 20
-        tokens unless the caller names a limit. The ids at the top level of config.json are never
-        read: many fine-tunes carry wrong ones.
-
-        Args:
-            generation_config: The content of generation_config.json.
-            config: The content of config.json.
-            tokenizer: Tells the ids of ``<s>``, ``</s>`` and ``<pad>``.
-            max_positions: Positions of the decoder.
-            vocab_size: Tokens that the model knows.
-
-        Raises:
-            ModelFileError: The ids in generation_config.json are not the tokenizer's, or a
-                setting is out of range.
-        """
-        found: dict[str, Any] = {
-            "decoder_start_token_id": tokenizer.eos_token_id,
-            "max_new_tokens": max_positions,
-        }
-        sources = {
-            "generation_config.json: ": generation_config,
-            "config.json: text_config.": of_model_config(config.get("text_config") or {}),
-        }
-        origins = dict.fromkeys(_OF_THE_MODEL, "config.json: ")
-        for origin, source in sources.items():
-            try:
-                said = in_new_tokens(source, max_positions)
-            except GenerationError as error:
-                raise ModelFileError(f"{origin}{error}") from error
-            for name in {field.name for field in dataclasses.fields(cls)} - {*origins, *_RULES}:
-                # A null means "not said", except that it switches off a forced token.
-                if said.get(name) is not None or (name in _FORCED and name in said):
-                    found[name] = said[name]
-                    origins[name] = origin
-        found |= {name: _special(generation_config, name, tokenizer) for name in _SPECIAL}
-        least, most = found.get("min_new_tokens"), found["max_new_tokens"]
-        if checks.is_integer(least) and checks.is_integer(most) and most < least <= max_positions:
-            found["min_new_tokens"] = most  # Transformers stops there too.
-        try:
-            return cls(**(found | {"max_positions": max_positions, "vocab_size": vocab_size}))
-        except GenerationError as error:
-            name = str(error).partition(" ")[0]
-            raise ModelFileError(f"{origins.get(name, 'tokenizer.json: ')}{error}") from error
-
-
-def _special(said: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> Any:
-    """An id as the tokenizer has it; for the end, all ends that the file names."""
-    stored, right = said.get(name), getattr(tokenizer, name)
-    if stored is None:
-        return right
-    several = name == "eos_token_id" and isinstance(stored, list) and right in stored
-    if stored != right and not several:
-        raise ModelFileError(
-            f"generation_config.json: {name} is {checks.shown(stored)}, but {right} in "
-            "tokenizer.json; export the checkpoint again, which repairs it, or correct the file"
-        )
-    return stored
+ANY_MODEL = GenerationPolicy(
+    decoder_start_token_id=2,
+    bos_token_id=0,
+    eos_token_id=2,
+    pad_token_id=1,
+    max_positions=1 << 31,
+    max_new_tokens=1 << 31,
+    num_beams=_MOST_BEAMS,
+)
+"""A policy without a model: every model refuses the options that this policy refuses."""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -111,9 +111,25 @@ def _three_channels(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def read_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Reads a picture file; see :func:`read_bytes`."""
+    with _opened(path) as file:
+        return _read(file, f"'{os.fspath(path)}'")
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Opens a picture file, without reading it.
+
+    Raises:
+        ImageError: The file is missing, unreadable or no regular file.
+    """
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         with open_regular(path) as file:
-            return _read(file, f"'{os.fspath(path)}'")
+            yield file
     except OSError as error:
         raise ImageError(
             f"cannot read the picture '{os.fspath(path)}': {error.strerror}"

@@ -49,12 +49,13 @@ def test_what_is_opened_instead_of_a_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: True)
-    folder = holding(tmp_path, *names)
+    folder = holding(tmp_path / "folder", *names)
     for opening in (resolve, Florence2.load):
         with pytest.raises(ModelNotFoundError) as error:
             opening(folder)
         assert message.format(folder) in str(error.value)
-    run = ["run", "photo.jpg", "--task", "od", "--model", str(folder)]
+    photo = holding(tmp_path, "photo.jpg") / "photo.jpg"
+    run = ["run", str(photo), "--task", "od", "--model", str(folder)]
     quantize = ["quantize", str(folder), "--precision", "q8"]
     others = [[command, str(folder)] for command in ("info", "bench", "tune")]
     for command in (run, quantize, *others):

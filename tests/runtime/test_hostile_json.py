@@ -14,6 +14,7 @@ from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.errors import CheckpointError, FlorenceError, ModelFileError
 from florence_onnx.files import parse_json, read_json, refuse_lfs_pointer
+from florence_onnx.generation.checkpoint_policy import read_policy
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.images.preprocessor import Preprocessor
 from florence_onnx.tokenizer import Tokenizer
@@ -219,7 +220,7 @@ def with_field(content: dict[str, Any], name: str, value: object) -> dict[str, A
 
 
 def generation_policy(content: dict[str, Any]) -> GenerationPolicy:
-    return GenerationPolicy.from_config(content, {}, TOKENIZER, 160, 1424)
+    return read_policy(content, {}, TOKENIZER, 160, 1424)
 
 
 TOKENIZER = Tokenizer.from_file(TINY / "tokenizer.json")

@@ -51,6 +51,13 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
+def empty_file(folder: Path) -> Path:
+    """A file in the place of a picture, for commands that look at no pixels."""
+    path = folder / "photo.jpg"
+    path.touch()
+    return path
+
+
 def leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the network away."""
     use_hub(monkeypatch, "http://127.0.0.1:1")
@@ -201,7 +208,7 @@ def test_commands_pass_on_where_a_model_may_come_from(
 ) -> None:
     place = [NAME]
     if command == "run":
-        place = ["photo.jpg", "--task", "od", "--model", NAME]
+        place = [str(empty_file(tmp_path)), "--task", "od", "--model", NAME]
     if command == "export":
         place = [NAME, str(tmp_path / "out")]
     own = str(tmp_path / "own")
@@ -210,6 +217,38 @@ def test_commands_pass_on_where_a_model_may_come_from(
     served.requests.clear()
     assert main([command, *place, "--cache-dir", own, "--local-files-only"]) == 2
     assert "is not in the cache, and the hub is not asked" in capsys.readouterr().err
+    assert served.requests == []
+
+
+def test_wrong_input_is_refused_before_anything_is_fetched(
+    served: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each picture if there is none, one line for options that no model takes."""
+    there, lost = str(empty_file(tmp_path)), str(tmp_path / "lost.txt")
+    Path(lost).write_text("no-1.jpg\nno-2.jpg\n")
+    out = str(tmp_path / "out")
+    od = ["--task", "od", "--model", NAME]
+    commands = {
+        ("run", "no-1.jpg", "no-2.jpg", *od): [
+            f"florence-onnx: {name}: cannot read the picture '{name}': No such file or directory"
+            for name in ("no-1.jpg", "no-2.jpg")
+        ],
+        ("run", str(tmp_path), *od): ["Is a directory"],
+        ("run", there, *od, "--beams", "0"): ["num_beams is 0"],
+        ("run", there, *od, "--labels", ","): ["at least one label"],
+        ("run", there, "--task", "caption", "--model", NAME, "--labels", "car"): ["is for tasks"],
+        ("annotate", "no-1.jpg", *od, "--out", out): ["no-1.jpg does not exist"],
+        ("annotate", lost, *od, "--out", out): [
+            "no picture that is listed exists; the first is no-1.jpg"
+        ],
+        ("annotate", there, *od, "--out", out, "--beams", "0"): ["num_beams is 0"],
+    }
+    for command, messages in commands.items():
+        assert main(command) == 2
+        out_text, err = capsys.readouterr()
+        assert out_text == ""
+        for line, message in zip(err.splitlines(), messages, strict=True):
+            assert message in line
     assert served.requests == []
 
 
@@ -269,8 +308,9 @@ def test_a_cache_that_is_read_only(
     assert failed.stderr.splitlines()[-1].endswith("--cache-dir choose another folder")
 
 
-def test_environment_variables_that_the_hub_library_cannot_read() -> None:
-    for words in (["run", "photo.jpg", "--task", "od", "--model", NAME], ["list"]):
+def test_environment_variables_that_the_hub_library_cannot_read(tmp_path: Path) -> None:
+    photo = str(empty_file(tmp_path))
+    for words in (["run", photo, "--task", "od", "--model", NAME], ["list"]):
         result = run_python("-m", "florence_onnx", *words, env={"HF_HUB_ETAG_TIMEOUT": "soon"})
         assert result.returncode == 2
         (line,) = result.stderr.splitlines()

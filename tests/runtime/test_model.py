@@ -30,7 +30,7 @@ from florence_onnx.engine.contract import DECODER, ENCODER, VISION_ENCODER
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.slot_decoder import SlotSteps
 from florence_onnx.errors import ImageError, TaskError
-from florence_onnx.generation.policy import _OF_THE_MODEL
+from florence_onnx.generation.policy import OF_THE_MODEL
 from florence_onnx.generation.search import search
 from florence_onnx.locations import to_bins, to_text
 from tests.helpers.tiny import (
@@ -420,5 +420,5 @@ def test_several_pictures_at_once(model: Florence2, tmp_path: Path) -> None:
 
 def test_the_options_of_a_call_have_a_type() -> None:
     fields = {field.name for field in fields_of(GenerationPolicy)}
-    names = {*fields, "max_length", "min_length"} - set(_OF_THE_MODEL)
+    names = {*fields, "max_length", "min_length"} - set(OF_THE_MODEL)
     assert set(GenerationOptions.__annotations__) == names

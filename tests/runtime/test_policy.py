@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from florence_onnx.errors import GenerationError, ModelFileError
+from florence_onnx.generation.checkpoint_policy import read_policy
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.tokenizer import Tokenizer
 
@@ -29,7 +30,7 @@ def from_config(
 ) -> GenerationPolicy:
     # The ids at the top level of many fine-tunes are wrong.
     config = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "text_config": text_config}
-    return GenerationPolicy.from_config(generation_config, config, TOKENIZER, max_positions, 51289)
+    return read_policy(generation_config, config, TOKENIZER, max_positions, 51289)
 
 
 @pytest.fixture
@@ -80,9 +81,7 @@ def test_released_configs(shared: Path, folder: str) -> None:
         path = shared / "configs" / folder / f"{name}.json"
         files[name] = json.loads(path.read_text()) if path.is_file() else {}
     positions = files["config"]["text_config"]["max_position_embeddings"]
-    policy = GenerationPolicy.from_config(
-        files["generation_config"], files["config"], TOKENIZER, positions, 51289
-    )
+    policy = read_policy(files["generation_config"], files["config"], TOKENIZER, positions, 51289)
     expected = RELEASED | {"early_stopping": folder == "microsoft-base"}
     assert {name: getattr(policy, name) for name in RELEASED} == expected
     assert policy.max_new_tokens == positions
@@ -93,11 +92,11 @@ def test_a_fine_tune_with_wrong_ids(shared: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     saved = json.loads((folder / "generation_config.json").read_text())
     with pytest.raises(ModelFileError, match=r"bos_token_id is 2, but 0 in tokenizer\.json"):
-        GenerationPolicy.from_config(saved, config, TOKENIZER, 1024, 51289)
+        read_policy(saved, config, TOKENIZER, 1024, 51289)
     right = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
-    assert GenerationPolicy.from_config(
-        saved | right, config, TOKENIZER, 1024, 51289
-    ) == from_config({}, TEXT_CONFIG)
+    assert read_policy(saved | right, config, TOKENIZER, 1024, 51289) == from_config(
+        {}, TEXT_CONFIG
+    )
 
 
 def test_lengths_count_the_start_token() -> None:
