@@ -10,8 +10,9 @@ from typing import TypeVar, cast
 
 from florence_onnx import hub
 from florence_onnx.checkpoints.contents import Contents
+from florence_onnx.decoder_pair import open_either
 from florence_onnx.engine import contract, hub_contract
-from florence_onnx.engine.layouts import graph_files, layout_of, precisions_of
+from florence_onnx.engine.layouts import graph_files, graph_of, layout_of, precisions_of
 from florence_onnx.engine.precision import AUTO, Precision, suitable_precisions
 from florence_onnx.engine.present import present_precisions
 from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
@@ -32,9 +33,6 @@ T = TypeVar("T")
 P = TypeVar("P", bound=Precision)
 
 DEMO = Path(__file__).parent / "demo"
-
-_DATA = re.compile(rf"(?<=\.onnx){contract.DATA_SUFFIX}(_[0-9]+)?$")
-"""What the names of weights beside a graph add to its own: in the hub's, there may be several."""
 
 _NAME = r"[\w-][\w.-]*"
 _HUB_ID = re.compile(rf"{_NAME}/{_NAME}(?::{_NAME}(?:/{_NAME})*)?")
@@ -67,11 +65,6 @@ def resolve(
         refuse(Contents.of_folder(folder).why_no_model())
         _check_encoding(folder)
         return folder
-    for name in [precision] if isinstance(precision, str) else precision.values():
-        if name not in hub_contract.SUFFIXES:
-            raise PrecisionError(
-                f"unknown precision {name!r}; choose one of {', '.join(hub_contract.SUFFIXES)}"
-            )
     folder = hub_model(str(source), precision, access)
     names = graph_files(folder)
     if not layout_of(names, precision).is_whole(names, precision):
@@ -151,8 +144,14 @@ def locate(
             f"precision is {precision!r}; it must be one of {names}, or a mapping from graphs to "
             "these"
         )
+
+    def opened_from(folder: Path, precision: P) -> T:
+        if is_demo(source) or local_folder(source) is not None:
+            return opened(folder, precision)
+        return open_either(str(source), folder, precision, opened, access)
+
     if precision != AUTO:
-        return opened(resolve(source, precision=precision, access=access), precision)
+        return opened_from(resolve(source, precision=precision, access=access), precision)
     require_onnxruntime()
     suitable = suitable_precisions(providers_by_graph(providers))
     absent: list[ModelError] = []
@@ -166,7 +165,7 @@ def locate(
         if not _has_some(folder, name):
             continue
         try:
-            found = opened(folder, cast(P, name))
+            found = opened_from(folder, cast(P, name))
         except (ModelFileError, GraphContractError, PrecisionError) as error:
             passed[name] = error
             continue
@@ -237,8 +236,13 @@ def hub_model(repository: str, precision: Precision, access: Access) -> Path:
 
     Raises:
         ModelNotFoundError: There is no such repository, or the hub cannot be reached.
-        PrecisionError: The repository holds graphs, but none of this precision.
+        PrecisionError: There is no such precision, or the repository holds graphs, but none of it.
     """
+    for name in [precision] if isinstance(precision, str) else precision.values():
+        if name not in hub_contract.SUFFIXES:
+            raise PrecisionError(
+                f"unknown precision {name!r}; choose one of {', '.join(hub_contract.SUFFIXES)}"
+            )
 
     def required(names: Collection[str]) -> list[str]:
         return [*contract.ASSETS, *layout_of(names, precision).files(names, precision).values()]
@@ -258,7 +262,7 @@ def hub_model(repository: str, precision: Precision, access: Access) -> Path:
         absent = [name for name in needed if name not in names]
         if absent:
             raise ModelNotFoundError(f"hub model {repository!r} has no {', '.join(absent)}")
-        return [name for name in names if _DATA.sub("", name) in needed]
+        return [name for name in names if graph_of(name) in needed]
 
     folder = hub.cached(repository, access)
     needed = required(graph_files(folder)) if folder else []

@@ -47,7 +47,7 @@ def execute(arguments: argparse.Namespace) -> int:
     )
     assets, precision = Assets.read(folder), opened.precision
     layout = opened.layout
-    files = {name: layout.parts(folder, name, precision) for name in layout.graphs}
+    files = {name: layout.parts(folder, name, opened.precisions) for name in layout.graphs}
     content: dict[str, Any] = {
         "folder": str(folder),
         "precisions": present_precisions(folder),

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from florence_onnx.engine import hub_contract
-from florence_onnx.engine.precision import AUTO
+from florence_onnx.engine.precision import AUTO, Precision
 from florence_onnx.engine.providers import OTHERS, Provider
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.hub import Access
@@ -93,9 +93,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that tell how a model is opened."""
     parser.add_argument(
         "--precision",
+        type=precision_of,
         metavar="P",
         help=f"graphs to open: {', '.join(hub_contract.SUFFIXES)}, or {AUTO} for what suits the "
-        "machine (default: fp32, or of a hub model what was pulled and suits the machine)",
+        "machine, or one per graph, as in vision_encoder=fp16,*=q4 "
+        "(default: fp32, or of a hub model what was pulled and suits the machine)",
     )
     parser.add_argument(
         "--provider",
@@ -156,7 +158,30 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
     return model
 
 
-def chosen_precision(arguments: argparse.Namespace) -> tuple[str, str | None]:
+def precision_of(text: str) -> Precision:
+    """Reads a precision of all graphs, or ``graph=precision,…`` with ``*`` for the other graphs.
+
+    Names of graphs and precisions are not checked.
+
+    Raises:
+        argparse.ArgumentTypeError: A part is no pair, or a graph is named twice.
+    """
+    if "=" not in text:
+        return text
+    chosen: dict[str, str] = {}
+    for part in text.split(","):
+        graph, equals, name = (word.strip() for word in part.partition("="))
+        if not (graph and equals and name) or "=" in name:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} in {text!r} is not GRAPH=PRECISION, such as vision_encoder=fp16"
+            )
+        if graph in chosen:
+            raise argparse.ArgumentTypeError(f"{text!r} names {graph} twice")
+        chosen[graph] = name
+    return chosen
+
+
+def chosen_precision(arguments: argparse.Namespace) -> tuple[Precision, str | None]:
     """The precision to ask for, and what another would gain where the user has not chosen."""
     if arguments.precision is not None:
         return arguments.precision, None

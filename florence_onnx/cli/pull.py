@@ -5,9 +5,16 @@ import importlib
 from dataclasses import replace
 
 from florence_onnx.cli.exporting import exit_on_termination, timed_progress
-from florence_onnx.cli.options import DEFAULT, add_hub_options, default_model, requested_access
+from florence_onnx.cli.options import (
+    DEFAULT,
+    add_hub_options,
+    default_model,
+    precision_of,
+    requested_access,
+)
 from florence_onnx.engine import hub_contract
-from florence_onnx.engine.present import present_precisions
+from florence_onnx.engine.layouts import graph_files, layout_of, precisions_of
+from florence_onnx.engine.present import check_precision
 from florence_onnx.errors import ModelNotFoundError
 from florence_onnx.packages import require_packages
 from florence_onnx.resolver import hub_model, is_demo, local_folder
@@ -33,9 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="fp32",
-        choices=list(hub_contract.SUFFIXES),
+        type=precision_of,
         metavar="P",
-        help=f"precision to have ready: {', '.join(hub_contract.SUFFIXES)} (default fp32)",
+        help=f"precision to have ready: {', '.join(hub_contract.SUFFIXES)}, or one per graph, as "
+        "in vision_encoder=fp16,*=q4 (default fp32)",
     )
     add_hub_options(parser)
 
@@ -49,9 +57,13 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ModelNotFoundError(f"{source!r} is a folder here, so nothing is fetched")
     with exit_on_termination():
         folder = hub_model(source, precision, replace(requested_access(arguments), refresh=True))
-        if precision not in present_precisions(folder):
+        names = graph_files(folder)
+        if not layout_of(names, precision).is_whole(names, precision):
             require_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
             quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
-            quantizer.quantize(folder, [precision], progress=timed_progress())
+            wanted = {precision} if isinstance(precision, str) else {*precision.values()}
+            lacking = sorted(wanted.difference(precisions_of(names)))
+            quantizer.quantize(folder, lacking, progress=timed_progress())
+        check_precision(folder, precision)
     show(str(folder))
     return 0

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from florence_onnx.engine.contract import FIXED, FLOAT, SIGNATURES, Signature, Tensor
+from florence_onnx.engine.contract import FLOAT, SIGNATURES, Signature, Tensor
 from florence_onnx.engine.providers import first_line
 from florence_onnx.errors import FlorenceError, GraphContractError, GraphRunError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-_EXPORT = "Export the checkpoint with florence-onnx export"
+EXPORT = "Export the checkpoint with florence-onnx export"
+"""What to do about a graph that is not what it should be."""
 
 _PAST = "past_key_values."
 _PER_LAYER = 4
 """Tensors of the past in a decoder layer: its own keys and values, and the encoder's."""
 
-_SIZES = FIXED.keys() - {"candidates"}
-"""What a model's graphs must declare as numbers."""
+_CACHE_AXES = ("decoder_heads", "head_dim")
 
 _WIDE = {
     name
@@ -78,7 +78,7 @@ def check_graph(
         missing = [n for n, tensor in expected.items() if n not in found and not tensor.is_optional]
         if missing:
             raise GraphContractError(
-                f"{path} has no {kind} {', '.join(missing)}; it has {', '.join(found)}. {_EXPORT}"
+                f"{path} has no {kind} {', '.join(missing)}; it has {', '.join(found)}. {EXPORT}"
             )
         for name, tensor in expected.items():
             if name in found:
@@ -87,7 +87,7 @@ def check_graph(
     others = [name for name in unknown if not name.startswith(_PAST)]
     if unknown:
         wanted = f"inputs: {', '.join(others)}" if others else "of the cache"
-        raise GraphContractError(f"{path} wants more {wanted}. {_EXPORT}")
+        raise GraphContractError(f"{path} wants more {wanted}. {EXPORT}")
 
 
 def check_dynamic(path: Path, signature: Signature, session: ort.InferenceSession) -> None:
@@ -108,7 +108,7 @@ def check_dynamic(path: Path, signature: Signature, session: ort.InferenceSessio
             if isinstance(size, int) and axis in ("batch", "sequence", "past"):
                 raise GraphContractError(
                     f"{path} takes {name} as {_listed(value.shape)} only, where the axis "
-                    f"{axis} must be dynamic. {_EXPORT}"
+                    f"{axis} must be dynamic. {EXPORT}"
                 )
 
 
@@ -116,6 +116,8 @@ def check_caches(
     paths: Mapping[str, Path],
     signatures: Mapping[str, Signature],
     sessions: Mapping[str, ort.InferenceSession],
+    *,
+    named: bool,
 ) -> None:
     """Checks that all tensors of the cache have the same heads.
 
@@ -123,65 +125,56 @@ def check_caches(
         paths: The files of the graphs.
         signatures: Their tensors, of every layer.
         sessions: The graphs, checked one by one.
+        named: Whether a graph may name an axis where another has a number.
 
     Raises:
         GraphContractError: They have not, or their sizes are no numbers.
     """
-    first = None
+    first: list[int | None] = [None, None]
     for graph, signature in signatures.items():
         found = {**inputs_of(sessions[graph]), **outputs_of(sessions[graph])}
         for name, tensor in (*signature.inputs.items(), *signature.outputs.items()):
             if "head_dim" not in tensor.axes:
                 continue
-            axes = map(tensor.axes.index, ("decoder_heads", "head_dim"))
-            sizes = [_size(paths[graph], found[name], axis) for axis in axes]
-            if sizes != (first := first or sizes):
+            axes = map(tensor.axes.index, _CACHE_AXES)
+            sizes = [number_of(found[name].shape[axis]) for axis in axes]
+            if None in sizes and not named:
+                raise GraphContractError(
+                    f"{paths[graph]} declares {name} as {_listed(found[name].shape)}; axis "
+                    f"{tensor.axes.index(_CACHE_AXES[sizes.index(None)])} must be a number. "
+                    f"{EXPORT}"
+                )
+            both = list(zip(first, sizes, strict=True))
+            first = [one or other for one, other in both]
+            if any(one and other and one != other for one, other in both):
                 raise GraphContractError(
                     f"{paths[graph]} declares {name} with {sizes[0]} heads of {sizes[1]}, where "
-                    f"the first layer has {first[0]} of {first[1]}. {_EXPORT}"
+                    f"the first layer has {first[0]} of {first[1]}. {EXPORT}"
                 )
 
 
-def check_widths(sessions: Mapping[str, ort.InferenceSession]) -> None:
-    """Checks that the graphs are of one model: they hand each other tensors of its hidden size."""
+def check_widths(sessions: Mapping[str, ort.InferenceSession], *, named: bool = False) -> None:
+    """Checks that the graphs are of one model: they hand each other tensors of its hidden size.
+
+    Args:
+        sessions: The graphs.
+        named: Whether a graph may name an axis where another has a number.
+
+    Raises:
+        GraphContractError: They are not, or a size is no number.
+    """
     widths = {
         f"{value.name} of {graph}": (value.shape or [None])[-1]
         for graph, session in sessions.items()
         for value in (*session.get_inputs(), *session.get_outputs())
         if value.name in _WIDE
     }
-    for place, width in widths.items():
-        if not isinstance(width, int):
-            raise GraphContractError(f"the width of {place} is {width}, not a number. {_EXPORT}")
-    if len(set(widths.values())) > 1:
-        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+    known = {place: width for place, width in widths.items() if isinstance(width, int)}
+    for place in () if named else [place for place in widths if place not in known]:
+        raise GraphContractError(f"the width of {place} is {widths[place]}, not a number. {EXPORT}")
+    if len(set(known.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in known.items())
         raise GraphContractError(f"the graphs are of different models; hidden sizes: {listed}")
-
-
-def declared_sizes(
-    path: Path, signature: Signature, decoder: ort.InferenceSession
-) -> dict[str, int]:
-    """Sizes that a decoder declares, by the names that configurations have for them.
-
-    Args:
-        path: The decoder's file.
-        signature: Its tensors.
-        decoder: The graph, checked.
-
-    Raises:
-        GraphContractError: One is no number.
-    """
-    sizes: dict[str, int] = {}
-    tensors = signature.of(1)
-    for expected, found in (
-        (tensors.inputs, inputs_of(decoder)),
-        (tensors.outputs, outputs_of(decoder)),
-    ):
-        for name, tensor in expected.items():
-            for axis, size in enumerate(tensor.axes):
-                if size in _SIZES and size not in sizes and name in found:
-                    sizes[str(size)] = _size(path, found[name], axis)
-    return sizes
 
 
 @contextmanager
@@ -246,18 +239,13 @@ def _check_tensor(path: Path, kind: str, found: Any, expected: Tensor) -> None:
     if not fits:
         raise GraphContractError(
             f"{path} declares the {kind} {found.name} as {found.type} {_listed(found.shape)}, "
-            f"where {expected.type} {_listed(expected.axes)} is needed. {_EXPORT}"
+            f"where {expected.type} {_listed(expected.axes)} is needed. {EXPORT}"
         )
 
 
-def _size(path: Path, value: Any, axis: int) -> int:
-    size = value.shape[axis]
-    if isinstance(size, int) and size > 0:
-        return size
-    raise GraphContractError(
-        f"{path} declares {value.name} as {_listed(value.shape)}; axis {axis} must be a number. "
-        f"{_EXPORT}"
-    )
+def number_of(size: object) -> int | None:
+    """The size of an axis, None where it is a name or impossible."""
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _check_returned(
@@ -274,7 +262,7 @@ def _check_returned(
     raise GraphRunError(
         f"{file} returned {name} as {kind} {_listed(shape)}, where {expected_kind} "
         f"{_listed(['any' if size is None else size for size in expected_shape])} is needed. "
-        f"{_EXPORT}"
+        f"{EXPORT}"
     )
 
 

@@ -97,6 +97,15 @@ class Layout:
         return graphs | {file + contract.DATA_SUFFIX for file in graphs}
 
 
+_DATA = re.compile(rf"(?<=\.onnx){contract.DATA_SUFFIX}(_[0-9]+)?$")
+"""What the names of weights beside a graph add to its own: in the hub's, there may be several."""
+
+
+def graph_of(file: str) -> str:
+    """The file of the graph that ``file`` is or whose weights it has; other names stay."""
+    return _DATA.sub("", file)
+
+
 def graph_files(folder: Path) -> set[str]:
     """The files in a folder's folder ``onnx``."""
     return {f"onnx/{path.name}" for path in folder.glob("onnx/*") if path.is_file()}
@@ -147,6 +156,15 @@ def layout_of(names: Collection[str], precision: Precision) -> Layout:
         if any(layout.files(names, p)[graph] in names for p in layout.suffixes for graph in own):
             return layout
     return fitting[0]
+
+
+def of_pair(precision: Precision) -> Precision:
+    """The precision of the two decoders where that of the merged one is named."""
+    merged = None if isinstance(precision, str) else precision.get(hub_contract.MERGED_DECODER)
+    if isinstance(precision, str) or merged is None:
+        return precision
+    pair = dict.fromkeys((hub_contract.FIRST_DECODER, hub_contract.LATER_DECODER), merged)
+    return {**pair, **precision}
 
 
 def precisions_of(names: Collection[str]) -> list[str]:

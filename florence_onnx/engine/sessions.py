@@ -18,18 +18,25 @@ from florence_onnx.engine.checks import (
     check_graph,
     check_output,
     check_widths,
-    declared_sizes,
     decoder_layers,
 )
 from florence_onnx.engine.decoder import Decoder
 from florence_onnx.engine.external_data import check_external_data
+from florence_onnx.engine.geometry import (
+    MODEL_SIZES,
+    check_sizes,
+    declared_sizes,
+    returned_sizes,
+)
 from florence_onnx.engine.halves import run
+from florence_onnx.engine.hub_contract import ENCODERS
 from florence_onnx.engine.layouts import (
     MERGED,
     SLOTS,
     SPLIT,
     Layout,
     graph_files,
+    of_pair,
     precisions_of,
 )
 from florence_onnx.engine.options import check_options, default_options
@@ -169,15 +176,16 @@ def open_graphs(
     finish_replacement(folder)
     layout = check_precision(folder, precision)
 
-    def opened(layout: Layout) -> Graphs:
+    def opened(layout: Layout, precision: Precision) -> Graphs:
         return _open_layout(layout, folder, precision, providers, threads, session_options)
 
-    if layout is not MERGED or not SPLIT.is_whole(graph_files(folder), precision):
-        return opened(layout)
+    pair = of_pair(precision)
+    if layout is not MERGED or not SPLIT.is_whole(graph_files(folder), pair):
+        return opened(layout, precision)
     try:
-        return opened(MERGED)
+        return opened(MERGED, precision)
     except (ModelFileError, GraphContractError) as error:
-        graphs = opened(SPLIT)
+        graphs = opened(SPLIT, pair)
         first, later = (graphs.files[name] for name in list(SPLIT.graphs)[-2:])
         say(f"note: opened {first} and {later} instead of one decoder: {error}")
         return graphs
@@ -220,11 +228,16 @@ def _check(
         check_graph(paths[name], layout.graphs[name], layers, session)
         if layout is not SLOTS and name != contract.VISION_ENCODER:
             check_dynamic(paths[name], layout.graphs[name], session)
-    check_widths(sessions)
+    check_widths(sessions, named=layout is not SLOTS)
     signatures = {name: signature.of(layers) for name, signature in layout.graphs.items()}
-    check_caches(paths, signatures, sessions)
-    *_, last = sessions
-    sizes = declared_sizes(paths[last], layout.graphs[last], sessions[last])
+    check_caches(paths, signatures, sessions, named=layout is not SLOTS)
+    sizes = declared_sizes(layout.graphs, sessions)
+    for name in (contract.EMBED_TOKENS, next(n for n in sessions if n not in ENCODERS)):
+        if layout is not SLOTS and any(size not in sizes for size in MODEL_SIZES):
+            found = returned_sizes(signatures[name], sessions[name], str(paths[name]), sizes)
+            sizes = {**found, **sizes}
+    *_, last = paths.values()
+    check_sizes(sizes, last)
     return {**sizes, "decoder_layers": layers}
 
 

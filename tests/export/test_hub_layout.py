@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import pytest
 from florence_onnx import Florence2
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.cli.program import main
 from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
 from florence_onnx.resolver import DEMO
 from florence_onnx_export.quantization.quantize import quantize
 from tests.export.test_end_to_end import LONGEST, OPTIONS, generated, requests
 from tests.helpers.checkpoints import save_native
 from tests.helpers.exports import SEED, SQUARE, Exported
+from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
 from tests.helpers.hub_layout import write_hub_layout
 from tests.helpers.random_models import make_model
 from tests.helpers.tiny import TINY
@@ -238,3 +240,177 @@ def test_both_layouts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (folder / "onnx/decoder_model_merged.onnx").write_bytes(b"not read")
     assert "decoder_with_past_slots" in Florence2.load(folder).graphs.files
     assert "two layouts; florence-onnx's own are opened" in capsys.readouterr().err
+
+
+# What a graph does not say
+
+
+def symbolic(graph: Any) -> None:
+    """Names every axis that has a size, but for the colours and the switch."""
+    for value in (*graph.input, *graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_value > 3:
+                dim.dim_param = f"{value.name}_{axis}"
+
+
+def rewritten(
+    exported: Exported, folder: Path, changes: Mapping[str, Callable[[Any], object]]
+) -> Path:
+    """The model with changed graphs, and without those whose names are not in ``changes``."""
+    others = {"decoder_model", "decoder_model_merged", "decoder_with_past_model"} - changes.keys()
+    without(exported, folder, *changes, *others)
+    for graph, change in changes.items():
+        (folder / f"onnx/{graph}.onnx").write_bytes(changed(exported, graph, change))
+    return folder
+
+
+ALL = ("vision_encoder", "embed_tokens", "encoder_model")
+PAIR = ("decoder_model", "decoder_with_past_model")
+
+
+@pytest.mark.parametrize("decoders", [("decoder_model_merged",), PAIR], ids=["merged", "pair"])
+def test_sizes_that_graphs_do_not_declare(
+    exported: Exported, tmp_path: Path, decoders: tuple[str, ...]
+) -> None:
+    known = Florence2.load(exported.folder, threads=1)
+    folder = rewritten(exported, tmp_path / "m", dict.fromkeys((*ALL, *decoders), symbolic))
+    model = Florence2.load(folder, threads=1)
+    assert model.graphs.geometry == known.graphs.geometry
+    assert tokens(model) == tokens(known)
+
+
+def without_states(graph: Any) -> None:
+    """Drops the encoder's states, of which the graph reads no more than how many there are."""
+    for node in graph.node:
+        if "encoder_hidden_states" in node.input:
+            assert node.op_type == "Shape"
+            node.input[:] = ["encoder_attention_mask"]
+    (states,) = [value for value in graph.input if value.name == "encoder_hidden_states"]
+    graph.input.remove(states)
+
+
+def test_a_later_decoder_without_the_states_of_the_encoder(
+    exported: Exported, tmp_path: Path
+) -> None:
+    changes = {"decoder_model": lambda graph: None, "decoder_with_past_model": without_states}
+    model = Florence2.load(rewritten(exported, tmp_path / "m", changes), threads=1)
+    names = [value.name for value in model.graphs.sessions[PAIR[1]].get_inputs()]
+    assert "encoder_hidden_states" not in names
+    assert tokens(model) == tokens(Florence2.load(exported.folder, threads=1))
+
+
+def test_a_merged_decoder_without_them_is_named(exported: Exported, tmp_path: Path) -> None:
+    changes = {"decoder_model_merged": dropped("encoder_hidden_states")}
+    folder = rewritten(exported, tmp_path / "m", changes)
+    with pytest.raises(
+        (GraphContractError, ModelFileError), match=r"decoder_model_merged\.onnx (has no|is not a)"
+    ):
+        Florence2.load(folder)
+
+
+# Of the hub
+
+
+NAME = "someone/Florence-2-square-ONNX"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("precision", ["fp32", {"decoder_model_merged": "fp16", "*": "fp32"}])
+def test_the_pair_is_fetched_where_the_merged_graph_does_not_load(
+    exported: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: Any,
+) -> None:
+    suffix = "" if precision == "fp32" else "_fp16"
+    files = contents(exported.folder)
+    use_empty_cache(monkeypatch, tmp_path / "cache")
+    with serve_hub(NAME, files) as hub:
+        use_hub(monkeypatch, hub.url)
+        expected = tokens(Florence2.load(NAME, precision=precision, threads=1))
+        assert not any("decoder_model." in name or "with_past" in name for name in hub.fetched)
+        # The next commit has a graph that is damaged.
+        damaged = {f"onnx/decoder_model_merged{suffix}.onnx": b"damaged"}
+        hub.move("d" * 40, files | damaged)
+        hub.requests.clear()
+        model = Florence2.load(NAME, revision="d" * 40, precision=precision, threads=1)
+        graphs = {name for name in hub.fetched if "decoder" in name}
+        assert graphs == {*damaged, *(f"onnx/{name}{suffix}.onnx" for name in PAIR)}
+        hub.requests.clear()
+        Florence2.load(NAME, revision="d" * 40, precision=precision, local_files_only=True)
+        assert not hub.requests
+    assert tokens(model) == expected
+    assert "instead of one decoder: " in capsys.readouterr().err
+
+
+def test_no_pair_is_fetched_for_another_fault_or_where_there_is_none(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = contents(exported.folder)
+    use_empty_cache(monkeypatch, tmp_path / "cache")
+    with serve_hub(NAME, files | {"onnx/encoder_model.onnx": b"damaged"}) as hub:
+        use_hub(monkeypatch, hub.url)
+        with pytest.raises(ModelFileError, match=r"encoder_model\.onnx is not a graph"):
+            Florence2.load(NAME)
+        assert not any("with_past" in name for name in hub.fetched)
+        merged = "onnx/decoder_model_merged.onnx"
+        alone = {name: files[name] for name in files if not name.startswith("onnx/decoder_")}
+        hub.move("e" * 40, alone | {merged: b"damaged"})
+        with pytest.raises(ModelFileError, match=r"decoder_model_merged\.onnx is not a graph"):
+            Florence2.load(NAME, revision="e" * 40)
+
+
+# On the command line
+
+
+def test_a_precision_per_graph_on_the_command_line(
+    exported: Exported, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = "vision_encoder=fp16, decoder_model_merged=fp32,*=fp16"
+    assert main(["info", str(exported.folder), "--precision", chosen, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["precision"] == "fp16+fp32"
+    halves = content["bytes"]["embed_tokens"]
+    assert halves == (exported.folder / "onnx/embed_tokens_fp16.onnx").stat().st_size
+    assert main(["info", str(exported.folder), "--precision", "vision=fp16"]) == 2
+    assert "no graph of this model: 'vision'; use vision_encoder, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vision_encoder=", "'vision_encoder=' in"),
+        ("=fp16", "'=fp16' in"),
+        ("vision_encoder=fp16,q4", "'q4' in 'vision_encoder=fp16,q4' is not GRAPH=PRECISION"),
+        ("*=fp16=q4", "is not GRAPH=PRECISION"),
+        ("*=fp16,*=q4", "names * twice"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "info", "bench", "pull"])
+def test_what_is_no_precision_per_graph(
+    command: str, text: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--precision", text])
+    assert words in capsys.readouterr().err
+
+
+def test_pulling_a_precision_per_graph(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_empty_cache(monkeypatch, tmp_path / "cache")
+    with serve_hub(NAME, contents(exported.folder)) as hub:
+        use_hub(monkeypatch, hub.url)
+        assert main(["pull", NAME, "--precision", "vision_encoder=fp16"]) == 0
+        graphs = {name for name in hub.fetched if name.startswith("onnx/")}
+        assert graphs == {
+            "onnx/vision_encoder_fp16.onnx",
+            *(f"onnx/{name}.onnx" for name in (*ALL[1:], "decoder_model_merged")),
+        }
+        assert main(["pull", NAME, "--precision", "vision_encoder=fp61"]) == 2
+        assert main(["pull", NAME, "--precision", "vision=fp16"]) == 2
