@@ -75,7 +75,7 @@ class Stream:
                 asked.append((entry.request, prepared))
             elif self._stops_at_failure:
                 break
-        results = self._run(asked)
+        results = answer_or_fail(self._assets, self._graphs, asked, self._policy)
         for prepared in ready:
             yield prepared if isinstance(prepared, Failure) else next(results)
 
@@ -87,21 +87,27 @@ class Stream:
         except Exception as error:
             return Failure(entry.request, error)
 
-    def _run(self, asked: Sequence[tuple[Request, Prepared]]) -> Iterator[Result | Failure]:
-        """Answers a batch; where that fails one by one, so that only the culprit fails."""
-        if not asked:
-            return
-        answers: list[Result | Failure] | None
-        try:
-            batch = [prepared for _, prepared in asked]
-            answers = [*answer_batch(self._assets, self._graphs, batch, self._policy)]
-        except Exception as error:
-            answers = [Failure(asked[0][0], error)] if len(asked) == 1 else None
-        if answers is not None:
-            yield from answers
-            return
-        for one in asked:
-            yield from self._run([one])
+
+def answer_or_fail(
+    assets: Assets,
+    graphs: Graphs,
+    asked: Sequence[tuple[Request, Prepared]],
+    policy: GenerationPolicy,
+) -> Iterator[Result | Failure]:
+    """Answers a batch; where that fails one by one, so that only the culprit fails."""
+    if not asked:
+        return
+    answers: list[Result | Failure] | None
+    try:
+        batch = [prepared for _, prepared in asked]
+        answers = [*answer_batch(assets, graphs, batch, policy)]
+    except Exception as error:
+        answers = [Failure(asked[0][0], error)] if len(asked) == 1 else None
+    if answers is not None:
+        yield from answers
+        return
+    for one in asked:
+        yield from answer_or_fail(assets, graphs, [one], policy)
 
 
 def iterator(requests: Iterable[Request]) -> Iterator[Request]:

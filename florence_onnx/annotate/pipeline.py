@@ -3,12 +3,13 @@
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
+from florence_onnx.annotate.batching import Batches
 from florence_onnx.annotate.output import SCHEMA, Output
 from florence_onnx.annotate.questions import Plan, Question
 from florence_onnx.annotate.sources import Item
@@ -16,8 +17,9 @@ from florence_onnx.answering import encode
 from florence_onnx.errors import FlorenceError, MissingDependencyError
 from florence_onnx.model import Florence2
 from florence_onnx.preparing import read_picture
-from florence_onnx.requests import EncodedImage, Failure, Picture, Request
+from florence_onnx.requests import EncodedImage, Failure, Picture, Prepared, Request
 from florence_onnx.results import Result
+from florence_onnx.streaming import answer_or_fail
 
 _THREADS = 4
 _AHEAD = 8
@@ -38,6 +40,8 @@ class Summary:
     """Pictures and questions without an answer."""
     interrupted: bool = False
     """Tells whether the run was told to stop."""
+    batch_sizes: dict[str, int] = field(default_factory=dict)
+    """Question -> most questions of a batch."""
 
 
 @dataclass
@@ -54,17 +58,14 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Asking:
-    """A request that the engine has, or will have next."""
+    """A request that waits for its batch."""
 
     about: _Asked
     question: Question
-    caption: str | None = None
+    caption: str | None
     """The answer to the first of two tasks; None before there is one."""
-
-    def request(self) -> Request:
-        if self.caption is None:
-            return self.question.request(self.about.encoded)
-        return Request(self.about.encoded, self.question.then, self.caption)
+    request: Request
+    prepared: Prepared
 
 
 @dataclass
@@ -76,86 +77,100 @@ class Annotation:
     output: Output
     summary: Summary = field(default_factory=Summary)
     stopped: Callable[[], bool] = lambda: False
-    """Asked after every batch whether the run is to stop."""
+    """Asked before every picture and batch whether the run is to stop."""
     watch: Callable[[Summary], object] = lambda summary: None
     """Told of the state after every batch and skipped picture."""
 
     def __post_init__(self) -> None:
-        self._asking: deque[_Asking] = deque()  # in the order of the answers
-        self._second: deque[_Asking] = deque()
+        self._policy = self.model.policy.replace(**self.plan.options)
+        size, tokens = self.plan.batch_size, self.model.assets.image_tokens
+        second = [question.name for question in self.plan.questions if question.then is not None]
+        # Whatever else an answer's length depends on, the task decides it.
+        self._batches: dict[tuple[str, bool], Batches[_Asking]] = {
+            **{(question.name, False): Batches(size, tokens) for question in self.plan.questions},
+            **{(name, True): Batches(size, tokens) for name in second},
+        }
         self._asked = 0
 
-    def run(self, items: Sequence[Item]) -> Summary:
+    def run(self, items: Iterable[Item]) -> Summary:
         """Asks about all pictures that are not answered yet.
 
         A picture or question that fails is written to the errors and counted. What is done is in
-        the output after every batch, so nothing that ends the run loses more than a batch.
+        the output after every batch, so nothing that ends the run loses more than the pictures that
+        are being asked about: at most a batch of every question.
 
         Raises:
             MissingDependencyError: Pictures cannot be decoded.
             OSError: The output cannot be written.
         """
         with closing(_read_ahead(items, self._read)) as readings:
-            while True:
-                self._answer(self._requests(readings))
-                if not self._second:
-                    return self.summary
+            while batches := self._next(readings):
+                self._answer(batches)
+        return self.summary
 
-    def _answer(self, requests: Iterator[Request]) -> None:
-        """Answers requests and writes the lines of a batch at once."""
-        size, options = self.plan.batch_size, self.plan.options
-        answers = self.model.stream(requests, batch_size=size, on_error="return", **options)
-        with closing(answers):
-            began = time.perf_counter()
-            while batch := [answer for _, answer in zip(range(size), answers, strict=False)]:
-                seconds = (time.perf_counter() - began) / len(batch)
-                self._write(batch, round(seconds, 4))
-                self.watch(self.summary)
-                self.summary.interrupted |= self.stopped()
-                if self.summary.interrupted:
-                    # What has been asked for half is asked to its end.
-                    self._second.extend(one for one in self._asking if one.caption is not None)
-                    self._asking.clear()
-                    return
-                began = time.perf_counter()
+    def _next(self, readings: "Iterator[tuple[Item, Future[_Reading]]]") -> Batches[_Asking] | None:
+        """The questions to answer next: those that fill a batch, and at the end the others."""
+        while not any(batches.is_full for batches in self._batches.values()):
+            self.summary.interrupted |= self.stopped()
+            if self.summary.interrupted or self._asked == self.plan.limit:
+                break
+            item, future = next(readings, (None, None))
+            if item is None or future is None:
+                break
+            self._open(item, future)
+        waiting = [batches for batches in self._batches.values() if batches]
+        return max(waiting, key=lambda batches: batches.is_full, default=None)
 
-    def _write(self, batch: Sequence[Result | Failure], seconds: float) -> None:
+    def _answer(self, batches: Batches[_Asking]) -> None:
+        """Answers the questions of a batch and writes their lines at once."""
+        batch = batches.take()
+        asked = [(asking.request, asking.prepared) for asking in batch]
+        began = time.perf_counter()
+        answers = [*answer_or_fail(self.model.assets, self.model.graphs, asked, self._policy)]
+        seconds = time.perf_counter() - began
+        self._write(batch, answers, round(seconds / len(batch), 4))
+        batches.learn(seconds, [len(one.token_ids) for one in answers if isinstance(one, Result)])
+        self.summary.batch_sizes = {
+            name: found.size for (name, is_second), found in self._batches.items() if not is_second
+        }
+        self.watch(self.summary)
+
+    def _write(
+        self, batch: Sequence[_Asking], answers: Sequence[Result | Failure], seconds: float
+    ) -> None:
         lines = []
-        for answer in batch:
-            asking = self._asking.popleft()
+        for asking, answer in zip(batch, answers, strict=True):
+            about, question = asking.about, asking.question
             if isinstance(answer, Failure):
-                self._fail(asking.about.item, answer.error, asking.about.content, asking.question)
-            elif asking.question.then is not None and asking.caption is None:
-                self._second.append(_Asking(asking.about, asking.question, answer.text))
-                continue
+                self._fail(about.item, answer.error, about.content, question)
+            elif question.then is not None and asking.caption is None:
+                if self._ask(about, question, answer.text):
+                    continue
             else:
                 lines.append(self._line(asking, self.plan.relabelled(answer), seconds))
-            asking.about.open_questions -= 1
-            self.summary.pictures += asking.about.open_questions == 0
+            about.open_questions -= 1
+            self.summary.pictures += about.open_questions == 0
         self.output.add(lines)
         self.summary.answers += len(lines)
 
-    def _requests(self, readings: "Iterator[tuple[Item, Future[_Reading]]]") -> Iterator[Request]:
-        """The next questions: second ones first, as their pictures are in memory."""
-        while True:
-            while self._second:
-                yield self._ask(self._second.popleft())
-            if self.stopped():
-                self.summary.interrupted = True
-            if self.summary.interrupted or self._asked == self.plan.limit:
-                return
-            item, future = next(readings, (None, None))
-            if item is None or future is None:
-                return
-            for asking in self._open(item, future):
-                yield self._ask(asking)
+    def _ask(self, about: _Asked, question: Question, caption: str | None = None) -> bool:
+        """Has a question wait for its batch; tells whether it can be asked at all."""
+        if caption is None:
+            request = question.request(about.encoded)
+        else:
+            request = Request(about.encoded, question.then, caption)
+        try:
+            prepared = self.model.prepare(request)
+        except Exception as error:
+            self._fail(about.item, error, about.content, question)
+            return False
+        tokens = self.model.assets.image_tokens + len(prepared.input_ids)
+        batches = self._batches[question.name, caption is not None]
+        batches.add(_Asking(about, question, caption, request, prepared), tokens)
+        return True
 
-    def _ask(self, asking: _Asking) -> Request:
-        self._asking.append(asking)
-        return asking.request()
-
-    def _open(self, item: Item, future: "Future[_Reading]") -> list[_Asking]:
-        """What is to be asked about a picture; nothing if it fails or all is answered."""
+    def _open(self, item: Item, future: "Future[_Reading]") -> None:
+        """Has the questions about a picture wait; none if it fails or all is answered."""
         content = None
         try:
             content, picture = future.result()
@@ -165,19 +180,21 @@ class Annotation:
                 self.summary.pictures += 1
                 self.summary.skipped += 1
                 self.watch(self.summary)
-                return []
+                return
             encoded = encode(self.model.graphs, picture)
         except MissingDependencyError:
             raise
         except Exception as error:
             self.summary.pictures += 1
             self._fail(item, error, content)
-            return []
+            return
         self._asked += 1
+        about = _Asked(item, content, encoded, len(questions))
         for question in questions:
             self.output.claim(item.path, content, question)
-        asked = _Asked(item, content, encoded, len(questions))
-        return [_Asking(asked, question) for question in questions]
+            if not self._ask(about, question):
+                about.open_questions -= 1
+        self.summary.pictures += about.open_questions == 0
 
     def _read(self, item: Item) -> "_Reading":
         """Runs in a thread."""
@@ -237,7 +254,7 @@ _Reading = tuple[str, Picture | EncodedImage | None]
 
 
 def _read_ahead(
-    items: Sequence[Item], read: Callable[[Item], _Reading]
+    items: Iterable[Item], read: Callable[[Item], _Reading]
 ) -> "Generator[tuple[Item, Future[_Reading]], None, None]":
     """The pictures in their order, the next ones being read."""
     futures: deque[tuple[Item, Future[_Reading]]] = deque()

@@ -44,7 +44,8 @@ class Plan:
     """Overrides of the checkpoint's policy."""
     labels: Mapping[str, str | None] = field(default_factory=dict)
     """Label -> what it is called instead; None leaves out what has it."""
-    batch_size: int = 8
+    batch_size: int | None = 8
+    """Most questions that are answered together; None to find the fastest size."""
     limit: int | None = None
     """Most pictures that are asked about."""
 

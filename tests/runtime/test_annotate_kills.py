@@ -8,7 +8,7 @@ from PIL import Image
 from tests.helpers.kills import posix
 from tests.helpers.tiny import TINY, picture, run_python
 
-KILLS = 20
+KILLS = 50
 PROGRAM = """
 import os, random, signal, sys
 
@@ -68,7 +68,7 @@ def test_the_union_of_many_killed_runs_is_an_uninterrupted_run(tmp_path: Path) -
     """Killed in a call of the pipeline, or in a write of which a part is on the disk."""
     photos = tmp_path / "photos"
     photos.mkdir()
-    for seed in range(40):
+    for seed in range(80):
         Image.fromarray(picture(seed)).save(photos / f"{seed}.png")
     arguments = ["annotate", str(photos), "--task", "od", "caption", "--model", str(TINY)]
     arguments += ["--threads", "1", "--max-new-tokens", "4", "--batch-size", "2", "--json"]
