@@ -1,13 +1,18 @@
-"""Where the pictures of an annotation come from: files, folders, patterns, lists, tar shards."""
+"""Where the pictures come from: files, folders, patterns, lists, tar shards, videos."""
 
 import glob
+import io
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 
+from florence_onnx.annotate.video import VIDEOS, find_frames, frame_name, is_video
 from florence_onnx.errors import ImageError, InputError
 from florence_onnx.files import open_regular
 from florence_onnx.images.limits import check_file_size
@@ -34,6 +39,9 @@ class Item:
     """The file that holds it."""
     span: tuple[int, int] | None = None
     """Where in the file it stands: offset and size in bytes; None for the whole file."""
+    load: Callable[[], bytes] | None = None
+    """What gives the bytes, where they are no part of the file as they are: for a frame of a
+    video, and for a folder that cannot be listed, whose error it raises."""
 
     def read(self) -> bytes:
         """The bytes of the picture file.
@@ -42,6 +50,8 @@ class Item:
             ImageError: They are too many, or fewer than a shard says.
             OSError: The file is missing, unreadable or no regular file.
         """
+        if self.load is not None:
+            return self.load()
         with open_regular(self.file) as file:
             offset, size = self.span or (0, os.fstat(file.fileno()).st_size)
             check_file_size(size, self.path)
@@ -52,23 +62,27 @@ class Item:
         return data
 
 
-def find_items(sources: Sequence[str]) -> list[Item]:
+def find_items(sources: Sequence[str], every: float = 1.0) -> list[Item]:
     """The pictures of all sources, in their order; those of a folder by name.
 
     Args:
         sources: Picture files; folders, whose pictures at any depth are taken, hidden ones
             excepted; patterns with ``*``, ``?`` or ``[``, in which ``**`` stands for folders at
             any depth; text files of paths (``.txt``), a line each, or ``-`` for such a list on the
-            standard input; and tar files, uncompressed.
+            standard input, where a null character may end each path; tar files, uncompressed; and
+            videos, which are taken by their names, but not out of folders.
+        every: Seconds between two frames of a video.
 
     Raises:
         InputError: A source does not exist, holds no picture, or cannot be read, or not one of
             all pictures exists.
+        ImageError: The frames of a video are too large.
+        MissingDependencyError: A video is there, and PyAV is not.
     """
     items = []
     for source in sources:
         try:
-            items += _found(source)
+            items += _found(source, Fraction(repr(every)))
         except (OSError, UnicodeDecodeError, tarfile.TarError) as error:
             raise InputError(f"{source} cannot be read: {error}") from error
     if not any(os.path.lexists(item.file) for item in items):
@@ -76,14 +90,13 @@ def find_items(sources: Sequence[str]) -> list[Item]:
     return items
 
 
-def _found(source: str) -> list[Item]:
+def _found(source: str, every: Fraction) -> list[Item]:
     if source != STANDARD_INPUT and not os.path.lexists(source) and glob.has_magic(source):
-        names = sorted(glob.glob(source, recursive=True))  # noqa: PTH207  # Names stay as they are.
-        items = [item for name in names if not Path(name).is_dir() for item in _of_file(name)]
+        items = [item for name in _matching(source) for item in _of_file(name, every)]
     elif Path(source).is_dir():
         items = list(_of_folder(source))
     else:
-        items = _of_file(source)
+        items = _of_file(source, every)
     if not items:
         raise InputError(f"{source} holds no pictures; the names of pictures end with {_LISTED}")
     return items
@@ -92,16 +105,29 @@ def _found(source: str) -> list[Item]:
 _LISTED = ", ".join(SUFFIXES)
 
 
-def _of_file(source: str) -> list[Item]:
+def _matching(pattern: str) -> list[str]:
+    """The files that a pattern names, sorted; a file once, however links lead to its folder."""
+    folder_of = cache(os.path.realpath)
+    names: dict[tuple[str, str], str] = {}
+    for name in sorted(glob.glob(pattern, recursive=True), key=len):  # noqa: PTH207  # As they are.
+        if not Path(name).is_dir():
+            parent, base = os.path.split(name)
+            names.setdefault((folder_of(parent), base), name)
+    return sorted(names.values())
+
+
+def _of_file(source: str, every: Fraction) -> list[Item]:
     name = source.lower()
     if source == STANDARD_INPUT:
-        return _of_list(sys.stdin.read(), source)
+        return _of_list(_standard_input(), source)
     if not os.path.lexists(source):
         raise InputError(f"{source} does not exist; give a picture, a folder, a pattern or a list")
     if name.endswith(_COMPRESSED):
         raise InputError(f"{source} is compressed; decompress it to a .tar file")
     if is_shard(name):
         return list(_of_shard(source))
+    if is_video(name):
+        return list(frames_of(source, (number * every for number in count())))
     if name.endswith(".txt"):
         with open_regular(source) as file:
             return _of_list(file.read().decode("utf-8-sig"), source)
@@ -109,19 +135,37 @@ def _of_file(source: str) -> list[Item]:
 
 
 def _of_folder(source: str) -> Iterator[Item]:
-    def refuse(error: OSError) -> None:
-        raise error
+    unlisted: list[Item] = []
 
-    for parent, folders, names in os.walk(source, onerror=refuse):
+    def note(error: OSError) -> None:
+        if error.filename == source:
+            raise error
+        path = _slashed(os.path.relpath(error.filename, source))
+        unlisted.append(Item(path, source, error.filename, load=partial(_refuse, error)))
+
+    for parent, folders, names in os.walk(source, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if _is_picture(name):
                 file = os.path.join(parent, name)  # noqa: PTH118  # A Path takes more memory.
                 yield Item(_slashed(os.path.relpath(file, source)), source, file)
+    yield from unlisted
+
+
+def _refuse(error: OSError) -> bytes:
+    raise error
+
+
+def _standard_input() -> str:
+    if sys.stdin is None:
+        return ""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # Names need not be text.
+    return sys.stdin.read()
 
 
 def _of_list(text: str, source: str) -> list[Item]:
-    names = (line.rstrip("\r") for line in text.split("\n"))
+    names = (line.rstrip("\r") for line in text.split("\0" if "\0" in text else "\n"))
     return [Item(_slashed(name), source, name) for name in names if name]
 
 
@@ -131,6 +175,27 @@ def _of_shard(source: str) -> Iterator[Item]:
             if member.isreg() and not member.issparse() and _is_picture(Path(member.name).name):
                 span = (member.offset_data, member.size)
                 yield Item(f"{_slashed(source)}/{member.name}", source, source, span)
+
+
+def frames_of(source: str, times: Iterable[Fraction]) -> Iterator[Item]:
+    """The frames of a video; raises as `find_frames`."""
+    for time, frame in find_frames(source, times):
+        yield Item(frame_name(_slashed(source), time), source, source, load=frame)
+
+
+def place_of(source: str, path: str) -> str:
+    """Where a picture is, by the fields of its line; of one in a shard or video, its path."""
+    is_given = source in (path, STANDARD_INPUT) or source.lower().endswith(
+        (*VIDEOS, ".tar", ".txt")
+    )
+    if _is_folder(source) or not (is_given or glob.has_magic(source)):
+        return f"{source.rstrip(os.sep)}{os.sep}{path}"
+    return path
+
+
+@cache
+def _is_folder(source: str) -> bool:
+    return Path(source).is_dir()
 
 
 def is_shard(source: str) -> bool:

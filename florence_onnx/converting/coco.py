@@ -19,7 +19,7 @@ def write_coco(labels: Labels, path: Path) -> None:
     annotations: list[dict[str, Any]] = []
     for image, picture in enumerate(labels.pictures, 1):
         width, height = picture.size
-        images.append({"id": image, "file_name": picture.path, "width": width, "height": height})
+        images.append({"id": image, "file_name": picture.name, "width": width, "height": height})
         for found in picture.found:
             place = {
                 "id": len(annotations) + 1,

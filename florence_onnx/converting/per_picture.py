@@ -1,5 +1,6 @@
 """Formats of one file per picture: Pascal VOC, LabelMe, and text beside pictures for trainers."""
 
+import base64
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from florence_onnx.converting.reading import Found, Labelled, Labels, picture_files
+from florence_onnx.converting.reading import Found, Labelled, Labels, picture_files, read_file
 from florence_onnx.staging import staged_folder
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -27,7 +28,7 @@ def write_files(
     """
     with staged_folder(folder) as staging:
         for picture in labels.pictures:
-            path = staging / (labels.stems[picture.path] + suffix)
+            path = staging / (labels.stems[picture.name] + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content(picture).encode())
 
@@ -43,8 +44,8 @@ def write_voc(labels: Labels, folder: Path) -> None:
 def _voc(picture: Labelled) -> str:
     width, height = picture.size
     root = ElementTree.Element("annotation")
-    path = PurePosixPath(picture.path)
-    _add(root, folder=path.parent.name, filename=path.name, path=picture.path)
+    path = PurePosixPath(picture.name)
+    _add(root, folder=path.parent.name, filename=path.name, path=picture.name)
     _add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
     _add(root, segmented=0)
     for found in picture.found:
@@ -64,21 +65,29 @@ def _add(parent: ElementTree.Element, **texts: object) -> None:
 
 
 def write_labelme(labels: Labels, folder: Path) -> None:
-    """Writes LabelMe's JSON, which names the pictures where they are.
+    """Writes LabelMe's JSON, which names the files of pictures and holds those that have none.
 
-    Raises as `write_files`.
+    Raises:
+        InputError: A picture that is no file is missing or has changed.
+        OutputExistsError: The folder exists.
+        OSError: The folder cannot be written.
     """
     files = picture_files(labels)
 
     def content(picture: Labelled) -> str:
-        place = (folder / labels.stems[picture.path]).parent
+        place = (folder / labels.stems[picture.name]).parent
         width, height = picture.size
+        item, image = files[picture.name], None
+        name = os.path.relpath(item.file, place)
+        if item.span is not None or item.load is not None:
+            name = (folder / labels.stems[picture.name]).name + picture.suffix
+            image = base64.b64encode(read_file(picture, files)).decode("ascii")
         data: dict[str, Any] = {
             "version": "5.4.1",
             "flags": {},
             "shapes": [shape for found in picture.found for shape in _shapes(found)],
-            "imagePath": os.path.relpath(files[picture.path].file, place),
-            "imageData": None,
+            "imagePath": name,
+            "imageData": image,
             "imageHeight": height,
             "imageWidth": width,
         }

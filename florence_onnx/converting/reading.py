@@ -1,14 +1,18 @@
 """The pictures of an annotation file, with what was found in them."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from florence_onnx.annotate.journal import read_lines
-from florence_onnx.annotate.sources import Item, find_items, is_shard
+from florence_onnx.annotate.sources import Item, find_items, frames_of, is_shard, place_of
+from florence_onnx.annotate.video import SUFFIX, frame_time, is_video
 from florence_onnx.errors import InputError
 
 UNNAMED = "object"
@@ -56,12 +60,28 @@ class Labelled:
     size: tuple[int, int]
     """(width, height)."""
     answers: dict[tuple[str, str | None], Answer] = field(default_factory=dict)
+    name: str = ""
+    """What it is called: its path, with the source before it where pictures of several sources
+    have that path."""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.path
 
     @property
     def found(self) -> Iterator[Found]:
         """What all answers locate, if it has an area."""
         for answer in self.answers.values():
             yield from (one for one in answer.found if one.has_area)
+
+    @property
+    def suffix(self) -> str:
+        """That of its file, or of a file that is made of a frame of a video."""
+        return SUFFIX if self.is_frame else PurePosixPath(self.path).suffix
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether it is a frame of a video."""
+        return is_video(self.source) and frame_time(self.path) is not None
 
     def is_held_out(self, share: float) -> bool:
         """Whether the picture is among a share (0 to 1) that is chosen by content."""
@@ -89,7 +109,7 @@ class Labels:
         stems: dict[str, str] = {}
         taken: set[str] = set()
         for picture in self.pictures:
-            path = PurePosixPath(picture.path)
+            path = PurePosixPath(picture.name + SUFFIX * picture.is_frame)
             parts = ["__" if part == ".." else part.replace(":", "_") for part in path.parts]
             inside = PurePosixPath(*parts[path.is_absolute() :]).with_suffix("").as_posix()
             stem, number = inside, 1
@@ -97,14 +117,14 @@ class Labels:
                 number += 1
                 stem = f"{inside}_{number}"
             taken.add(stem.lower())
-            stems[picture.path] = stem
+            stems[picture.name] = stem
         return stems
 
 
 def read_labels(
     path: Path, tasks: Collection[str] | None = None, min_score: float | None = None
 ) -> Labels:
-    """The pictures of an annotation file in the order of their names.
+    """The pictures of an annotation file in the order of their names, frames in that of time.
 
     Args:
         path: What ``florence-onnx annotate`` has written.
@@ -122,12 +142,13 @@ def read_labels(
             there.add(line["task"])
             if tasks is not None and line["task"] not in tasks:
                 continue
-            picture = pictures.get(line["path"])
+            place = os.path.abspath(place_of(line["source"], line["path"]))  # noqa: PTH100
+            picture = pictures.get(place)
             if picture is None or picture.content != line["hash"]:
                 width, height = map(int, line["size"])
                 int(line["hash"], 16)
                 picture = Labelled(line["path"], line["source"], line["hash"], (width, height))
-                pictures[picture.path] = picture  # The file has changed: older answers are void.
+                pictures[place] = picture  # The file has changed: older answers are void.
             answer = _answer(line, min_score)
             picture.answers[answer.task, answer.input] = answer
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -135,7 +156,16 @@ def read_labels(
     if not pictures:
         listed = f"; there are {', '.join(sorted(there))}" if there else ""
         raise InputError(f"{path} has no lines of {', '.join(tasks or ['any task'])}{listed}")
-    return Labels([pictures[name] for name in sorted(pictures)])
+    paths = Counter(picture.path for picture in pictures.values())
+    for picture in pictures.values():
+        if paths[picture.path] > 1:
+            picture.name = place_of(picture.source, picture.path).replace(os.sep, "/")
+    return Labels(sorted(pictures.values(), key=_order))
+
+
+def _order(picture: Labelled) -> tuple[str, Fraction]:
+    time = frame_time(picture.path) if picture.is_frame else None
+    return (picture.name, Fraction(0)) if time is None else (picture.name.rpartition("#")[0], time)
 
 
 def _answer(line: dict[str, Any], min_score: float | None) -> Answer:
@@ -158,18 +188,40 @@ def _found(one: dict[str, Any]) -> Found:
 
 
 def picture_files(labels: Labels) -> dict[str, Item]:
-    """Where the pictures are, by path; some may be there no longer."""
-    items: dict[str, Item] = {}
+    """Where the pictures are, by name; some may be there no longer.
+
+    Raises:
+        InputError: A shard or video cannot be read.
+        MissingDependencyError: There are frames of a video, and PyAV is not installed.
+    """
+    inside: dict[str, Item] = {}
     for source in {picture.source for picture in labels.pictures if is_shard(picture.source)}:
-        items |= {item.path: item for item in find_items([source])}
+        inside |= {item.path: item for item in find_items([source])}
+    for source in {picture.source for picture in labels.pictures if picture.is_frame}:
+        named = [picture.path for picture in labels.pictures if picture.source == source]
+        times = sorted(time for time in map(frame_time, named) if time is not None)
+        inside |= {item.path: item for item in frames_of(source, times)}
+    items = {}
     for picture in labels.pictures:
-        if picture.path not in items:
-            folder = Path(picture.source)
-            file = folder / picture.path if folder.is_dir() else Path(picture.path)
-            items[picture.path] = Item(picture.path, picture.source, str(file))
+        file = place_of(picture.source, picture.path)
+        items[picture.name] = inside.get(file) or Item(picture.path, picture.source, file)
     return items
 
 
-def content_of(data: bytes) -> str:
-    """SHA-256 of a picture's file."""
-    return hashlib.sha256(data).hexdigest()
+def read_file(picture: Labelled, items: Mapping[str, Item]) -> bytes:
+    """The file of a picture, as it was annotated.
+
+    Args:
+        picture: The picture.
+        items: What `picture_files` has given.
+
+    Raises:
+        InputError: The file is missing or has changed.
+    """
+    try:
+        data = items[picture.name].read()
+    except OSError as error:
+        raise InputError(f"{picture.name} is not where it was: {error}") from error
+    if hashlib.sha256(data).hexdigest() != picture.content:
+        raise InputError(f"{picture.name} has changed; annotate it again")
+    return data

@@ -20,7 +20,7 @@ def write_csv(labels: Labels, path: Path) -> None:
     table = csv.writer(text)
     table.writerow(COLUMNS)
     for picture in labels.pictures:
-        about = (picture.path, picture.content, *picture.size)
+        about = (picture.name, picture.content, *picture.size)
         for answer in picture.answers.values():
             question = (*about, answer.task, answer.input)
             if not answer.names:

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from florence_onnx.converting.reading import Labelled, Labels, content_of, picture_files
-from florence_onnx.errors import InputError
+from florence_onnx.converting.reading import Labelled, Labels, picture_files, read_file
 from florence_onnx.staging import staged_folder
 
 
@@ -31,15 +30,8 @@ def write_yolo(labels: Labels, folder: Path, share: float) -> None:
     with staged_folder(folder) as staging:
         for picture in labels.pictures:
             part = "val" if picture.is_held_out(share) else "train"
-            stem = f"{part}/{labels.stems[picture.path]}"
-            try:
-                data = files[picture.path].read()
-            except OSError as error:
-                raise InputError(f"{picture.path} is not where it was: {error}") from error
-            if content_of(data) != picture.content:
-                raise InputError(f"{picture.path} has changed; annotate it again")
-            suffix = PurePosixPath(picture.path).suffix
-            _write(staging / f"images/{stem}{suffix}", data)
+            stem = f"{part}/{labels.stems[picture.name]}"
+            _write(staging / f"images/{stem}{picture.suffix}", read_file(picture, files))
             lines = "".join(line + "\n" for line in _lines(picture, numbers))
             _write(staging / f"labels/{stem}.txt", lines.encode())
         held_out = "val" if (staging / "images/val").exists() else "train"
