@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, MODES, Output, open_output
-from florence_onnx.annotate.pipeline import Annotation, Summary
+from florence_onnx.annotate.pipeline import Annotation
 from florence_onnx.annotate.questions import Plan, plan_questions
 from florence_onnx.annotate.sources import find_items
 from florence_onnx.assets.identity import model_digest
@@ -27,11 +28,12 @@ from florence_onnx.cli.options import (
     path,
     whole_number,
 )
+from florence_onnx.cli.progress import progress
 from florence_onnx.errors import InputError
 from florence_onnx.files import read_json
 from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.packages import require_packages
-from florence_onnx.terminal import say, show, standard_error
+from florence_onnx.terminal import say, show
 
 NAME = "annotate"
 SUMMARY = "Answer tasks on many pictures into a file of JSON lines; a second run goes on."
@@ -55,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="picture, folder (with all folders in it), quoted pattern, .tar file, .txt file of "
-        "paths, or - for paths on the standard input",
+        help="picture, folder (with all folders in it), quoted pattern, .tar file, video, .txt "
+        "file of paths, or - for paths on the standard input",
     )
     parser.add_argument(
         "--task",
@@ -65,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="TASK",
         help="tasks of florence-onnx run; caption+grounding grounds the caption",
+    )
+    parser.add_argument(
+        "--every",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between two frames of a video (default: 1)",
     )
     add_prompt_options(parser)
     parser.add_argument(
@@ -87,7 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON object: label to the label that takes its place, or to null to leave it out",
     )
     parser.add_argument(
-        "--batch-size", type=whole_number(1), default=8, metavar="N", help="questions (default 8)"
+        "--batch-size",
+        type=_batch_size,
+        default=8,
+        metavar="N",
+        help="questions that are answered together, fewer where their texts are long; auto to "
+        "find the fastest size (default: 8)",
     )
     parser.add_argument(
         "--limit", type=whole_number(1), metavar="N", help="most pictures to ask about"
@@ -104,12 +118,12 @@ def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     plan = _plan(arguments)
     ANY_MODEL.replace(**plan.options)
-    items = find_items(arguments.sources)
+    items = find_items(arguments.sources, arguments.every)
     if arguments.dry_run:
         names = [question.name for question in plan.questions]
         _tell({"pictures": len(items), "tasks": names}, arguments.json)
         return 0
-    require_packages(("PIL", "tqdm"), NAME, "cli")
+    require_packages(("PIL",), NAME, "annotate")
     model = open_model(arguments)
     model.policy.replace(**plan.options)  # A wrong option is refused before anything is written.
     digest = model_digest(model.graphs.folder, [*model.graphs.files.values()])
@@ -121,7 +135,7 @@ def execute(arguments: argparse.Namespace) -> int:
         )
         for note in output.notes:
             say(f"note: {note}")
-        watch = stack.enter_context(_progress(len(items)))
+        watch = stack.enter_context(progress(len(items), plan.limit))
         stopped = stack.enter_context(_interrupts())
         began = time.perf_counter()
         summary = Annotation(model, plan, output, stopped=stopped, watch=watch).run(items)
@@ -145,29 +159,29 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     )
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.001 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of at least 0.001")
+    return value
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else whole_number(1)(text)
+
+
 def _tell(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show(json.dumps(summary))
         return
     for name, value in summary.items():
+        if isinstance(value, dict):
+            value = [f"{key} {entry}" for key, entry in value.items()]
         text = ", ".join(value) if isinstance(value, list) else value
         show(f"{name.replace('_', ' ')}: {text}")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[Summary], object]]:
-    """Shows pictures, their rate, the time that is left and errors while a person is watching."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="picture", disable=None, file=standard_error()) as bar:
-
-        def watch(summary: Summary) -> None:
-            # Pictures that were skipped would make the time that is left look short.
-            bar.total = total - summary.skipped
-            bar.set_postfix(skipped=summary.skipped, errors=summary.errors, refresh=False)
-            bar.update(summary.pictures - summary.skipped - bar.n)
-
-        yield watch
 
 
 @contextmanager
@@ -182,7 +196,9 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
         restore()
-        say("stopping after the batch that is being answered; press Ctrl-C again to stop at once")
+        say(
+            "stopping after the pictures in memory are answered; press Ctrl-C again to stop at once"
+        )
 
     def restore() -> None:
         for number, handler in before.items():

@@ -72,7 +72,7 @@ def asked(found: Lines) -> list[tuple[str, str]]:
 def test_a_line_per_picture_and_task(photos: Path, tmp_path: Path) -> None:
     annotate(photos, "--task", "od", "caption", "--out", tmp_path / "out")
     found = lines(tmp_path / "out")
-    assert asked(found) == [(name, task) for name in NAMES for task in ("od", "caption")]
+    assert asked(found) == [(name, task) for task in ("od", "caption") for name in NAMES]
     assert lines(tmp_path / "out", ERRORS) == []
     model = Florence2.load(TINY, threads=1)
     for line in found:
@@ -116,20 +116,15 @@ def test_the_caption_is_what_is_grounded(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = {"<CAPTION>": "a car"}
-    requests = []
-    stream = Florence2.stream
+    requests: list[tuple[str, str | None]] = []
 
-    def watched(self: Florence2, given: Any, **options: Any) -> Any:
-        def noted() -> Any:
-            for request in given:
-                requests.append((str(request.task), request.text))
-                yield request
-
-        for answer in stream(self, noted(), **options):
-            object.__setattr__(answer, "text", texts.get(answer.task, "found"))
+    def watched(assets: Any, graphs: Any, asked: Any, policy: Any) -> Any:
+        requests.extend((str(request.task), request.text) for request, _ in asked)
+        for answer in streaming.answer_or_fail(assets, graphs, asked, policy):
+            object.__setattr__(answer, "text", texts.get(getattr(answer, "task", ""), "found"))
             yield answer
 
-    monkeypatch.setattr(Florence2, "stream", watched)
+    monkeypatch.setattr(pipeline, "answer_or_fail", watched)
     annotate(photos / "b.png", "--task", "caption+grounding", "--out", tmp_path / "out")
     assert requests == [("<CAPTION>", None), ("<CAPTION_TO_PHRASE_GROUNDING>", "a car")]
     (line,) = lines(tmp_path / "out")
@@ -389,10 +384,13 @@ def test_a_missing_package_is_named_before_anything_is_written(
 ) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "tqdm" else find_spec(name)
+        importlib.util, "find_spec", lambda name: None if name == "PIL" else find_spec(name)
     )
     annotate(photos, "--task", "od", "--out", tmp_path / "out", status=2)
-    assert "annotate needs tqdm; run pip install 'florence-onnx[cli]'" in capsys.readouterr().err
+    assert (
+        "annotate needs pillow; run pip install 'florence-onnx[annotate]'"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
 
 
