@@ -1,7 +1,6 @@
 """Frames of a video: decoded in one pass from its beginning, few of them in memory."""
 
 import math
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 
 from florence_onnx.errors import ImageError, InputError
 from florence_onnx.files import open_regular
+from florence_onnx.images.bitmap import write_bitmap
 from florence_onnx.images.limits import check_file_size
 from florence_onnx.packages import require_packages
 
@@ -23,8 +23,6 @@ VIDEOS = (
     *(".wmv", ".flv", ".3gp", ".ogv"),
 )
 """What the names of videos end with."""
-SUFFIX = ".bmp"
-"""Of the picture file that `Frame` gives."""
 _TIME = "#t="
 _OPTIONS = {
     # Others are playlists, which name more files, or are no videos.
@@ -170,16 +168,9 @@ def _opened(file: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _picture(frame: Any, file: str) -> bytes:
-    """A frame as a BMP file, which costs next to nothing and loses nothing."""
     _check_size(frame.width, frame.height, file)
-    pixels = frame.to_ndarray(format="bgr24")
-    pixels = np.rot90(pixels, round(frame.rotation / 90))
-    height, width, _ = pixels.shape
-    rows = np.zeros((height, (width * 3 + 3) // 4 * 4), np.uint8)
-    rows[:, : width * 3] = pixels.reshape(height, width * 3)
-    size = struct.pack("<IiiHHI", 40, width, -height, 1, 24, 0)  # negative: from the top
-    head = struct.pack("<2sIII", b"BM", 54 + rows.size, 0, 54) + size
-    return head + struct.pack("<IIIII", rows.size, 0, 0, 0, 0) + rows.tobytes()
+    pixels = frame.to_ndarray(format="rgb24")
+    return write_bitmap(np.rot90(pixels, round(frame.rotation / 90)))
 
 
 def _check_size(width: int, height: int, file: str) -> None:

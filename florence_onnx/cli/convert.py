@@ -7,13 +7,16 @@ from florence_onnx.cli.options import add_min_score, path
 from florence_onnx.converting.coco import write_coco
 from florence_onnx.converting.per_picture import Words, write_labelme, write_sidecars, write_voc
 from florence_onnx.converting.reading import read_labels
-from florence_onnx.converting.table import write_csv
+from florence_onnx.converting.supervision import write_supervision
+from florence_onnx.converting.table import write_csv, write_parquet
 from florence_onnx.converting.yolo import write_yolo
 from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.terminal import show
 
 NAME = "convert"
-SUMMARY = "Write the answers of an annotation as COCO, YOLO, VOC, LabelMe, CSV or text files."
+SUMMARY = (
+    "Write the answers of an annotation in other formats: COCO, YOLO, VOC, LabelMe, tables, texts."
+)
 EXAMPLES = """examples:
   florence-onnx convert labelled/annotations.jsonl --to coco --task od --out coco.json
   florence-onnx convert labelled/annotations.jsonl --to yolo --task od --split 0.1 --out dataset
@@ -21,7 +24,7 @@ EXAMPLES = """examples:
 
 Boxes without an area are left out. Nothing that exists is replaced.
 """
-FORMATS = ("coco", "yolo", "voc", "labelme", "csv", "sidecar")
+FORMATS = ("coco", "yolo", "voc", "labelme", "csv", "parquet", "supervision", "sidecar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=path,
         metavar="PATH",
         required=True,
-        help="what to write: a file for coco and csv, a folder for the others",
+        help="what to write: a folder for yolo, voc, labelme and sidecar, a file for the others",
     )
     parser.add_argument("--task", nargs="+", metavar="TASK", help="answers to take (default: all)")
     add_min_score(parser)
@@ -78,6 +81,8 @@ def execute(arguments: argparse.Namespace) -> int:
         "voc": lambda: write_voc(labels, out),
         "labelme": lambda: write_labelme(labels, out),
         "csv": lambda: write_csv(labels, out),
+        "parquet": lambda: write_parquet(labels, out),
+        "supervision": lambda: write_supervision(labels, out),
         "sidecar": lambda: write_sidecars(labels, out, words),
     }
     writers[arguments.to]()

@@ -37,8 +37,7 @@ def write_coco(labels: Labels, path: Path) -> None:
 
 def _annotation(found: Found) -> dict[str, Any]:
     x1, y1, x2, y2 = found.box
-    # A polygon of fewer than three points has no area, and pycocotools refuses it.
-    polygons = [list(points) for points in found.outlines if len(points) >= 6]
+    polygons = found.polygons
     area = sum(map(_area, polygons)) if polygons else (x2 - x1) * (y2 - y1)
     score = {} if found.score is None else {"score": found.score}
     return {

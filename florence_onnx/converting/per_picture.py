@@ -12,6 +12,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from florence_onnx.converting.reading import Found, Labelled, Labels, picture_files, read_file
+from florence_onnx.images.bitmap import write_bitmap
+from florence_onnx.images.pixels import is_turned, to_rgb
 from florence_onnx.staging import staged_folder
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -74,41 +76,42 @@ def write_labelme(labels: Labels, folder: Path) -> None:
     """
     files = picture_files(labels)
 
-    def content(picture: Labelled) -> str:
+    def labelme(picture: Labelled) -> str:
         place = (folder / labels.stems[picture.name]).parent
         width, height = picture.size
-        item, image = files[picture.name], None
+        item, image = files[picture.name], b""
         name = os.path.relpath(item.file, place)
         if item.span is not None or item.load is not None:
             name = (folder / labels.stems[picture.name]).name + picture.suffix
-            image = base64.b64encode(read_file(picture, files)).decode("ascii")
-        data: dict[str, Any] = {
+            data = read_file(picture, files)
+            # LabelMe turns what it reads from a file, but not what it holds.
+            image = write_bitmap(to_rgb(data)) if is_turned(data) else data
+        content: dict[str, Any] = {
             "version": "5.4.1",
             "flags": {},
             "shapes": [shape for found in picture.found for shape in _shapes(found)],
             "imagePath": name,
-            "imageData": image,
+            "imageData": base64.b64encode(image).decode("ascii") or None,
             "imageHeight": height,
             "imageWidth": width,
         }
-        return json.dumps(data, indent=2) + "\n"
+        return json.dumps(content, indent=2) + "\n"
 
-    write_files(labels, folder, ".json", content)
+    write_files(labels, folder, ".json", labelme)
 
 
 def _shapes(found: Found) -> list[dict[str, Any]]:
     x1, y1, x2, y2 = found.box
-    outlines = [points for points in found.outlines if len(points) >= 6]
-    kind = "polygon" if outlines else "rectangle"
+    kind = "polygon" if found.polygons else "rectangle"
     return [
         {
             "label": found.label,
-            "points": [list(point) for point in zip(points[::2], points[1::2], strict=False)],
+            "points": [list(point) for point in zip(points[::2], points[1::2], strict=True)],
             "group_id": None,
             "shape_type": kind,
             "flags": {},
         }
-        for points in outlines or [(x1, y1, x2, y2)]
+        for points in found.polygons or [[x1, y1, x2, y2]]
     ]
 
 

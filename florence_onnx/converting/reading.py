@@ -12,8 +12,9 @@ from typing import Any
 
 from florence_onnx.annotate.journal import read_lines
 from florence_onnx.annotate.sources import Item, find_items, frames_of, is_shard, place_of
-from florence_onnx.annotate.video import SUFFIX, frame_time, is_video
+from florence_onnx.annotate.video import frame_time, is_video
 from florence_onnx.errors import InputError
+from florence_onnx.images.bitmap import SUFFIX
 
 UNNAMED = "object"
 """The label of what a task has found without naming it."""
@@ -30,6 +31,12 @@ class Found:
     """The polygons, or the quadrilateral: x, y, x, y, ... in pixels; empty where there is only a
     box."""
     score: float | None
+
+    @property
+    def polygons(self) -> list[list[float]]:
+        """The outlines that have an area: of three points at least."""
+        whole = (points[: len(points) // 2 * 2] for points in self.outlines)
+        return [list(points) for points in whole if len(points) >= 6]
 
     @property
     def has_area(self) -> bool:

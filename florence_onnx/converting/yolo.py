@@ -46,9 +46,8 @@ def _lines(picture: Labelled, numbers: dict[str, int]) -> Iterator[str]:
     width, height = picture.size
     for found in picture.found:
         x1, y1, x2, y2 = found.box
-        middle = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-        outlines = [points for points in found.outlines if len(points) >= 6]
-        for points in outlines or [middle]:
+        middle = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+        for points in found.polygons or [middle]:
             parts = (value / (height if i % 2 else width) for i, value in enumerate(points))
             values = " ".join(f"{min(max(part, 0), 1):.6f}" for part in parts)
             yield f"{numbers[found.label]} {values}"

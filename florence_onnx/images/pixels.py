@@ -152,6 +152,14 @@ def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
     return _read(io.BytesIO(data), f"the {len(data)} bytes given")
 
 
+def is_turned(data: bytes) -> bool:
+    """Whether the EXIF orientation of a picture file turns or mirrors the picture."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+        return _orientation(image) in range(2, 9)
+
+
 def is_pillow_image(image: object) -> TypeGuard[PIL.Image.Image]:
     """Tells whether this is a Pillow image, found out without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")

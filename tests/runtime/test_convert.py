@@ -1,7 +1,6 @@
 """Answers of an annotation in the formats of other tools."""
 
 import csv
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,37 +10,10 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from florence_onnx import Task, parse_answer
+from florence_onnx import Task
 from florence_onnx.cli.program import main
+from tests.helpers.annotations import CAT, SIZE, answer, answers
 from tests.helpers.tiny import TINY, picture
-
-SIZE = (200, 100)
-CAT = "cat<loc_100><loc_200><loc_499><loc_799>"  # 20.1, 20.05 to 99.9, 79.95
-POINT = "dot<loc_5><loc_5><loc_5><loc_5>"
-QUAD = "SALE<loc_0><loc_0><loc_500><loc_0><loc_500><loc_500><loc_0><loc_500>"
-POLYGON = "<loc_0><loc_0><loc_500><loc_0><loc_500><loc_500><sep><loc_9><loc_9>"
-
-
-def answer(photos: Path, name: str, task: Task, text: str, **fields: Any) -> dict[str, Any]:
-    """A line as annotate writes it, about a picture that is made if it is not there."""
-    file = photos / name
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(len(name), 100, 200)).save(file)
-    record = parse_answer(text, task, SIZE).record()
-    for one in record["detections"]:
-        one["scores"] = {"location": 0.5, "label": 0.5, "score": 0.25}
-    line = {
-        "path": name,
-        "source": str(photos),
-        "hash": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "size": list(SIZE),
-        "task": task.name.lower(),
-        "input": None,
-        "text": record["text"],
-        "record": record,
-    }
-    return line | fields
 
 
 @pytest.fixture
@@ -51,16 +23,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lines(photos: Path) -> list[dict[str, Any]]:
-    """Boxes, polygons, quadrilaterals, text; an older answer, and one about an older file."""
-    return [
-        answer(photos, "a/1.png", Task.OD, "old" + CAT),
-        answer(photos, "a/1.png", Task.OD, CAT + POINT),
-        answer(photos, "a/1.png", Task.CAPTION, "A cat, red"),
-        answer(photos, "b/1.png", Task.OD, "old" + CAT, hash="00" * 32),
-        answer(photos, "b/1.png", Task.OCR_WITH_REGION, QUAD),
-        answer(photos, "b/1.jpg", Task.REFERRING_EXPRESSION_SEGMENTATION, POLYGON, input="x"),
-        answer(photos, "c.png", Task.OD, "no boxes"),
-    ]
+    return answers(photos)
 
 
 Convert = Callable[..., Path]
@@ -250,8 +213,10 @@ def test_paths_that_lead_out(
     assert not (tmp_path / "up.txt").exists()
 
 
-@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "labelme", "csv", "sidecar"])
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "labelme", "csv", "sidecar", "parquet"])
 def test_what_annotate_writes_is_converted(tmp_path: Path, to: str) -> None:
+    if to == "parquet":
+        pytest.importorskip("pyarrow")
     photo = tmp_path / "photos" / "1.png"
     photo.parent.mkdir()
     Image.fromarray(picture(3)).save(photo)
