@@ -102,8 +102,9 @@ def test_names_of_any_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @posix
-def test_a_list_on_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_on_the_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As find prints it, and with null characters where names have line breaks."""
+    monkeypatch.chdir(tmp_path)
     for given, expected in (
         (b"a.png\nb.png\n", ["a.png", "b.png"]),
         (b"a\nb.png\0c.png\0", ["a\nb.png", "c.png"]),
@@ -111,6 +112,7 @@ def test_a_list_on_the_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         stream = io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")
         monkeypatch.setattr("sys.stdin", stream)
+        save(Path("x.png"), 0).rename(expected[0])
         assert paths("-") == expected
     for stream_or_none in (io.StringIO(""), None):
         monkeypatch.setattr("sys.stdin", stream_or_none)
