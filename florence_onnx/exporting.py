@@ -11,17 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from florence_onnx.assets.generation_files import unlimited
 from florence_onnx.assets.ownership import digests, replaced_files
 from florence_onnx.assets.report import REPORT, write_report
-from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints import key_maps
-from florence_onnx.checkpoints.checkpoint import Checkpoint, check_values, read_checkpoint
+from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
-from florence_onnx.files import read_json
+from florence_onnx.examining import examine
 from florence_onnx.hub import ANYHOW, Access, commit_of
 from florence_onnx.resolver import local_folder
 from florence_onnx.space import require_space
@@ -144,13 +142,10 @@ def _export_into(
     with steps.step("read", f"reading {source}"):
         checkpoint = read()
         require_space(folder, needed_bytes(checkpoint.config, precisions), "the export")
-        check_values(checkpoint)
-        assets = write_assets(
-            checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder, checkpoint.assets
-        )
-        settings = read_json(folder / "generation_config.json")
-        length = unlimited(settings, checkpoint.config.text.max_position_embeddings)
-        repairs = [*checkpoint.notes, *assets, *length]
+        examination = examine(checkpoint, folder)
+        for refusal in examination.refusals:
+            raise refusal
+        repairs = list(examination.notes)
     for repair in repairs:
         steps.progress(f"note: {repair}")
     graphs = make.write_graphs(checkpoint, folder, steps)

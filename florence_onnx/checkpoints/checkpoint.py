@@ -18,6 +18,7 @@ from florence_onnx.checkpoints.finding import (
     find_bare_weights,
     find_checkpoint,
 )
+from florence_onnx.checkpoints.findings import told_type
 from florence_onnx.checkpoints.native import check, fit, native_weights, tie
 from florence_onnx.checkpoints.refusals import refuse_foreign_weights, refuse_quantised_config
 from florence_onnx.checkpoints.tensors import StoredTensor, is_finite
@@ -47,6 +48,8 @@ class Checkpoint:
     """Tells whether the weights were stored under Microsoft's names or transformers'."""
     adapter: Adapter | None = None
     """What was merged into the weights."""
+    file: Path | None = None
+    """The one file of its weights, where that was named itself."""
     assets: AssetSource | None = None
     """The model whose files stand in for those that are missing beside the weights."""
     notes: tuple[str, ...] = ()
@@ -138,9 +141,9 @@ def _read(
             "with --companions microsoft/Florence-2-base"
         )
     told = folder if lender is None else lender.folder
-    raw_config = read_json(told / "config.json", CheckpointError)
-    refuse_quantised_config(raw_config)
     try:
+        raw_config = read_json(told / "config.json", CheckpointError)
+        refuse_quantised_config(raw_config)
         config = ModelConfig.from_dict(raw_config)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{Contents.of_folder(folder).hint()}") from error
@@ -148,6 +151,8 @@ def _read(
     refuse_foreign_weights(stored, raw_config)
     weights, native, more = native_weights(stored, raw_config)
     said = [*notes, *more]
+    if lender is None:
+        said += told_type(raw_config, weights)
     tie(weights, config)
     if lender is not None:
         raw_config = fit(raw_config, weights)
@@ -160,7 +165,8 @@ def _read(
         said.append(f"an adapter lies beside the weights in {folder}, and was not merged")
     check(weights, config)
     form: Format = "native" if native else "original"
-    return Checkpoint(folder, config, raw_config, weights, form, adapter, assets, tuple(said))
+    file = place if place.is_file() else None
+    return Checkpoint(folder, config, raw_config, weights, form, adapter, file, assets, tuple(said))
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -178,9 +184,12 @@ def check_values(checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: A weight is NaN or infinite, or its file is truncated.
     """
-    for name, tensor in sorted(checkpoint.weights.items(), key=lambda pair: pair[1].offset):
-        if not is_finite(tensor):
-            raise CheckpointError(
-                f"{tensor.path}: weight {name} is NaN or infinite in places; the checkpoint is "
-                "damaged, or its training has diverged"
-            )
+    weights = sorted(checkpoint.weights.items(), key=lambda pair: pair[1].offset)
+    bad = [(name, tensor) for name, tensor in weights if not is_finite(tensor)]
+    if bad:
+        name, tensor = bad[0]
+        more = f" and {len(bad) - 1} more are" if len(bad) > 1 else " is"
+        raise CheckpointError(
+            f"{tensor.path}: weight {name}{more} NaN or infinite in places; the checkpoint is "
+            "damaged, or its training has diverged"
+        )

@@ -15,6 +15,7 @@ from florence_onnx.checkpoints.contents import (
 from florence_onnx.errors import CheckpointError, FlorenceError, ModelNotFoundError
 from florence_onnx.files import read_json
 from florence_onnx.resolver import local_folder
+from florence_onnx.terminal import say
 
 CHECKPOINT_FILES = (
     "config.json",
@@ -153,6 +154,9 @@ def find_checkpoint(
         nonlocal hint
         contents = Contents(repository, names)
         selected = _select(contents, is_completed)
+        unread = [name for name in WEIGHT_FILES if name in names and name not in selected]
+        if unread:
+            say(f"{repository} also holds {', '.join(unread)}, which is not fetched or read")
         hint = contents.hint()
         return selected
 

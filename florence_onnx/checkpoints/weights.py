@@ -12,25 +12,31 @@ from florence_onnx.errors import CheckpointError
 from florence_onnx.files import refuse_lfs_pointer
 
 
-def stored_weights(place: Path) -> dict[str, StoredTensor]:
+def present_weights(folder: Path) -> list[str]:
+    """The names under which a folder has weights; the first is read."""
+    return [name for name in WEIGHT_FILES if (folder / name).is_file()]
+
+
+def stored_weights(place: Path, name: str | None = None) -> dict[str, StoredTensor]:
     """Returns where all tensors of a checkpoint lie, under their stored names.
 
     Args:
         place: Its folder, or the one file of its weights.
+        name: Which weights of the folder, of `present_weights`; the first by default.
 
     Raises:
         CheckpointError: There are no weights, or a file is missing, truncated or something else.
     """
     weights: dict[str, StoredTensor] = {}
-    for path in [place] if place.is_file() else _files(place):
+    for path in [place] if place.is_file() else _files(place, name):
         refuse_lfs_pointer(path, CheckpointError)
         reader = safetensors_file if path.suffix == ".safetensors" else torch_file
         weights |= reader.stored_tensors(path)
     return weights
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    found = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+def _files(folder: Path, name: str | None) -> Iterator[Path]:
+    found = name or next(iter(present_weights(folder)), None)
     if found is None:
         broken = next((name for name in WEIGHT_FILES if os.path.lexists(folder / name)), None)
         if broken is not None:

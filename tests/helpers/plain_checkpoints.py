@@ -1,7 +1,9 @@
 """Checkpoint folders in both formats with random weights, written without torch."""
 
 import json
+import math
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
 from tests.helpers.tokenizers import VOCABULARY, make_tokenizer
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Json = dict[str, Any]
 
 POLICY: Json = {
@@ -183,3 +185,30 @@ def save_arrays(
         at += len(data)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
+
+
+def save_torch(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes a pytorch_model.bin of float32 or float16 values, as torch.save does."""
+    kinds = {"float32": b"FloatStorage", "float16": b"HalfStorage"}
+    program = b"\x80\x02}("
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for key, (name, array) in enumerate(arrays.items()):
+            values = np.ascontiguousarray(array)
+            steps = [math.prod(values.shape[axis + 1 :]) for axis in range(values.ndim)]
+            storage = b"(" + _string("storage") + b"ctorch\n" + kinds[str(values.dtype)] + b"\n"
+            storage += _string(str(key)) + _string("cpu") + _number(values.size) + b"tQ"
+            sizes = b"(" + b"".join(map(_number, values.shape)) + b"t"
+            strides = b"(" + b"".join(map(_number, steps)) + b"t"
+            hooks = b"\x89ccollections\nOrderedDict\n)R"
+            program += _string(name) + b"ctorch._utils\n_rebuild_tensor_v2\n("
+            program += storage + _number(0) + sizes + strides + hooks + b"tR"
+            archive.writestr(f"archive/data/{key}", values.tobytes())
+        archive.writestr("archive/data.pkl", program + b"u.")
+
+
+def _string(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+def _number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
