@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from florence_onnx.checkpoints.config import is_native
-from florence_onnx.generation.checks import is_integer, shown
+from florence_onnx.generation.checks import shown
 from florence_onnx.generation.settings import SETTINGS, UNSAID, is_unsaid, of_model_config
 from florence_onnx.tokenizer import Tokenizer
 
@@ -63,6 +63,8 @@ def generation_config(
         repairs += _without_prompt(result) + _overruled(saved or {}, result)
     # Transformers starts from <s> if nothing is said.
     start = _first([said, {_START: said["bos_token_id"]}, text], _START)
+    if isinstance(start, list) and len(start) == 1:
+        (start,) = start  # Transformers takes one for each request.
     result[_START] = tokenizer.eos_token_id if start is None else start
     for name, value in (saved or {}).items():
         if name not in (*SETTINGS, *_BOOKKEEPING):
@@ -96,24 +98,6 @@ def repair_ids(section: dict[str, Any], name: str, tokenizer: Tokenizer) -> list
         if not is_right:
             repairs.append(f"{name}: {field} was {shown(stored)}, is {right} ({token})")
             section[field] = right
-    return repairs
-
-
-def shorten(settings: dict[str, Any], max_positions: int) -> list[str]:
-    """Corrects limits beyond the decoder's positions, where transformers fails; in place.
-
-    Returns:
-        A sentence for every limit corrected.
-    """
-    repairs = []
-    for name, most in (("max_length", max_positions + 1), ("max_new_tokens", max_positions)):
-        value = settings.get(name)
-        if is_integer(value) and value > most:
-            repairs.append(
-                f"generation_config.json: {name} was {value}, is {most}, "
-                "as far as the positions of the decoder reach"
-            )
-            settings[name] = most
     return repairs
 
 

@@ -12,7 +12,7 @@ from florence_onnx.fields import Fields
 from florence_onnx.files import read_json
 from florence_onnx.generation.checkpoint_policy import read_policy
 from florence_onnx.generation.policy import GenerationPolicy
-from florence_onnx.generation.settings import notes, of_model_config
+from florence_onnx.generation.settings import notes, of_model_config, shorten
 from florence_onnx.images.preprocessor import Preprocessor
 from florence_onnx.tokenizer import LONGEST_TOKEN, Tokenizer
 
@@ -67,7 +67,9 @@ class Assets:
                 f"{config.text.vocab_size}"
             )
         generation = read_json(folder / "generation_config.json")
-        said = {name: value for name, value in generation.items() if value is not None}
+        given = {name: value for name, value in generation.items() if value is not None}
+        said = {**of_model_config(text_config), **given}
+        cut = shorten(said, config.text.max_position_embeddings)[1]
         policy = read_policy(
             generation,
             content,
@@ -84,7 +86,7 @@ class Assets:
             policy.max_positions,
             image_tokens,
             _image_token(content),
-            tuple(notes({**of_model_config(text_config), **said})),
+            (*cut, *notes(said)),
         )
 
     def encode_prompt(self, prompt: str) -> list[int]:

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from florence_onnx.assets.generation_files import generation_config, repair_ids, shorten
+from florence_onnx.assets.generation_files import generation_config, repair_ids
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.tokenizer_files import write_tokenizer
 from florence_onnx.checkpoints.config import ModelConfig, TextConfig
 from florence_onnx.checkpoints.finding import AssetSource, has_tokenizer
 from florence_onnx.errors import CheckpointError, ModelError
 from florence_onnx.files import read_json, write_whole
-from florence_onnx.generation.settings import OPTIONS, notes
+from florence_onnx.generation.settings import OPTIONS, notes, shorten
 from florence_onnx.tasks import InputKind, Task
 from florence_onnx.tokenizer import Tokenizer
 
@@ -71,7 +71,8 @@ def write_assets(
     repairs = [*taken, *repairs, *more]
     saved = _optional_json(settings / "generation_config.json")
     generation, more = generation_config(raw_config, saved, tokenizer)
-    repairs += more + shorten(generation, config.text.max_position_embeddings) + notes(generation)
+    generation, cut = shorten(generation, config.text.max_position_embeddings)
+    repairs += [*more, *cut, *notes(generation)]
     preprocessing, more = _preprocessor_config(pixels)
     repairs += more
     contents = {

@@ -8,7 +8,7 @@ from florence_onnx.errors import GenerationError, ModelFileError
 from florence_onnx.generation import checks
 from florence_onnx.generation.policy import FORCED, OF_THE_MODEL, SPECIAL, GenerationPolicy
 from florence_onnx.generation.rules import AnswerRules
-from florence_onnx.generation.settings import in_new_tokens, of_model_config
+from florence_onnx.generation.settings import in_new_tokens, of_model_config, shorten
 from florence_onnx.tokenizer import Tokenizer
 
 _READ = (
@@ -75,7 +75,7 @@ def _said(
     origins = dict.fromkeys(OF_THE_MODEL, "config.json: ")
     for origin, source in sources.items():
         try:
-            said = in_new_tokens(source, max_positions)
+            said = in_new_tokens(shorten(source, max_positions)[0], max_positions)
         except GenerationError as error:
             raise ModelFileError(f"{origin}{error}") from error
         for name in _READ - {*origins}:

@@ -114,6 +114,8 @@ class GenerationPolicy(AnswerRules):
     def __post_init__(self) -> None:
         """Checks every option, and turns lists into tuples."""
         super().__post_init__()
+        start = checks.one_or_more("decoder_start_token_id", self.decoder_start_token_id)
+        object.__setattr__(self, "decoder_start_token_id", start)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             require(checks.is_integer(value), name, value, "a whole number")

@@ -130,6 +130,34 @@ def is_unsaid(name: str, value: Any) -> bool:
     return value is None or value == (UNSAID | _SAMPLING).get(name)
 
 
+def shorten(said: Mapping[str, Any], max_positions: int) -> tuple[dict[str, Any], list[str]]:
+    """Settings of a checkpoint with lengths that the decoder's positions can hold.
+
+    Where an answer gets to a length beyond them, transformers fails.
+
+    Args:
+        said: Settings under transformers' names.
+        max_positions: Positions of the decoder.
+
+    Returns:
+        The settings, and a sentence for every length corrected.
+    """
+    result, sentences = dict(said), []
+    for end in ("max", "min"):
+        for name, most in (
+            (f"{end}_length", max_positions + 1),
+            (f"{end}_new_tokens", max_positions),
+        ):
+            value = result.get(name)
+            if is_integer(value) and value > most:
+                result[name] = most
+                sentences.append(
+                    f"generation_config.json: {name} was {value}, is {most}, "
+                    "as far as the positions of the decoder reach"
+                )
+    return result, sentences
+
+
 def in_new_tokens(said: Mapping[str, Any], max_positions: int) -> dict[str, Any]:
     """Settings with ``max_length`` and ``min_length``, which count the start token, translated.
 

@@ -100,6 +100,7 @@ GENERATION: dict[str, Json] = {
     "least length beyond the most": {"max_length": 12, "min_length": 36},
     "least new tokens": {"max_new_tokens": 40, "min_new_tokens": 37, "min_length": 2},
     "start": {"max_length": 20, "decoder_start_token_id": 0},
+    "start in a list": {"max_length": 20, "decoder_start_token_id": [0]},
     "ends": {"max_length": 60, "eos_token_id": [2, 1357], "min_new_tokens": 7},
     "one end in a list": {"max_length": 20, "eos_token_id": [2]},
     "forced end in a list": {"max_length": 9, "forced_eos_token_id": [2]},
@@ -298,7 +299,11 @@ def test_what_is_not_supported_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "kept"), [("max_length", 4000, 321), ("max_new_tokens", 5000, 320)]
+    ("setting", "value", "kept"),
+    [
+        *(("max_length", 4000, 321), ("max_new_tokens", 5000, 320)),
+        *(("min_length", 322, 321), ("min_new_tokens", 10**30, 320)),
+    ],
 )
 def test_a_limit_beyond_the_positions(
     native: Path, tmp_path: Path, setting: str, value: int, kept: int

@@ -410,7 +410,7 @@ def test_export_checks_the_space_first(
 ) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(12_345))
-    monkeypatch.setattr(exporting, "check_values", lambda checkpoint: pytest.fail("work began"))
+    monkeypatch.setattr(exporting, "examine", lambda *_: pytest.fail("work began"))
     assert main(["export", str(native.checkpoint), str(tmp_path / "out")]) == 2
     assert "the export needs " in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,13 @@ import tokenizers
 
 from florence_onnx import Florence2
 from florence_onnx.assets.reading import Assets
-from florence_onnx.errors import FlorenceError, ModelFileError, ModelWarning, TokenizerError
+from florence_onnx.errors import (
+    FlorenceError,
+    GenerationError,
+    ModelFileError,
+    ModelWarning,
+    TokenizerError,
+)
 from tests.helpers.tiny import TINY, change_json, copy_tiny
 
 JSON = ("config.json", "generation_config.json", "preprocessor_config.json")
@@ -78,6 +84,34 @@ def test_what_is_not_supported_is_warned_of(folder: Path) -> None:
         "answers are searched, not sampled (top_p 0.9)",
         "generation_config.json: 'new_thing' is no setting that is known here, and has no effect",
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "kept"),
+    [
+        *(("max_length", 4096, 161), ("max_new_tokens", 161, 160)),
+        *(("min_length", 10**30, 161), ("min_new_tokens", 4096, 160)),
+    ],
+)
+def test_a_length_beyond_the_positions(folder: Path, setting: str, value: int, kept: int) -> None:
+    """Of a folder that was exported elsewhere; a caller's own is refused."""
+    change_json(folder / "generation_config.json", lambda content: content.update({setting: value}))
+    assets = Assets.read(folder)
+    assert assets.notes == (
+        f"generation_config.json: {setting} was {value}, is {kept}, "
+        "as far as the positions of the decoder reach",
+    )
+    assert assets.policy.max_new_tokens == 160
+    assert assets.policy.min_new_tokens == (160 if setting[:3] == "min" else 0)
+    with pytest.raises(GenerationError, match="max_new_tokens is 161; it must be at most 160"):
+        assets.policy.replace(max_new_tokens=161)
+
+
+def test_an_id_in_a_list(folder: Path) -> None:
+    ids = {"decoder_start_token_id": [2], "forced_eos_token_id": [2], "eos_token_id": [2]}
+    change_json(folder / "generation_config.json", lambda content: content.update(ids))
+    policy = Assets.read(folder).policy
+    assert (policy.decoder_start_token_id, policy.forced_eos_token_id, policy.ends) == (2, 2, (2,))
 
 
 def test_settings_in_text_config_are_warned_of(folder: Path) -> None:
@@ -162,7 +196,12 @@ def test_a_configuration_of_another_model(folder: Path, text_config: Any) -> Non
         ("preprocessor_config.json", {"resample": 0}, "resample is 0, but must be 3"),
         ("preprocessor_config.json", {"image_mean": [0.5]}, "image_mean is .*3 numbers"),
         ("generation_config.json", {"num_beams": 0}, "generation_config.json: num_beams is 0"),
-        ("generation_config.json", {"max_new_tokens": 4096}, "max_new_tokens is 4096; it must be"),
+        ("generation_config.json", {"max_new_tokens": 0}, "max_new_tokens is 0; it must be"),
+        (
+            "generation_config.json",
+            {"decoder_start_token_id": [0, 2]},
+            r"decoder_start_token_id is \(0, 2\); it must be a whole number",
+        ),
         (
             "generation_config.json",
             {"eos_token_id": 1},

@@ -33,6 +33,7 @@ from tests.helpers.tokenizers import VOCABULARY
 Capture = pytest.CaptureFixture[str]
 TUNED = {"transformers_version": "4.47.0.dev0", "num_beams": 3}
 WRONG: Json = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+UNLIMITED = "generation_config.json: no length is given, so answers may have "
 HEAD = "language_model.lm_head.weight"
 
 
@@ -53,7 +54,10 @@ def diagnose(capsys: Capture, *arguments: str | Path) -> tuple[bool, list[str]]:
     content = json.loads(capsys.readouterr().out)
     assert status == (0 if content["exportable"] else 1)
     assert content["exportable"] == (not any(f["refused"] for f in content["findings"]))
-    return content["exportable"], [finding["text"] for finding in content["findings"]]
+    texts = [finding["text"] for finding in content["findings"]]
+    if content["exportable"]:  # No checkpoint here limits its answers, as the released ones.
+        assert texts.pop().startswith(UNLIMITED)
+    return content["exportable"], texts
 
 
 def exported(folder: Path, out: Path) -> tuple[Assets, Path]:
@@ -434,12 +438,13 @@ def test_a_base_revision_that_is_gone(
 def test_lines_and_exit_status(tmp_path: Path, capsys: Capture) -> None:
     wrong_ids(tmp_path / "a")
     assert main(["doctor", str(tmp_path / "a")]) == 0
-    first, *lines, last = capsys.readouterr().out.splitlines()
+    first, *lines, length, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{tmp_path / 'a'}: Microsoft's format, float32, 0.")
     assert first.endswith("million parameters; geometry: its own, traced with torch")
     assert lines == [
         f"note: {line}" for f in ("config.json", "generation_config.json") for line in repaired(f)
     ]
+    assert length.startswith(f"note: {UNLIMITED}")
     assert last == "it can be exported"
     mlx(tmp_path / "b")
     assert main(["doctor", str(tmp_path / "b")]) == 1
