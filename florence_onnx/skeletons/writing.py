@@ -9,9 +9,8 @@ from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.errors import CheckpointError
 from florence_onnx.exporting import Steps, needed_bytes
-from florence_onnx.model import Florence2
 from florence_onnx.skeletons.filling import fill, find_skeleton, released_names
-from florence_onnx.tasks import Task
+from florence_onnx.skeletons.smoke_check import smoke_check
 from florence_onnx.terminal import progress_bar
 
 
@@ -28,7 +27,7 @@ def write_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
     with steps.step("fill", message), progress_bar(needed_bytes(checkpoint.config)) as advance:
         fill(skeleton, checkpoint, folder, advance)
     with steps.step("check", "asking the model a question"):
-        _ask(folder)
+        smoke_check(folder)
     return {"skeleton": skeleton.name, "versions": {"numpy": np.__version__}}
 
 
@@ -50,10 +49,3 @@ def require_skeleton(config: ModelConfig, name: str) -> Path:
             "export"
         )
     return skeleton
-
-
-def _ask(folder: Path) -> None:
-    """Answers one request; the engine raises where a graph fails or returns NaN."""
-    model = Florence2.load(folder, providers=["CPUExecutionProvider"])
-    width, height = 64, 64
-    model(np.zeros((height, width, 3), np.uint8), Task.OD, num_beams=1, max_new_tokens=3)

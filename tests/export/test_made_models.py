@@ -129,15 +129,23 @@ def test_weights_that_are_not_finite(native: Exported, tmp_path: Path, value: fl
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("graph", "weight"),
+    [
+        (contract.VISION_ENCODER, "vision_tower.convs.0.conv.weight"),
+        (contract.ENCODER, "language_model.encoder.layers.1.fc2.weight"),
+        (contract.DECODER, "language_model.decoder.layers.1.fc2.weight"),
+    ],
+)
 def test_a_model_that_overflows_is_not_written(
-    native: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    native: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str], graph: str, weight: str
 ) -> None:
     checkpoint = save_native(native.model, tmp_path / "checkpoint", image_size=(64, 64))
     weights = {name: tensor.clone() for name, tensor in native_weights(native.model).items()}
-    weights["model.language_model.encoder.layers.1.fc2.weight"] *= 1e38
+    weights[f"model.{weight}"] *= 1e38
     save_weights(weights, checkpoint)
     assert main(["export", str(checkpoint), str(tmp_path / "out")]) == 2
-    assert "encoder_model" in capsys.readouterr().err.splitlines()[-1]
+    assert f"{graph}.onnx returned NaN" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
