@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ModelFileError, OutputExistsError
 from florence_onnx.staging import WORK, check_places, finish_replacement
+
+_AT_ONCE = 4
+"""Files that are hashed at a time: the graphs whose weights lie beside them."""
 
 
 def replaced_files(
@@ -55,7 +59,12 @@ def check_apart(out: Path, source: str | Path) -> None:
 
 def digests(folder: Path, files: Iterable[Path]) -> dict[str, str | None]:
     """SHA-256 of files in ``folder`` by relative path; `written_files` knows them by it."""
-    return {file.relative_to(folder).as_posix(): _digest(file) for file in sorted(files)}
+    ordered = sorted(files)
+    found = _digests(ordered)
+    return {
+        path.relative_to(folder).as_posix(): digest
+        for path, digest in zip(ordered, found, strict=True)
+    }
 
 
 def written_files(listed: object, folder: Path) -> set[str]:
@@ -69,7 +78,9 @@ def written_files(listed: object, folder: Path) -> set[str]:
         Relative paths with slashes.
     """
     files = listed if isinstance(listed, dict) else {}
-    return {name for name in listed_names(files) if files[name] == _digest(folder / name)}
+    names = sorted(listed_names(files))
+    found = _digests([folder / name for name in names])
+    return {name for name, digest in zip(names, found, strict=True) if files[name] == digest}
 
 
 def listed_names(listed: object) -> set[str]:
@@ -163,6 +174,12 @@ def file_digest(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _digests(paths: Sequence[Path]) -> list[str | None]:
+    """SHA-256 of plain files, several at a time: hashing leaves the interpreter to others."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(_digest, paths))
 
 
 def _digest(path: Path) -> str | None:
