@@ -22,6 +22,7 @@ ORDER = {
     "cold_start": "Cold start and memory",
     "streaming": "Memory of a long stream",
     "size": "Installed size",
+    "filling": "From a checkpoint to a model",
     "preprocess": "Preprocessing a large picture",
     "profile": "Profile of the encoders",
     "choices": "Ways to quantise",
@@ -59,12 +60,13 @@ python -m benchmarks.report
 ```
 
 Every script beside this page makes one table and one file in `results/`: `compare`, `stages`,
-`batching`, `scaling`, `cold_start`, `streaming`, `size`, `preprocess`, `profile` (operators of the
-encoders), `choices` (ways to quantise), `accuracy` (of the demo model), `scores` (what ranks
-detections, how far scores are probabilities, and constraints). What the scripts share is in
-`harness/`, the sides that are compared are in `peers/`, and `report/` writes the pages. A new table
-is a new script and a line in `ORDER` of `report/engineering.py`. The OpenVINO provider's columns
-come from an environment with the `openvino` extra instead of `cpu`:
+`batching`, `scaling`, `cold_start`, `streaming`, `size`, `filling` (exports without torch and with
+it), `preprocess`, `profile` (operators of the encoders), `choices` (ways to quantise), `accuracy`
+(of the demo model), `scores` (what ranks detections, how far scores are probabilities, and
+constraints). What the scripts share is in `harness/`, the sides that are compared are in `peers/`,
+and `report/` writes the pages. A new table is a new script and a line in `ORDER` of
+`report/engineering.py`. The OpenVINO provider's columns come from an environment with the
+`openvino` extra instead of `cpu`:
 
 ```
 python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
@@ -135,7 +137,7 @@ def _distinction(record: Record) -> str:
     if record["benchmark"] == "accuracy":
         first = next(iter(next(iter(record["values"].values()))))
         return f", {record['scenes']} scenes, beside {first}"
-    if record["benchmark"] == "choices":
+    if record["benchmark"] in ("choices", "filling"):
         return f", {record['model']}"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
     if provider != "CPU":

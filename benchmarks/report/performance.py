@@ -46,6 +46,12 @@ _SECTIONS = {
         "Precision and accuracy",
         "The demo model on held-out drawn scenes, 3 beams.",
     ),
+    "filling-cpu": (
+        "From a checkpoint to a model",
+        "`florence-onnx export` of a float32 checkpoint, base or large, and the first answer of a "
+        "machine with an empty cache, whose hub is this machine. The peak memory counts the pages "
+        "of mapped files, which the system can drop at any time; the private memory does not.",
+    ),
     "size-cpu": (
         "Installed size",
         "All files that pip installs for `florence-onnx[cpu]`, the demo model included.",
@@ -54,6 +60,9 @@ _SECTIONS = {
 """File of results -> title of its section, and what was measured."""
 
 
+_BESIDE = {"filling-cpu": "filling-large-cpu"}
+"""File of results -> one whose sides are further columns of its table."""
+
 _LEFT_OUT = "greedy"
 """Sides and notes that name it are on the other page only."""
 
@@ -61,12 +70,25 @@ _LEFT_OUT = "greedy"
 def performance(records: Mapping[str, Record]) -> str:
     """The content of docs/performance.md; results that are not there are left out."""
     told = [name for name in _SECTIONS if name in records]
-    sections = [_section(*_SECTIONS[name], records[name]) for name in told]
+    sections = [_section(*_SECTIONS[name], _joined(name, records)) for name in told]
+    told += [name for name in _BESIDE.values() if name in records]
     if "accuracy-transformers-cpu" in records:
         told.append("accuracy-transformers-cpu")
         sections.append(_transformers(records["accuracy-transformers-cpu"]))
     places = [f"- {machine(records[name])}" for name in told]
     return "\n".join([_HEAD, *sections, _folded("Machines and commands", "\n".join(places) + "\n")])
+
+
+def _joined(name: str, records: Mapping[str, Record]) -> Record:
+    """A record, with the sides and notes of the one beside it."""
+    record, other = records[name], records.get(_BESIDE.get(name, ""))
+    if other is None:
+        return record
+    values = {
+        case: {**record["values"].get(case, {}), **other["values"].get(case, {})}
+        for case in {**record["values"], **other["values"]}
+    }
+    return {**record, "values": values, "notes": [*record["notes"], *other["notes"]]}
 
 
 def _section(title: str, measured: str, record: Record) -> str:

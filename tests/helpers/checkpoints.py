@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Florence2ForConditionalGeneration
 
 from tests.helpers.plain_checkpoints import IDS, POLICY, original_name
-from tests.helpers.random_models import SMALL
+from tests.helpers.random_models import SMALL, Geometry
 from tests.helpers.tokenizers import VOCABULARY, make_tokenizer
 
 GEOMETRY = replace(SMALL[0], vocab_size=VOCABULARY + 1, image_token_id=VOCABULARY)
@@ -41,6 +42,36 @@ def save_native(
         image_size: (height, width) of the pictures that the model is fed.
         more: Further weights, by the names they get in the files.
     """
+    _write_native_assets(model, folder, image_size)
+    save_weights({**native_weights(model), **(more or {})}, folder, safetensors, shards, dtype)
+    return folder
+
+
+def save_random(geometry: Geometry, folder: Path) -> Path:
+    """Writes a float32 checkpoint of random weights as `save_native` does, tensor by tensor."""
+    with torch.device("meta"):
+        model = Florence2ForConditionalGeneration(geometry.config())
+    _write_native_assets(model, folder, geometry.image_size)
+    tied = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    shapes = {n: t.shape for n, t in sorted(model.state_dict().items()) if not n.endswith(tied)}
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * shape.numel()
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    random = np.random.default_rng(0)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            values = random.standard_normal(tuple(shape), np.float32) * np.float32(0.02)
+            (values + np.float32(len(shape) == 1 and "weight" in name)).tofile(file)
+    return folder
+
+
+def _write_native_assets(
+    model: Florence2ForConditionalGeneration, folder: Path, image_size: tuple[int, int]
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, "config.json", json.loads(model.config.to_json_string(use_diff=False)))
     generation = {**IDS, **POLICY, "decoder_start_token_id": 2}
@@ -48,8 +79,6 @@ def save_native(
     _write(folder, "processor_config.json", {"image_processor": _image_processor(image_size)})
     _write(folder, "tokenizer_config.json", {"tokenizer_class": "TokenizersBackend"})
     make_tokenizer(folder)
-    save_weights({**native_weights(model), **(more or {})}, folder, safetensors, shards, dtype)
-    return folder
 
 
 def save_original(

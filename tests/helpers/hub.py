@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -199,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
+@lru_cache(maxsize=32)
 def _blob_id(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:40]
 

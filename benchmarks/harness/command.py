@@ -1,0 +1,100 @@
+"""A command of the package in a process of its own: its time, its lines and its memory."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness.common import ROOT, BenchmarkError
+
+_PAUSE = 0.01
+"""Seconds between two readings of the memory."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that a command printed on stderr."""
+
+    seconds: float
+    """Since its start."""
+    peak: float
+    """Its peak memory until then, in megabytes."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command of the package that has ended."""
+
+    seconds: float
+    """From its start to its end."""
+    peak: float
+    """The most that was resident, in megabytes."""
+    private: float
+    """The most that was its own, in megabytes."""
+    lines: tuple[Line, ...]
+
+    def line(self, word: str) -> Line:
+        """The first line that holds a word."""
+        return next(line for line in self.lines if word in line.text)
+
+
+def run(command: Sequence[str], variables: Mapping[str, str]) -> Run:
+    """Runs a command of the package in a process of its own.
+
+    Raises:
+        BenchmarkError: It failed; the message is its own.
+    """
+    path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
+    start = time.perf_counter()
+    lines: list[Line] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "florence_onnx", *command],
+        env={**os.environ, "PYTHONPATH": path, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        memory = _Memory(process.pid)
+        memory.start()
+        assert process.stderr  # noqa: S101
+        for text in process.stderr:
+            memory.read()
+            lines.append(Line(time.perf_counter() - start, memory.peak, text.strip()))
+    seconds = time.perf_counter() - start
+    memory.join()
+    if process.returncode:
+        last = lines[-1].text if lines else "it said nothing"
+        raise BenchmarkError(f"florence-onnx {' '.join(command)} failed: {last}")
+    return Run(seconds, memory.peak, memory.private, tuple(lines))
+
+
+class _Memory(threading.Thread):
+    """Watches the memory of another process until its end."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.status = Path(f"/proc/{pid}/status")
+        self.peak = self.private = 0.0
+
+    def run(self) -> None:
+        """Reads it again and again."""
+        while self.read():
+            time.sleep(_PAUSE)
+
+    def read(self) -> bool:
+        """Whether the process has memory yet."""
+        try:
+            text = self.status.read_text()
+        except OSError:
+            return False
+        sizes = dict(line.split(":", 1) for line in text.splitlines())
+        if "VmHWM" not in sizes:
+            return False
+        self.peak = max(self.peak, int(sizes["VmHWM"].split()[0]) * 1024 / 1e6)
+        self.private = max(self.private, int(sizes["RssAnon"].split()[0]) * 1024 / 1e6)
+        return True
