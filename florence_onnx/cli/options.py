@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from florence_onnx.cli.exporting import exit_on_termination
 from florence_onnx.engine import hub_contract
 from florence_onnx.engine.precision import AUTO, Precision
 from florence_onnx.engine.providers import OTHERS, Provider
@@ -144,15 +145,16 @@ def requested_access(arguments: argparse.Namespace) -> Access:
 def open_model(arguments: argparse.Namespace) -> Florence2:
     """The model that the options name; says on stderr which precision was chosen for the user."""
     precision, hint = chosen_precision(arguments)
-    model = Florence2.load(
-        arguments.model,
-        precision=precision,
-        providers=requested_providers(arguments),
-        threads=arguments.threads,
-        revision=arguments.revision,
-        cache_dir=arguments.cache_dir,
-        local_files_only=arguments.local_files_only,
-    )
+    with exit_on_termination():  # The model may have to be made first.
+        model = Florence2.load(
+            arguments.model,
+            precision=precision,
+            providers=requested_providers(arguments),
+            threads=arguments.threads,
+            revision=arguments.revision,
+            cache_dir=arguments.cache_dir,
+            local_files_only=arguments.local_files_only,
+        )
     if precision == AUTO or hint is not None:
         say(f"precision: {model.precision}{hint or ''}")
     return model
