@@ -207,6 +207,11 @@ def remove(repository: str, access: Access = ANYHOW) -> int:
     return freed
 
 
+def fetched_bytes(repository: str, access: Access = ANYHOW) -> int:
+    """The bytes of a repository's files in the hub library's cache."""
+    return sum(found.size_on_disk for found in _fetched(access) if found.repo_id == repository)
+
+
 def _remove_made(model: CachedModel) -> int:
     before = model.size
     for name in exported_files(model.folder):

@@ -4,8 +4,8 @@ import argparse
 
 from florence_onnx.cli.options import add_cache_dir
 from florence_onnx.hub import Access
-from florence_onnx.model_cache import remove
-from florence_onnx.terminal import show, size_text
+from florence_onnx.model_cache import fetched_bytes, remove
+from florence_onnx.terminal import say, show, size_text
 
 NAME = "remove"
 SUMMARY = "Remove a model from the cache. A checkpoint in the hub's own cache stays."
@@ -22,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    freed = remove(arguments.model, Access(cache_dir=arguments.cache_dir))
+    access = Access(cache_dir=arguments.cache_dir)
+    freed = remove(arguments.model, access)
     show(f"removed {arguments.model}: {size_text(freed)}")
+    left = fetched_bytes(arguments.model, access)
+    if left:
+        say(
+            f"note: {size_text(left)} that were fetched for it stay in {access.cache}, which other "
+            f"programs use too; hf cache rm model/{arguments.model} removes them"
+        )
     return 0

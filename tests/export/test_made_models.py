@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from PIL import Image
 
 from florence_onnx import DiskSpaceError, Florence2, FlorenceError, exporting, model_cache
 from florence_onnx.assets.report import REPORT
-from florence_onnx.checkpoints.checkpoint import read_config
+from florence_onnx.checkpoints.checkpoint import Checkpoint, read_config
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
@@ -31,6 +32,7 @@ from florence_onnx.errors import (
 from florence_onnx.hub import ANYHOW, Access
 from florence_onnx.resolver import DEMO
 from florence_onnx.skeletons import filling
+from florence_onnx.terminal import size_text
 from tests.helpers import without_torch
 from tests.helpers.checkpoints import native_weights, save_native, save_original, save_weights
 from tests.helpers.exports import Exported
@@ -227,6 +229,27 @@ def test_a_wait_is_told_once(
     assert printed.count("making ONNX graphs") == printed.count("waiting for another") == 1
 
 
+def test_a_kill_leaves_nothing_behind(
+    hub: Hub, tmp_path: Path, photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain one, while a command that needs the model makes it."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def end(checkpoint: Checkpoint, folder: Path, steps: exporting.Steps) -> dict[str, Any]:
+        (folder / "half").write_bytes(b"a graph")
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"versions": {}}
+
+    monkeypatch.setattr(model_cache, "write_graphs", end)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["run", photo, "--task", "od", "--model", NAME])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not [path for path in (tmp_path / "hub-models").rglob("*") if path.is_file()]
+
+
 def test_pull_list_and_remove(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     assert capsys.readouterr().out.startswith("no models in ")
@@ -241,6 +264,9 @@ def test_pull_list_and_remove(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith(f"{NAME}  {COMMIT[:8]}  ")
     (folder / "notes.txt").write_text("mine")
     assert main(["remove", NAME]) == 0
+    fetched = size_text(sum(len(hub.files[name]) for name in hub.fetched))
+    assert f"note: {fetched} that were fetched for it stay in " in capsys.readouterr().err
+    assert list((tmp_path / "hub").rglob("model.safetensors"))
     assert [path.name for path in folder.rglob("*")] == ["notes.txt"]
     (folder / "notes.txt").unlink()
 
