@@ -1,5 +1,6 @@
 """A request to graphs that were just written, in little time and memory."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def smoke_check(folder: Path) -> None:
     sessions = dict(graphs.sessions)
     graphs = replace(graphs, sessions=sessions)
     height, width = (side // 2 for side in assets.preprocessor.size)
-    features = graphs.image_features(np.zeros((1, 3, height, width), np.float32))
+    shape = 1, 3, height, width
+    pixels = np.linspace(-2, 2, math.prod(shape), dtype=np.float32).reshape(shape)
+    features = graphs.image_features(pixels)
     del sessions[contract.VISION_ENCODER]
     policy = assets.policy.replace(num_beams=1, max_new_tokens=3)
     prompt = assets.encode_prompt(Task.OD.prompt)

@@ -134,7 +134,7 @@ def test_weights_that_are_not_finite(native: Exported, tmp_path: Path, value: fl
 @pytest.mark.parametrize(
     ("graph", "weight"),
     [
-        (contract.VISION_ENCODER, "vision_tower.convs.0.conv.weight"),
+        (contract.VISION_ENCODER, "vision_tower.blocks.3.0.channel_block.ffn.fc2.weight"),
         (contract.ENCODER, "language_model.encoder.layers.1.fc2.weight"),
         (contract.DECODER, "language_model.decoder.layers.1.fc2.weight"),
     ],
