@@ -11,12 +11,12 @@ from florence_onnx.cli.exporting import (
     add_accept_error,
     add_checkpoint,
     comma_list,
-    exit_on_termination,
     print_precisions,
     requested_checkpoint,
     timed_progress,
 )
 from florence_onnx.cli.options import add_hub_options, path, requested_access
+from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.engine import contract
 from florence_onnx.errors import PrecisionError
 from florence_onnx.exporting import AddPrecisions, WriteGraphs, export

@@ -1,11 +1,8 @@
 """Code that the commands that run the exporter share."""
 
 import argparse
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
@@ -76,13 +73,3 @@ def print_precisions(entries: Mapping[str, Mapping[str, Any]]) -> None:
             f"{name}: {size:.0f} MB; from fp32: image features {features}, first logits {logits}, "
             f"{fidelity['token_agreement']:.1%} of tokens equal"
         )
-
-
-@contextmanager
-def exit_on_termination() -> Iterator[None]:
-    """Turns a plain kill into an exception, so that half-written folders are removed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

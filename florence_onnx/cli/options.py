@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from florence_onnx.cli.exporting import exit_on_termination
+from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.engine import hub_contract
 from florence_onnx.engine.precision import AUTO, Precision
 from florence_onnx.engine.providers import OTHERS, Provider

@@ -4,7 +4,7 @@ import argparse
 import importlib
 from dataclasses import replace
 
-from florence_onnx.cli.exporting import exit_on_termination, timed_progress
+from florence_onnx.cli.exporting import timed_progress
 from florence_onnx.cli.options import (
     DEFAULT,
     add_hub_options,
@@ -12,6 +12,7 @@ from florence_onnx.cli.options import (
     precision_of,
     requested_access,
 )
+from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.engine import hub_contract
 from florence_onnx.engine.layouts import graph_files, layout_of, precisions_of
 from florence_onnx.engine.present import check_precision

@@ -8,10 +8,10 @@ from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.cli.exporting import (
     add_accept_error,
     comma_list,
-    exit_on_termination,
     print_precisions,
     timed_progress,
 )
+from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.errors import ModelNotFoundError
 from florence_onnx.packages import require_packages
 from florence_onnx.resolver import DEMO, is_demo, local_folder, refuse

@@ -1,5 +1,6 @@
 """The end of a command: its exit status, and one line for a known error or a warning."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,16 @@ def exit_status(command: Callable[[], int]) -> int:
             return 0 if isinstance(error, BrokenPipeError) else _fail(one_line(error))
         except KeyboardInterrupt:
             return 130
+
+
+@contextmanager
+def exit_on_termination() -> Iterator[None]:
+    """Turns a plain kill into an exception, so that half-written folders are removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
