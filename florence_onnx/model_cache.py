@@ -19,7 +19,12 @@ from florence_onnx.checkpoints.checkpoint import read_config
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.engine import contract
 from florence_onnx.engine.present import present_precisions
-from florence_onnx.errors import FolderBusyError, ModelNotFoundError, OutputExistsError
+from florence_onnx.errors import (
+    ExportError,
+    FolderBusyError,
+    ModelNotFoundError,
+    OutputExistsError,
+)
 from florence_onnx.exporting import export, needed_bytes
 from florence_onnx.files import write_whole
 from florence_onnx.hub import ANYHOW, Access, commit_of, hub_settings, split_source
@@ -150,6 +155,7 @@ def make_model(repository: str, access: Access) -> Path:
     commit = commit_of(repository, checkpoint)
     folder = _folder(repository, commit, access)
     if not folder.is_dir():
+        _require_writable(access)
         say(f"making ONNX graphs of {repository} in {folder}")
     pinned = replace(access, revision=commit)  # The branch may move meanwhile.
     waiting = False
@@ -174,10 +180,21 @@ def _accept(access: Access, checkpoint: Path, coming: int) -> None:
     """Refuses what cannot become a model before its weights are fetched."""
     config = read_config(checkpoint)
     require_skeleton(config, str(checkpoint))
+    _require_writable(access)
     cache = cache_folder(access)
     disks = {existing(folder).stat().st_dev for folder in (cache, access.cache)}
     needed = needed_bytes(config) + (coming if len(disks) == 1 else 0)
     require_space(cache, needed, "making ONNX graphs of the checkpoint")
+
+
+def _require_writable(access: Access) -> None:
+    """Raises ExportError where nothing can be written to the cache."""
+    cache = cache_folder(access)
+    if not os.access(existing(cache), os.W_OK):
+        raise ExportError(
+            f"models are made in {cache}, which cannot be written; {VARIABLE}, cache_dir or "
+            "--cache-dir choose another folder"
+        )
 
 
 def remove(repository: str, access: Access = ANYHOW) -> int:

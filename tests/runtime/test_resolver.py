@@ -10,10 +10,12 @@ import pytest
 from huggingface_hub import constants
 
 from florence_onnx import resolver
+from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.engine import contract
-from florence_onnx.errors import CheckpointError, ModelNotFoundError, PrecisionError
+from florence_onnx.errors import CheckpointError, ExportError, ModelNotFoundError, PrecisionError
 from florence_onnx.hub import Access
 from florence_onnx.resolver import resolve
+from florence_onnx.skeletons.filling import GEOMETRY, SKELETONS
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
 
 NAME = "someone/Florence-2-tiny"
@@ -252,6 +254,22 @@ def test_a_checkpoint_of_the_hub_is_read_as_one(hub: Hub) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json: model_type is null, but must be"):
         resolve(NAME)
     assert hub.fetched == {"config.json"}
+
+
+def test_a_cache_for_models_that_cannot_be_written(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told before weights are fetched, and where they are there already."""
+    geometry = (SKELETONS / "base" / GEOMETRY).read_bytes()
+    hub.files = {"config.json": geometry, "tokenizer.json": b"{}", "model.safetensors": b"x"}
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
+    message = "which cannot be written; FLORENCE_ONNX_CACHE, cache_dir or --cache-dir choose"
+    for fetched in ({"config.json"}, set(hub.files)):
+        with pytest.raises(ExportError, match=message):
+            resolve(NAME)
+        assert hub.fetched == fetched
+        find_checkpoint(NAME)
 
 
 def test_a_precision_that_the_hub_does_not_have(hub: Hub) -> None:
