@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     )
     arguments = parser.parse_args(argv)
     checkpoint = find_checkpoint(arguments.model, arguments.work)
-    home = checkpoint.parent
+    home = arguments.work / "filling"
     ours, torch = (f"{way}, {Path(arguments.model).name}" for way in NEEDED)
     ways = {
         ours: partial(export, checkpoint, home / "filled"),
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         side: {**describe([len(required([needed]))]), "unit": "packages"}
         for side, needed in packages
     }
-    answer, fetched = first_answer(checkpoint)
+    answer, fetched = first_answer(checkpoint, home)
     values["first answer from a hub"] = {ours: describe([answer.seconds])}
     notes.append(f"{ours}: the first answer is {steps(answer)}. {size_text(fetched)} are fetched.")
     if arguments.wheels:
@@ -160,14 +160,15 @@ def comparison(home: Path) -> str:
     return f"Byte by byte, the files of both ways {found}; the graphs were traced by {packages}."
 
 
-def first_answer(checkpoint: Path) -> tuple[Run, int]:
+def first_answer(checkpoint: Path, home: Path) -> tuple[Run, int]:
     """Has a process with an empty cache answer; also the bytes that it has fetched."""
     from PIL import Image
 
     from tests.helpers.hub import serve_hub
 
-    cache, picture = checkpoint.with_name("cache"), checkpoint.with_name("photo.png")
+    cache, picture = home / "cache", home / "photo.png"
     shutil.rmtree(cache, ignore_errors=True)
+    home.mkdir(parents=True, exist_ok=True)
     Image.fromarray(make_picture()).save(picture)
     files = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     progress("from an empty cache to an answer")
@@ -175,7 +176,7 @@ def first_answer(checkpoint: Path) -> tuple[Run, int]:
         variables = {"HF_HOME": str(cache), "HF_ENDPOINT": hub.url}
         done = run(["run", str(picture), "--task", "od", "--model", NAME], variables)
         fetched = sum(len(files[name]) for name in hub.fetched)
-    shutil.rmtree(cache)
+    shutil.rmtree(home)
     return done, fetched
 
 

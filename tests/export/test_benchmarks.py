@@ -6,7 +6,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
@@ -19,15 +20,16 @@ from benchmarks import (
     choices,
     cold_start,
     compare,
+    filling,
     profile,
     scaling,
     size,
     stages,
     streaming,
 )
-from benchmarks.harness import fresh, measuring
+from benchmarks.harness import command, fresh, measuring
 from benchmarks.harness.checkpoint import kept, prepare
-from benchmarks.harness.common import BenchmarkError, Setup, make_parser, make_picture
+from benchmarks.harness.common import DEMO, BenchmarkError, Setup, make_parser, make_picture
 from benchmarks.peers import Answer, open_peer, open_peers
 from benchmarks.peers.ours import Ours
 from benchmarks.report import __main__ as report
@@ -35,8 +37,11 @@ from benchmarks.report import engineering, front
 from benchmarks.report.performance import performance
 from benchmarks.report.records import read_records
 from benchmarks.report.targets import TARGETS
+from florence_onnx.assets.report import REPORT
 from florence_onnx.engine import contract
+from florence_onnx.terminal import size_text
 from florence_onnx_export.quantization.methods import METHODS
+from tests.helpers.hub import COMMIT
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., dict[str, Any]]
@@ -347,6 +352,81 @@ def test_size_counts_what_pip_compiles() -> None:
         sources = sum(path.stat().st_size for path in Path(folder).rglob("*.py"))
         compiled = sum(path.stat().st_size for path in Path(folder).rglob("*.pyc"))
         assert size.installed_bytes(name) > sources + compiled > 1.5 * sources
+
+
+def test_filling(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command is another process; its part is played here."""
+    said = ["fetching 5 files", "reading it", "filling the graphs", "asking the model a question"]
+    lines = tuple(command.Line(i + 1.0, 100.0 * (i + 1), text) for i, text in enumerate(said))
+    traced_digests = ["other", "same"]
+
+    def play(arguments: Sequence[str], variables: Mapping[str, str]) -> command.Run:
+        if arguments[0] == "export":
+            traced = "torch" in arguments
+            out = Path(arguments[2])
+            out.mkdir(parents=True)
+            report = {
+                "files": {"config.json": traced_digests.pop(0) if traced else "same", "b": "same"},
+                "seconds": {"check": 1.5},
+                "versions": {"torch": "2", "onnxscript": "0.7", "onnx": "1"},
+            }
+            (out / REPORT).write_text(json.dumps(report))
+            return command.Run(60.0 if traced else 6.0, 500.0, 200.0, lines)
+        assert arguments[:2] == ["run", str(tmp_path / "work" / "filling" / "photo.png")]
+        place = f"{variables['HF_ENDPOINT']}/{filling.NAME}/resolve/{COMMIT}/config.json"
+        with urllib.request.urlopen(place) as answer:  # noqa: S310
+            assert answer.read() == (DEMO / "config.json").read_bytes()
+        Path(variables["HF_HOME"]).mkdir()
+        return command.Run(9.0, 500.0, 200.0, lines)
+
+    monkeypatch.setattr(filling, "run", play)
+    for name in ("before.whl", "now.whl"):
+        (tmp_path / name).write_bytes(b"x" * 2_000_000)
+    wheels = [str(tmp_path / "before.whl"), str(tmp_path / "now.whl")]
+    arguments = ["--model", str(DEMO), "--work", str(tmp_path / "work"), "--wheels", *wheels]
+    records = []
+    while traced_digests:
+        filling.main([*arguments, "--repeats", "2", "--out", str(tmp_path / "result.json")])
+        records.append(json.loads((tmp_path / "result.json").read_text()))
+    record = records[0]
+    ours, torch = "ours, demo", "torch, demo"
+    medians = {
+        case: {side: value["median"] for side, value in sides.items()}
+        for case, sides in record["values"].items()
+    }
+    assert medians["packages installed"][ours] < medians.pop("packages installed")[torch]
+    assert medians == {
+        "export": {ours: 6, torch: 60},
+        "export without its smoke check": {ours: 4.5},
+        "peak memory": {ours: 500, torch: 500},
+        "peak memory before the smoke check": {ours: 400},
+        "peak of private memory": {ours: 200, torch: 200},
+        "first answer from a hub": {ours: 9},
+    }
+    equal, answer, wheel = record["notes"]
+    assert "both ways differ in config.json; the graphs were traced by torch 2, onnx" in equal
+    assert "both ways are equal, all 2 of them; " in records[1]["notes"][0]
+    assert answer.startswith(
+        f"{ours}: the first answer is process start 1.0 s, fetching 1.0 s, reading and checking "
+        "values 1.0 s, filling 1.0 s, smoke check, digests, opening and answering 5.0 s. "
+    )
+    assert answer.endswith(f"{size_text((DEMO / 'config.json').stat().st_size)} are fetched.")
+    assert wheel == "The wheel has 2.000 MB; before there were skeletons 2.000 MB."
+    assert not (tmp_path / "work" / "filling").exists()
+    large = {**record, "values": {"export": {"ours, large": record["values"]["export"][ours]}}}
+    page = performance({"filling-cpu": record, "filling-large-cpu": large})
+    assert "|  | ours, demo | torch, demo | ours, large |" in page
+    assert "| export | 6 s | 60 s | 6 s |" in page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory is read from /proc")
+def test_a_command_is_watched() -> None:
+    """An interpreter is more than 5 MB."""
+    done = command.run(["list", "--cache-dir", "nowhere"], {})
+    assert done.seconds > 0
+    assert 5 < done.private < done.peak
+    with pytest.raises(BenchmarkError, match=r"florence-onnx verify nowhere failed: .*nowhere"):
+        command.run(["verify", "nowhere"], {})
 
 
 def test_preprocess_prints_and_writes_nothing() -> None:
