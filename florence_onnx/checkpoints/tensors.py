@@ -94,7 +94,9 @@ class StoredTensor:
 
 def _to_float32(values: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "BF16":  # The upper half of a float32.
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        wide = values.astype(np.uint32)
+        wide <<= 16  # In place: a released embedding takes 210 MB.
+        return wide.view(np.float32)
     with np.errstate(over="ignore"):  # As in torch, what is too large becomes infinite.
         return values.astype(np.float32, copy=False)
 
