@@ -132,19 +132,20 @@ def test_weights_that_are_not_finite(native: Exported, tmp_path: Path, value: fl
 
 
 @pytest.mark.parametrize(
-    ("graph", "weight"),
+    ("graph", "block"),
     [
-        (contract.VISION_ENCODER, "vision_tower.blocks.3.0.channel_block.ffn.fc2.weight"),
-        (contract.ENCODER, "language_model.encoder.layers.1.fc2.weight"),
-        (contract.DECODER, "language_model.decoder.layers.1.fc2.weight"),
+        (contract.VISION_ENCODER, "vision_tower.blocks.3.0.channel_block.ffn"),
+        (contract.ENCODER, "language_model.encoder.layers.1"),
+        (contract.DECODER, "language_model.decoder.layers.1"),
     ],
 )
 def test_a_model_that_overflows_is_not_written(
-    native: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str], graph: str, weight: str
+    native: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str], graph: str, block: str
 ) -> None:
     checkpoint = save_native(native.model, tmp_path / "checkpoint", image_size=(64, 64))
     weights = {name: tensor.clone() for name, tensor in native_weights(native.model).items()}
-    weights[f"model.{weight}"] *= 1e38
+    for name in ("fc1", "fc2"):
+        weights[f"model.{block}.{name}.weight"] *= 1e20
     save_weights(weights, checkpoint)
     assert main(["export", str(checkpoint), str(tmp_path / "out")]) == 2
     assert f"{graph}.onnx returned NaN" in capsys.readouterr().err.splitlines()[-1]
