@@ -6,6 +6,7 @@ Run it after a change of the modules. Tracing ``large`` takes 12 GB of memory.
 
 import argparse
 import json
+import lzma
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from florence_onnx.files import read_json, write_whole
 from florence_onnx.skeletons.filling import (
     BIASED,
     GEOMETRY,
+    GRAPH,
     RECIPES,
     SKELETONS,
 )
@@ -45,7 +47,9 @@ def write_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
             path = scratch / f"{spec.name}.onnx"
             trace(spec, path)
             name = BIASED if logits_bias else spec.name
-            write_whole(out / f"{name}.onnx", _without_weights(path, set(recipes[spec.name])))
+            graph = _without_weights(path, set(recipes[spec.name]))
+            packed = lzma.compress(graph, preset=9 | lzma.PRESET_EXTREME)
+            write_whole(out / f"{name}{GRAPH}", packed)
     text = json.dumps(recipes, separators=(",", ":"))
     write_whole(out / RECIPES, text + "\n")
 

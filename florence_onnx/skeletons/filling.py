@@ -18,12 +18,15 @@ from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.checkpoints.tensors import StoredTensor
 from florence_onnx.engine import contract
+from florence_onnx.errors import MissingDependencyError
 from florence_onnx.files import read_json
 from florence_onnx.skeletons.recipes import Recipe, carry_out
 
 SKELETONS = Path(__file__).parent
 GEOMETRY, RECIPES = "geometry.json", "recipes.json"
 """Files of a skeleton beside its graphs: its geometry, as config.json has it, and the recipes."""
+GRAPH = ".onnx.xz"
+"""The end of the name of a skeleton's graph. The zip of a wheel takes twice as much for it."""
 BIASED = f"{contract.DECODER}_with_bias"
 """The skeleton of the decoder for checkpoints with a bias on the logits."""
 
@@ -76,12 +79,13 @@ def fill(
 
     Raises:
         CheckpointError: A file of weights is truncated.
+        MissingDependencyError: This Python was built without lzma.
     """
     recipes = read_json(skeleton / RECIPES)
     biased = key_maps.LOGITS_BIAS in checkpoint.weights
     for graph in contract.GRAPHS:
         name = BIASED if biased and graph == contract.DECODER else graph
-        content = (skeleton / f"{name}.onnx").read_bytes()
+        content = _unpacked(skeleton / f"{name}{GRAPH}")
         path = out / contract.graph_file(graph, "fp32")
         path.parent.mkdir(exist_ok=True)
         data = path.with_name(path.name + contract.DATA_SUFFIX)
@@ -91,6 +95,17 @@ def fill(
             beside = file.tell()
         if not beside:
             data.unlink()
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        import lzma
+    except ImportError as error:
+        raise MissingDependencyError(
+            "this Python was built without lzma, which unpacks the graphs that come with the "
+            "package; use another build of Python, or florence-onnx export --with torch"
+        ) from error
+    return lzma.decompress(path.read_bytes())
 
 
 class _Filler:
