@@ -39,7 +39,7 @@ def smoke_check(folder: Path) -> None:
     pixels = np.linspace(-2, 2, math.prod(shape), dtype=np.float32).reshape(shape)
     features = graphs.image_features(pixels)
     del sessions[contract.VISION_ENCODER]
-    policy = assets.policy.replace(num_beams=1, max_new_tokens=3)
+    policy = assets.policy.replace(num_beams=1, num_return_sequences=1, max_new_tokens=3)
     prompt = assets.encode_prompt(Task.OD.prompt)
     picture = EncodedImage(features[0], (width, height))
     steps = graphs.decoder.start(*encoder_inputs(graphs, [picture], [prompt], policy.pad_token_id))

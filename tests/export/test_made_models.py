@@ -37,7 +37,7 @@ from tests.helpers import without_torch
 from tests.helpers.checkpoints import native_weights, save_native, save_original, save_weights
 from tests.helpers.exports import Exported
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
-from tests.helpers.tiny import picture, run_python
+from tests.helpers.tiny import change_json, picture, run_python
 
 NAME = "org/model"
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,15 @@ def test_export_answers_as_the_traced_graphs_do(
     assert report["skeleton"] == "square"
     assert set(report["versions"]) == {"python", "florence-onnx", "numpy"}
     assert report["parameters"] == native.report["parameters"]
+
+
+def test_a_checkpoint_that_returns_several_answers(native: Exported, tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(native.checkpoint, tmp_path / "checkpoint"))
+    settings = {"num_beams": 3, "num_return_sequences": 3}
+    change_json(checkpoint / "generation_config.json", lambda content: content.update(settings))
+    out = tmp_path / "out"
+    assert main(["export", str(checkpoint), str(out)]) == 0
+    assert Florence2.load(out).policy.num_return_sequences == 3
 
 
 def test_everything_without_torch(native: Exported, skeletons: Path, tmp_path: Path) -> None:
