@@ -128,6 +128,9 @@ def exports(runs: Mapping[str, Sequence[Run]], check: float) -> Values:
     ours = next(iter(runs))
     sides = {
         "export": {side: [one.seconds for one in found] for side, found in runs.items()},
+        "processor time of the export": {
+            side: [one.processor for one in found] for side, found in runs.items()
+        },
         "export without its smoke check": {ours: [one.seconds - check for one in runs[ours]]},
     }
     memory = {

@@ -1,6 +1,7 @@
 """A command of the package in a process of its own: its time, its lines and its memory."""
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -32,6 +33,8 @@ class Run:
 
     seconds: float
     """From its start to its end."""
+    processor: float
+    """Seconds of processor time, of all its threads."""
     peak: float
     """The most that was resident, in megabytes."""
     private: float
@@ -50,7 +53,7 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> Run:
         BenchmarkError: It failed; the message is its own.
     """
     path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
-    start = time.perf_counter()
+    start, used = time.perf_counter(), _processor_seconds()
     lines: list[Line] = []
     with subprocess.Popen(
         [sys.executable, "-m", "florence_onnx", *command],
@@ -70,7 +73,14 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> Run:
     if process.returncode:
         last = lines[-1].text if lines else "it said nothing"
         raise BenchmarkError(f"florence-onnx {' '.join(command)} failed: {last}")
-    return Run(seconds, memory.peak, memory.private, tuple(lines))
+    processor = _processor_seconds() - used
+    return Run(seconds, processor, memory.peak, memory.private, tuple(lines))
+
+
+def _processor_seconds() -> float:
+    """The processor time of the processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class _Memory(threading.Thread):
