@@ -110,12 +110,7 @@ def export(
         ExportError: The disk is full, or the folder cannot be written, or another process is
             writing there.
     """
-    unknown = [name for name in precisions if name not in contract.PRECISIONS]
-    if unknown:
-        raise PrecisionError(
-            f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
-        )
-
+    check_precisions(precisions)
     make = Making(write_graphs, add_precisions, Steps(progress))
     replaced = partial(replaced_files, source=source, precisions=precisions, force=force)
     try:
@@ -128,6 +123,19 @@ def export(
         raise
     except OSError as error:
         raise ExportError(f"exporting to {out} failed: {error}") from error
+
+
+def check_precisions(precisions: Sequence[str]) -> None:
+    """Refuses precisions that no export has.
+
+    Raises:
+        PrecisionError: Not all are of `contract.PRECISIONS`.
+    """
+    unknown = [name for name in precisions if name not in contract.PRECISIONS]
+    if unknown:
+        raise PrecisionError(
+            f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
+        )
 
 
 def _export_into(

@@ -125,28 +125,13 @@ def fetch(
             reached or does not answer in time or may not be asked, or the files cannot be written.
         DiskSpaceError: The disk has too little free space.
     """
-    settings = hub_settings()
-    from huggingface_hub import HfApi
-
     repository, inside = split_source(source)
     start = f"{inside}/" if inside else ""
     if access.local_files_only:
         state = _state(repository, access, lacking)
         raise ModelNotFoundError(f"{state}, and the hub is not asked: local files only")
-    # Not snapshot_download, which waits for the list of files without a limit.
-    limit = settings.HF_HUB_ETAG_TIMEOUT
     try:
-        info = HfApi().model_info(
-            repository, revision=access.revision or None, timeout=limit, files_metadata=True
-        )
-        listed = info.siblings or ()
-        files = {
-            file.rfilename.removeprefix(start): file
-            for file in listed
-            if file.rfilename.startswith(start)
-        }
-        if inside and not files:
-            raise _no_folder(repository, inside, [file.rfilename for file in listed])
+        info, files = _listed(repository, inside, access.revision)
         names = sorted(select(list(files)), key=lambda name: name != "config.json")
         coming = _coming(repository, [files[name] for name in names], info, access.cache)
         # The progress bars fail where stderr is None.
@@ -160,6 +145,28 @@ def fetch(
     except Exception as error:  # Which HTTP client raises depends on the hub library's version.
         raise ModelNotFoundError(_reason(error, repository, access, lacking)) from error
     return folder
+
+
+def _listed(
+    repository: str, inside: str, revision: str | None
+) -> "tuple[ModelInfo, dict[str, RepoSibling]]":
+    """Asks the hub for the files of a repository, or of a folder in the repository, by name."""
+    limit = hub_settings().HF_HUB_ETAG_TIMEOUT
+    from huggingface_hub import HfApi
+
+    # Not snapshot_download, which waits for the list of files without a limit.
+    info = HfApi().model_info(
+        repository, revision=revision or None, timeout=limit, files_metadata=True
+    )
+    listed, start = info.siblings or (), f"{inside}/" if inside else ""
+    files = {
+        file.rfilename.removeprefix(start): file
+        for file in listed
+        if file.rfilename.startswith(start)
+    }
+    if inside and not files:
+        raise _no_folder(repository, inside, [file.rfilename for file in listed])
+    return info, files
 
 
 def _no_folder(repository: str, inside: str, names: Collection[str]) -> ModelNotFoundError:

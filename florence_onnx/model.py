@@ -6,20 +6,20 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, overload
 
+from florence_onnx import preparing
 from florence_onnx.answering import answer_batch, encode
 from florence_onnx.assets.reading import Assets
+from florence_onnx.choosing import locate
 from florence_onnx.engine.precision import Precision
 from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs
-from florence_onnx.errors import InputError, ModelWarning
+from florence_onnx.errors import ModelWarning
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.hub import Access
 from florence_onnx.images.pixels import ImageInput
 from florence_onnx.opening import open_folder
-from florence_onnx.preparing import check_request, prepare, read_picture
 from florence_onnx.prompts import Region
 from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
-from florence_onnx.resolver import locate
 from florence_onnx.results import Result
 from florence_onnx.streaming import Stream, iterator
 from florence_onnx.tasks import AnswerKind, Task
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
     from florence_onnx.engine.options import SessionOptions
     from florence_onnx.generation.options import GenerationOptions
-
-
-_ONE_IMAGE = (str, bytes, bytearray, memoryview)
-"""Types that are sequences to Python, but one image here: a path, or the bytes of a file."""
 
 
 class Florence2:
@@ -69,18 +65,17 @@ class Florence2:
 
         Args:
             source: A model folder, a hub id, or ``"demo"``.
-            precision: Which of the model's graphs to open: ``"fp32"``, ``"fp16"``, ``"q8"``,
-                ``"q4"``; in the layout of transformers.js also ``"int8"``, ``"uint8"``,
-                ``"q4f16"``, ``"bnb4"``; or such a name per graph, as in ``{"vision_encoder":
-                "fp16", "*": "q4"}``, fp32 for graphs left out. ``"auto"`` for q8 on
-                a processor with 8-bit dot products, fp16 on CUDA, and fp32 elsewhere or where these
-                cannot be had or opened.
+            precision: The graphs to open: ``"fp32"``, ``"fp16"``, ``"q8"``, ``"q4"``; in the layout
+                of transformers.js also ``"int8"``, ``"uint8"``, ``"q4f16"``, ``"bnb4"``; or a name
+                per graph, ``{"vision_encoder": "fp16", "*": "q4"}``, fp32 for graphs left out; or
+                ``"auto"``: q8 on a processor with 8-bit dot products, fp16 on CUDA, fp32 elsewhere
+                or where the others are missing or cannot be opened.
             providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
                 graph name, or ``"*"`` for the others, to such a list. None, and graphs left out,
                 for CUDA where it is installed and loads, else the CPU.
             threads: Threads inside an operator, on the CPU; None for one per physical core that
                 the process's affinity and container allow.
-            session_options: ONNX Runtime's own, for all four graphs; instead of ``threads``.
+            session_options: Those of ONNX Runtime, for all four graphs; instead of ``threads``.
             revision: Branch, tag or commit of a hub id; its main branch by default.
             cache_dir: Folder for what is fetched and made, instead of the usual caches.
             local_files_only: Whether only the cache is used, and the hub never asked.
@@ -105,10 +100,7 @@ class Florence2:
 
     @property
     def precision(self) -> str:
-        """The precision of the graphs that were opened; never ``"auto"``.
-
-        Where graphs have different ones, these, as in ``"fp16+q4"``.
-        """
+        """The precision of the opened graphs, never ``"auto"``; of unlike ones ``"fp16+q4"``."""
         return self.graphs.precision
 
     @property
@@ -131,7 +123,7 @@ class Florence2:
         Raises:
             ImageError: The image is not a picture the model can read.
         """
-        return encode(self.graphs, read_picture(self.assets, image))
+        return encode(self.graphs, preparing.read_picture(self.assets, image))
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # The first takes text and bytes.
@@ -174,23 +166,23 @@ class Florence2:
 
         Args:
             image: As `encode` takes it, or what `encode` returned; or a list of these.
-            task: A task or its name; see `Request`, which has the same fields.
+            task: A task or the name of a task; see `Request`, which has the same fields.
             text: For the tasks that take text.
-            region: For the tasks that take a region: x1, y1, x2, y2 in pixels, or its four
+            region: For the tasks that take a region: x1, y1, x2, y2 in pixels, or the region's four
                 location tokens.
             prompt: A fine-tune's own prompt, instead of a task.
             answer: How the answer to a prompt is read, such as ``"boxes"``.
             **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
-            The result, or a list of them in the order of the pictures; with num_return_sequences
-            the best one, the others in its ``alternatives``.
+            The result, or a list of results in the order of the pictures. With num_return_sequences
+            the best one, which has the others as ``alternatives``.
 
         Raises:
             InputError: The picture, the task, its input or an option is wrong.
         """
-        self.policy.replace(**options)  # Or run() would take options of its own.
-        if isinstance(image, Sequence) and not isinstance(image, _ONE_IMAGE):
+        self.policy.replace(**options)  # Else run() would take the batch_size that it alone has.
+        if preparing.are_several(image):
             requests = [Request(one, task, text, region, prompt, answer) for one in image]
             return self.run(requests, **options)
         request = Request(cast(ImageInput, image), task, text, region, prompt, answer)
@@ -199,13 +191,15 @@ class Florence2:
     def prepare(self, request: Request) -> Prepared:
         """Checks a request, decodes and resizes its picture and tokenizes its prompt.
 
-        The engine is not used, so other threads may prepare requests while it works.
+        The engine is not used, so other threads may prepare requests while the engine works.
 
         Raises:
             InputError: The picture, the task or its input is wrong.
         """
-        check_request(request)
-        return prepare(self.assets, request, read_picture(self.assets, request.image))
+        preparing.check_request(request)
+        return preparing.prepare(
+            self.assets, request, preparing.read_picture(self.assets, request.image)
+        )
 
     @overload
     def answer(self, prepared: Prepared, **options: "Unpack[GenerationOptions]") -> Result: ...
@@ -231,12 +225,7 @@ class Florence2:
             InputError: An option is wrong, or an encoded picture is of another model.
         """
         policy = self.policy.replace(**options)
-        batch = [prepared] if isinstance(prepared, Prepared) else prepared
-        if not isinstance(batch, Sequence) or not all(isinstance(one, Prepared) for one in batch):
-            raise InputError(
-                f"answer() takes what prepare() returned, or a list of that, "
-                f"not {type(prepared).__name__}: {prepared!r:.80}"
-            )
+        batch = preparing.check_prepared(prepared)
         results = answer_batch(self.assets, self.graphs, batch, policy) if batch else []
         return results[0] if isinstance(prepared, Prepared) else results
 
@@ -270,21 +259,21 @@ class Florence2:
     ) -> Generator[Result | Failure, None, None]:
         """Answers any number of requests, in order and in bounded memory.
 
-        While a batch is answered, the pictures of the next are decoded and resized in threads; so
-        up to ``2 * batch_size`` requests are taken from the iterable before the first answer, each
-        with 7 MB of pixels at 768x768. Among these, a picture that occurs more than once (the
-        same path or the same object) is decoded and encoded once. An exception of the iterable is
-        raised after the answers to what came before it.
+        While a batch is answered, the pictures of the next batch are decoded and resized in
+        threads. So up to ``2 * batch_size`` requests are taken from the iterable before the first
+        answer, each with 7 MB of pixels at 768x768. A picture that occurs more than once in these
+        requests (the same path or the same object) is decoded and encoded once. An exception of
+        the iterable is raised after the answers to the requests before the exception.
 
         Args:
             requests: Any iterable, with or without an end.
             batch_size: Requests that are decoded together; tasks and sizes may be mixed.
             on_error: ``"raise"`` to end at the first request that cannot be answered;
-                ``"return"`` to yield a `Failure` in its place and go on.
+                ``"return"`` to yield a `Failure` in the request's place and go on.
             **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
-            A generator. Closing it ends the threads.
+            A generator. To close the generator ends the threads.
 
         Raises:
             InputError: At once where an argument or option is wrong; from the generator where a

@@ -53,31 +53,30 @@ def parse_answer(
     score: float | None = None,
     truncated: bool = False,
 ) -> Result:
-    """Reads a generated text the way its task is to be read.
+    """Reads a generated text as its task asks.
 
-    Malformed text is no error: what cannot be read is left out, as in the reference. Some things
-    differ from it: ``<pad>`` is removed from text answers too; and the labels of boxes keep their
-    non-ASCII letters and their corners are put in order, where ``Result.to_dict`` has both as the
-    reference.
+    What cannot be read is left out, as in the reference. Two things differ from the reference:
+    ``<pad>`` is removed from text too; the labels of boxes keep their non-ASCII letters and the
+    corners of boxes are put in order, where ``Result.to_dict`` has both as the reference.
 
     Args:
-        text: the generated text, special tokens included or not.
-        task: the task that was asked; None with ``prompt``.
+        text: The generated text, with or without special tokens.
+        task: The task that was asked; None with ``prompt``.
         image_size: (width, height) of the picture in pixels.
-        prompt: the prompt of a fine-tune that was asked instead of a task.
-        answer: how the answer to a prompt is read, as ``Request`` has it.
-        token_ids: the generated ids, for the result to carry.
-        token_spans: start and end in ``text``, in characters, of every token, as
-            ``Tokenizer.spans`` gives them; without, no detection knows its tokens.
-        log_probabilities: of every token, None for those that were not chosen; without, or
+        prompt: The prompt of a fine-tune that was asked instead of a task.
+        answer: How the answer to a prompt is read, as ``Request`` has it.
+        token_ids: The generated ids, for the result to carry.
+        token_spans: Start and end in ``text``, in characters, of every token, from
+            ``Tokenizer.spans``; without, no detection knows its tokens.
+        log_probabilities: Those of the tokens, None for tokens that were not chosen; without, or
             without ``token_spans``, detections have no scores.
-        score: the sequence's score, for the result to carry.
-        truncated: whether the limit of the length ended the text, for the result to carry.
+        score: The score of the sequence, for the result to carry.
+        truncated: Whether the limit of the length ended the text, for the result to carry.
 
     Raises:
-        InputError: if the text is not a string.
-        TaskError: if the task is unknown, or the task, prompt and answer do not go together.
-        ImageError: if the size is not two whole numbers above zero.
+        InputError: The text is no string.
+        TaskError: The task is unknown, or the task, prompt and answer do not go together.
+        ImageError: The size is not two whole numbers above zero.
     """
     if not isinstance(text, str):
         raise InputError(f"text must be the generated text, a str, not {type(text).__name__}")

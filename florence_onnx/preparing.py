@@ -1,5 +1,8 @@
 """What of a request needs no engine: its picture is decoded and resized, its prompt tokenized."""
 
+from collections.abc import Sequence
+from typing import TypeGuard
+
 import numpy as np
 
 from florence_onnx.assets.reading import Assets
@@ -39,6 +42,27 @@ def check_request(request: object) -> Request:
             f"not {type(request).__name__}: {request!r:.80}"
         )
     return request
+
+
+def check_prepared(prepared: object) -> Sequence[Prepared]:
+    """Returns the batch: a sequence of what `prepare` returned, or one of these.
+
+    Raises:
+        InputError: ``prepared`` is something else.
+    """
+    batch = [prepared] if isinstance(prepared, Prepared) else prepared
+    if not isinstance(batch, Sequence) or not all(isinstance(one, Prepared) for one in batch):
+        raise InputError(
+            f"answer() takes what prepare() returned, or a list of that, "
+            f"not {type(prepared).__name__}: {prepared!r:.80}"
+        )
+    return batch
+
+
+def are_several(image: object) -> TypeGuard[Sequence[ImageInput | EncodedImage]]:
+    """Tells a list of pictures from one picture, which may be text or bytes."""
+    one = (str, bytes, bytearray, memoryview)
+    return isinstance(image, Sequence) and not isinstance(image, one)
 
 
 def prepare(assets: Assets, request: Request, picture: Picture | EncodedImage) -> Prepared:

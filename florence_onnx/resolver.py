@@ -1,36 +1,25 @@
-"""Search for a model: a folder, a repository of the hub, or the shipped demo; and its precision."""
+"""Search for a model: a folder, a repository of the hub, or the shipped demo."""
 
 import os
 import re
-import warnings
-from collections.abc import Callable, Collection, Mapping
-from functools import cache
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar, cast
 
 from florence_onnx import hub
 from florence_onnx.checkpoints.contents import Contents
-from florence_onnx.decoder_pair import open_either
 from florence_onnx.engine import contract, hub_contract
 from florence_onnx.engine.layouts import graph_files, graph_of, layout_of, precisions_of
-from florence_onnx.engine.precision import AUTO, Precision, suitable_precisions
-from florence_onnx.engine.present import present_precisions
-from florence_onnx.engine.providers import Providers, providers_by_graph, require_onnxruntime
+from florence_onnx.engine.precision import Precision
 from florence_onnx.errors import (
     FlorenceError,
-    GraphContractError,
-    ModelError,
-    ModelFileError,
     ModelNotFoundError,
-    ModelWarning,
     PrecisionError,
 )
 from florence_onnx.hub import ANYHOW, Access
 from florence_onnx.staging import finish_replacement
 from florence_onnx.terminal import say
-
-T = TypeVar("T")
-P = TypeVar("P", bound=Precision)
 
 DEMO = Path(__file__).parent / "demo"
 
@@ -88,106 +77,6 @@ def _tell_what_the_demo_knows() -> None:
     )
 
 
-def usual_precision(
-    source: str | os.PathLike[str], providers: Providers | None, access: Access
-) -> tuple[str, str | None]:
-    """The precision to open where none is asked for, and what the machine would rather have.
-
-    The latter is opened of a hub model for which it has been pulled, fp32 of any other model.
-
-    Args:
-        source: A model folder, a hub id, or ``"demo"``.
-        providers: What the graphs are to run on.
-        access: Which state of a hub repository is wanted.
-
-    Returns:
-        The precision; and the first of `suitable_precisions`, None where the model is not the
-        hub's.
-    """
-    if is_demo(source) or local_folder(source) is not None:
-        return "fp32", None
-    require_onnxruntime()
-    best = suitable_precisions(providers_by_graph(providers))[0]
-    folder = _cached_model(str(source), access)
-    return (best if folder and best in present_precisions(folder) else "fp32"), best
-
-
-def locate(
-    source: str | os.PathLike[str],
-    precision: P,
-    providers: Providers | None,
-    opened: Callable[[Path, P], T],
-    access: Access = ANYHOW,
-) -> T:
-    """Opens a model's folder at the precision asked for, or at one that suits.
-
-    Args:
-        source: A model folder, a hub id, or ``"demo"``.
-        precision: The precision asked for; ``"auto"`` for the first of `suitable_precisions` that
-            the model has and that can be opened. Any other is passed on unchecked.
-        providers: What the graphs are to run on.
-        opened: Opens a folder at a precision.
-        access: Which state of a hub repository is wanted.
-
-    Raises:
-        ModelNotFoundError: There is no such model.
-        PrecisionError: The model has no precision that suits.
-        ProviderError: A provider cannot be had.
-        ModelError: What ``opened`` raises; of several precisions, the first.
-
-    Warns:
-        ModelWarning: ``"auto"`` has passed over a precision that cannot be opened.
-    """
-    if not isinstance(precision, str | Mapping):
-        names = ", ".join((*hub_contract.SUFFIXES, AUTO))
-        raise PrecisionError(
-            f"precision is {precision!r}; it must be one of {names}, or a mapping from graphs to "
-            "these"
-        )
-
-    def opened_from(folder: Path, precision: P) -> T:
-        if is_demo(source) or local_folder(source) is not None:
-            return opened(folder, precision)
-        return open_either(str(source), folder, precision, opened, access)
-
-    if precision != AUTO:
-        return opened_from(resolve(source, precision=precision, access=access), precision)
-    require_onnxruntime()
-    suitable = suitable_precisions(providers_by_graph(providers))
-    absent: list[ModelError] = []
-    passed: dict[str, ModelError] = {}
-    for name in suitable:
-        try:
-            folder = resolve(source, precision=name, access=access)
-        except ModelError as error:  # The next may be in the cache, or the only one on the hub.
-            absent.append(error)
-            continue
-        if not _has_some(folder, name):
-            continue
-        try:
-            found = opened_from(folder, cast(P, name))
-        except (ModelFileError, GraphContractError, PrecisionError) as error:
-            passed[name] = error
-            continue
-        for other, why in passed.items():
-            warnings.warn(f"taking {name} instead of {other}: {why}", ModelWarning, stacklevel=3)
-        return found
-    for failure in (*passed.values(), *absent):
-        raise failure
-    present = present_precisions(folder)
-    raise PrecisionError(
-        f"{folder} has no precision that suits these providers and this processor "
-        f"({', '.join(suitable)}); present: {', '.join(present) or 'none complete'}"
-    )
-
-
-def _has_some(folder: Path, precision: str) -> bool:
-    """Tells whether there are graphs of a precision, all four or fewer."""
-    names = graph_files(folder)
-    files = layout_of(names, precision).files(names, precision)
-    return any(file in names for file in files.values())
-
-
 def local_folder(source: str | os.PathLike[str]) -> Path | None:
     """The folder that ``source`` names, or None when it can only be a hub id.
 
@@ -229,10 +118,22 @@ def _check_encoding(folder: Path) -> None:
         ) from None
 
 
-def hub_model(repository: str, precision: Precision, access: Access) -> Path:
+def hub_model(
+    repository: str,
+    precision: Precision,
+    access: Access,
+    may_make: Callable[[], object] = lambda: None,
+) -> Path:
     """The folder of a hub model's assets and of its graphs of one precision.
 
-    Of a checkpoint, it is that of the model made of it, which may lack precisions other than fp32.
+    Of a checkpoint, the folder is that of the model made of the checkpoint, which may lack
+    precisions other than fp32.
+
+    Args:
+        repository: Hub id, ``"org/name"``.
+        precision: The graphs to fetch.
+        access: Which state of the repository is wanted.
+        may_make: Called before the weights of a checkpoint are fetched; an exception ends it all.
 
     Raises:
         ModelNotFoundError: There is no such repository, or the hub cannot be reached.
@@ -243,29 +144,8 @@ def hub_model(repository: str, precision: Precision, access: Access) -> Path:
             raise PrecisionError(
                 f"unknown precision {name!r}; choose one of {', '.join(hub_contract.SUFFIXES)}"
             )
-
-    def required(names: Collection[str]) -> list[str]:
-        return [*contract.ASSETS, *layout_of(names, precision).files(names, precision).values()]
-
-    def select(names: Collection[str]) -> list[str]:
-        contents = Contents(repository, names)
-        if contents.is_checkpoint:
-            raise _CheckpointFoundError
-        refuse(contents.why_no_model())
-        layout, others = layout_of(names, precision), precisions_of(names)
-        if others and not layout.is_whole(names, precision):
-            raise PrecisionError(
-                f"hub model {repository!r} has no graphs of precision {precision!r}; "
-                f"it has {', '.join(others)}"
-            )
-        needed = required(names)
-        absent = [name for name in needed if name not in names]
-        if absent:
-            raise ModelNotFoundError(f"hub model {repository!r} has no {', '.join(absent)}")
-        return [name for name in names if graph_of(name) in needed]
-
     folder = hub.cached(repository, access)
-    needed = required(graph_files(folder)) if folder else []
+    needed = _needed(graph_files(folder), precision) if folder else []
     lacking = [name for name in needed if folder and not (folder / name).is_file()]
     if folder is not None and not lacking:
         return folder
@@ -275,15 +155,45 @@ def hub_model(repository: str, precision: Precision, access: Access) -> Path:
     made = cached_model(repository, access, hub.commit_of(repository, folder) if folder else None)
     if made is not None:
         return made
-    if folder is not None and Contents.of_folder(folder).is_checkpoint:
-        return make_model(repository, access)
-    try:
-        return hub.fetch(repository, access, select, lacking)
-    except _CheckpointFoundError:
-        return make_model(repository, access)
+    if folder is None or not Contents.of_folder(folder).is_checkpoint:
+        select = partial(_files_to_fetch, repository, precision)
+        with suppress(_CheckpointFoundError):
+            return hub.fetch(repository, access, select, lacking)
+    may_make()
+    return make_model(repository, access)
 
 
-def _cached_model(repository: str, access: Access) -> Path | None:
+def _needed(names: Collection[str], precision: Precision) -> list[str]:
+    """The files of a precision among those of these names, and the files beside the graphs."""
+    return [*contract.ASSETS, *layout_of(names, precision).files(names, precision).values()]
+
+
+def _files_to_fetch(repository: str, precision: Precision, names: Collection[str]) -> list[str]:
+    """The names of a repository's files that a model needs at one precision.
+
+    Raises:
+        ModelNotFoundError: The repository holds no model.
+        PrecisionError: The repository holds graphs, but none of this precision.
+        _CheckpointFoundError: The repository holds a checkpoint.
+    """
+    contents = Contents(repository, names)
+    if contents.is_checkpoint:
+        raise _CheckpointFoundError
+    refuse(contents.why_no_model())
+    layout, others = layout_of(names, precision), precisions_of(names)
+    if others and not layout.is_whole(names, precision):
+        raise PrecisionError(
+            f"hub model {repository!r} has no graphs of precision {precision!r}; "
+            f"it has {', '.join(others)}"
+        )
+    needed = _needed(names, precision)
+    absent = [name for name in needed if name not in names]
+    if absent:
+        raise ModelNotFoundError(f"hub model {repository!r} has no {', '.join(absent)}")
+    return [name for name in names if graph_of(name) in needed]
+
+
+def cached_folder(repository: str, access: Access) -> Path | None:
     """The folder of a hub model as far as it is in the cache."""
     from florence_onnx.model_cache import cached_model
 

@@ -13,13 +13,13 @@ from florence_onnx.cli.exporting import (
     comma_list,
     print_precisions,
     requested_checkpoint,
+    require_quantizing,
     timed_progress,
 )
 from florence_onnx.cli.options import add_hub_options, path, requested_access
 from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.engine import contract
-from florence_onnx.errors import PrecisionError
-from florence_onnx.exporting import AddPrecisions, WriteGraphs, export
+from florence_onnx.exporting import AddPrecisions, WriteGraphs, check_precisions, export
 from florence_onnx.packages import require_packages
 from florence_onnx.skeletons.filling import find_skeleton
 from florence_onnx.skeletons.writing import write_graphs
@@ -44,7 +44,6 @@ output is from PyTorch and every other precision from fp32.
 """
 
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "onnxruntime", "PIL")
-_QUANTIZING = ("onnx", "onnxruntime", "PIL")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +83,7 @@ def execute(arguments: argparse.Namespace) -> int:
         require_packages(_NEEDED, f"tracing the checkpoint, {why},", "export")
         progress(f"tracing the graphs with torch, {why}")
     if set(arguments.precision) - {"fp32"}:
-        require_packages(_QUANTIZING, "quantising", "quantize")
+        require_quantizing()
     with exit_on_termination():
         report = export(
             arguments.checkpoint,
@@ -123,11 +122,7 @@ def _adder(arguments: argparse.Namespace) -> AddPrecisions | None:
 
 def _check(arguments: argparse.Namespace) -> Checkpoint:
     """Raises what the exporter would raise after the import of torch; returns the checkpoint."""
-    unknown = [name for name in arguments.precision if name not in contract.PRECISIONS]
-    if unknown:
-        raise PrecisionError(
-            f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
-        )
+    check_precisions(arguments.precision)
     out, source = arguments.out, arguments.checkpoint
     if os.path.lexists(out):
         replaced_files(out, source, arguments.precision, arguments.force)

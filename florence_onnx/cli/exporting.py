@@ -7,6 +7,7 @@ from typing import Any
 
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.cli.options import requested_access
+from florence_onnx.packages import require_packages
 from florence_onnx.terminal import say, show
 
 
@@ -43,6 +44,11 @@ def add_accept_error(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="quantise all matrix multiplications, and write a precision whatever its error",
     )
+
+
+def require_quantizing() -> None:
+    """Refuses to quantise where a package that quantising needs is missing."""
+    require_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
 
 
 def comma_list(text: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from florence_onnx.assets.reading import Assets
+from florence_onnx.choosing import locate
 from florence_onnx.cli.options import (
     add_hub_options,
     add_model,
@@ -16,7 +17,6 @@ from florence_onnx.cli.options import (
 )
 from florence_onnx.engine.present import present_precisions
 from florence_onnx.engine.sessions import open_graphs
-from florence_onnx.resolver import locate
 from florence_onnx.terminal import show
 
 NAME = "info"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from florence_onnx.choosing import usual_precision
 from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.engine import hub_contract
 from florence_onnx.engine.precision import AUTO, Precision
@@ -14,7 +15,6 @@ from florence_onnx.engine.providers import OTHERS, Provider
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.hub import Access
 from florence_onnx.model import Florence2
-from florence_onnx.resolver import usual_precision
 from florence_onnx.tasks import AnswerKind
 from florence_onnx.terminal import say
 

@@ -2,9 +2,11 @@
 
 import argparse
 import importlib
+from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 
-from florence_onnx.cli.exporting import timed_progress
+from florence_onnx.cli.exporting import require_quantizing, timed_progress
 from florence_onnx.cli.options import (
     DEFAULT,
     add_hub_options,
@@ -17,8 +19,8 @@ from florence_onnx.engine import hub_contract
 from florence_onnx.engine.layouts import graph_files, layout_of, precisions_of
 from florence_onnx.engine.present import check_precision
 from florence_onnx.errors import ModelNotFoundError
-from florence_onnx.packages import require_packages
-from florence_onnx.resolver import hub_model, is_demo, local_folder
+from florence_onnx.exporting import check_precisions
+from florence_onnx.resolver import cached_folder, hub_model, is_demo, local_folder
 from florence_onnx.terminal import show
 
 NAME = "pull"
@@ -56,15 +58,26 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ModelNotFoundError("the demo comes with this package, so nothing is fetched")
     if local_folder(source) is not None:
         raise ModelNotFoundError(f"{source!r} is a folder here, so nothing is fetched")
+    access = requested_access(arguments)
+    wanted = {precision} if isinstance(precision, str) else {*precision.values()}
+    cached = cached_folder(source, access)
+    present = precisions_of(graph_files(cached)) if cached else ()
+    check = partial(_check_quantising, wanted.difference(present))
     with exit_on_termination():
-        folder = hub_model(source, precision, replace(requested_access(arguments), refresh=True))
+        folder = hub_model(source, precision, replace(access, refresh=True), check)
         names = graph_files(folder)
         if not layout_of(names, precision).is_whole(names, precision):
-            require_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
-            quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
-            wanted = {precision} if isinstance(precision, str) else {*precision.values()}
             lacking = sorted(wanted.difference(precisions_of(names)))
+            _check_quantising(lacking)
+            quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
             quantizer.quantize(folder, lacking, progress=timed_progress())
         check_precision(folder, precision)
     show(str(folder))
     return 0
+
+
+def _check_quantising(precisions: Collection[str]) -> None:
+    """Refuses precisions that cannot be made of a checkpoint here, before anything is fetched."""
+    check_precisions(sorted(precisions))
+    if {*precisions} - {"fp32"}:
+        require_quantizing()

@@ -9,11 +9,11 @@ from florence_onnx.cli.exporting import (
     add_accept_error,
     comma_list,
     print_precisions,
+    require_quantizing,
     timed_progress,
 )
 from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.errors import ModelNotFoundError
-from florence_onnx.packages import require_packages
 from florence_onnx.resolver import DEMO, is_demo, local_folder, refuse
 
 NAME = "quantize"
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    require_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
+    require_quantizing()
     folder = DEMO if is_demo(arguments.model) else local_folder(arguments.model)
     if folder is None:
         raise ModelNotFoundError(

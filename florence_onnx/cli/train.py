@@ -2,10 +2,14 @@
 
 import argparse
 import importlib
+import os
 
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.cli.options import path, whole_number
-from florence_onnx.errors import InputError
+from florence_onnx.errors import InputError, OutputExistsError
+from florence_onnx.files import open_regular
 from florence_onnx.packages import require_packages
+from florence_onnx.resolver import local_folder
 
 NAME = "train"
 SUMMARY = "Fine-tune a checkpoint on your own examples (needs the [export] extra)."
@@ -47,13 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    if (arguments.checkpoint is None) != (arguments.data is None):
-        raise InputError("--from and --data go together: what to fine-tune, and on what")
-    if arguments.validation is not None and arguments.data is None:
-        raise InputError("--validation goes with --from and --data")
+    _check(arguments)
+    # Recipes are read without torch, whose import takes seconds.
+    config = importlib.import_module("florence_onnx_export.training.config")
+    recipe = config.read_recipe(arguments.config, arguments.steps)
+    if arguments.checkpoint is None:
+        recipe.needed_scratch()
     require_packages(_NEEDED, "training", "export")
     runs = importlib.import_module("florence_onnx_export.training.runs")
-    recipe = runs.read_recipe(arguments.config, arguments.steps)
     if arguments.checkpoint is None:
         runs.train_from_scratch(recipe, arguments.out)
     else:
@@ -61,3 +66,21 @@ def execute(arguments: argparse.Namespace) -> int:
             recipe, arguments.checkpoint, arguments.data, arguments.out, arguments.validation
         )
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises what the training would raise after the import of torch."""
+    if (arguments.checkpoint is None) != (arguments.data is None):
+        raise InputError("--from and --data go together: what to fine-tune, and on what")
+    if arguments.validation is not None and arguments.data is None:
+        raise InputError("--validation goes with --from and --data")
+    for file in (arguments.data, arguments.validation):
+        try:
+            if file is not None:
+                open_regular(file).close()
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    if arguments.checkpoint is not None and local_folder(arguments.checkpoint) is not None:
+        read_checkpoint(arguments.checkpoint)
+    if os.path.lexists(arguments.out) and not arguments.out.is_dir():
+        raise OutputExistsError(f"{arguments.out} exists and is no folder; choose another name")

@@ -163,7 +163,7 @@ import importlib.util
 importlib.util.find_spec = lambda name, package=None: True
 from florence_onnx.cli.program import main
 for command in json.loads(sys.argv[1]):
-    assert main(["export", *command]) == 2
+    assert main(command) == 2
 """
 
 
@@ -219,7 +219,36 @@ def test_before_torch_is_imported(tmp_path: Path) -> None:
         ("org/name", str(there)): "there exists; choose another folder or pass --force",
         (str(there), out, "--precision", "q9"): "unknown precision 'q9'; choose from fp32",
     }
-    result = run_python("-c", BANNED, json.dumps(list(commands)))
+    result = run_python("-c", BANNED, json.dumps([["export", *words] for words in commands]))
+    assert (result.returncode, result.stdout) == (0, "")
+    for line, message in zip(result.stderr.splitlines(), commands.values(), strict=True):
+        assert line.startswith("florence-onnx: error: ")
+        assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_before_torch_is_imported(tmp_path: Path) -> None:
+    """Wrong files and arguments are told in the moment in which the command starts."""
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"optimisation": {"steps": 0}}')
+    there = holding(tmp_path / "there", "config.json", *WEIGHTS)
+    (there / "config.json").write_text('{"model_type": "bart"}')
+    (tmp_path / "file").touch()
+    out, lost, file = (str(tmp_path / name) for name in ("out", "lost.jsonl", "file"))
+    data = ["--data", file]
+    commands = {
+        ("--data", file): "--from and --data go together",
+        ("--from", "org/name", "--data", lost): f"{lost} cannot be read: No such file",
+        ("--from", "org/name", *data, "--validation", str(there)): "there cannot be read: Is a dir",
+        ("--from", str(there), *data): "config.json",
+        ("--from", str(tmp_path / "nowhere"), *data): "nowhere' is not an existing folder",
+        ("--from", "org/name", *data, "--config", str(recipe)): "optimisation.steps is 0",
+        ("--config", lost): "lost.jsonl is missing",
+        ("--steps", "1"): "needs a recipe with a 'scratch' section",
+        ("--from", "org/name", *data, "--out", file): "file exists and is no folder",
+    }
+    given = [["train", "--out", out, *words] for words in commands]
+    result = run_python("-c", BANNED, json.dumps(given))
     assert (result.returncode, result.stdout) == (0, "")
     for line, message in zip(result.stderr.splitlines(), commands.values(), strict=True):
         assert line.startswith("florence-onnx: error: ")

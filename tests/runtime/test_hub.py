@@ -1,5 +1,6 @@
 """Downloads from a hub on 127.0.0.1: what is said before, and what can happen meanwhile."""
 
+import importlib.util
 import os
 from collections import namedtuple
 from collections.abc import Iterator
@@ -250,6 +251,33 @@ def test_wrong_input_is_refused_before_anything_is_fetched(
         for line, message in zip(err.splitlines(), messages, strict=True):
             assert message in line
     assert served.requests == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("q8", "quantising needs onnx; run pip install 'florence-onnx[quantize]'"),
+        ("int8", "unknown precision 'int8'; choose from fp32, fp16, q8, q4"),
+    ],
+)
+def test_a_precision_that_cannot_be_made_is_refused_before_anything_is_fetched(
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    message: str,
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else find_spec(name)
+    )
+    checkpoint = {"config.json": b"{}", "model.safetensors": b"x"}
+    with serve_hub(NAME, checkpoint) as server:
+        use_hub(monkeypatch, server.url)
+        assert main(["pull", NAME, "--precision", precision]) == 2
+        assert server.fetched == set()
+    assert message in capsys.readouterr().err
 
 
 def test_too_little_space(served: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

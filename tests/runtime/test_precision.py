@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from florence_onnx import Florence2
+from florence_onnx.choosing import locate
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.engine.precision import NEEDS, check_runtime, suitable_precisions
@@ -23,7 +24,6 @@ from florence_onnx.errors import (
     PrecisionError,
     ProviderError,
 )
-from florence_onnx.resolver import locate
 from tests.helpers.apart import move_weight
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
 from tests.helpers.tiny import TINY, copy_tiny

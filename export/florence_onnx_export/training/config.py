@@ -1,6 +1,6 @@
 """The recipe of a training run, read from a JSON file."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,32 @@ class Recipe:
     """Settings under "optimisation"; fields left out have their defaults."""
     scratch: Scratch | None
     """Settings under "scratch"; only needed without a checkpoint to start from."""
+
+    def needed_scratch(self) -> Scratch:
+        """The settings for training from scratch.
+
+        Raises:
+            InputError: The recipe has none.
+        """
+        if self.scratch is None:
+            raise InputError("training from scratch needs a recipe with a 'scratch' section")
+        return self.scratch
+
+
+def read_recipe(config: Path | None, steps: int | None) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        config: A JSON file; None for the recipe for fine-tuning.
+        steps: Optimiser steps, in place of the recipe's.
+
+    Raises:
+        InputError: The file is no recipe.
+    """
+    read = Recipe(Optimisation(), None) if config is None else load_recipe(config)
+    if steps is None:
+        return read
+    return replace(read, optimisation=replace(read.optimisation, steps=steps))
 
 
 def load_recipe(path: Path) -> Recipe:

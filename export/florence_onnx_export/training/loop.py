@@ -14,7 +14,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.errors import InputError
 from florence_onnx.files import whole_file
-from florence_onnx_export.training.batches import Source
+from florence_onnx_export.training.batches import Batch, Source
 from florence_onnx_export.training.config import Optimisation
 from florence_onnx_export.training.dense import DenseHead
 from florence_onnx_export.training.log import Log
@@ -36,25 +36,21 @@ def train(
     dense_weight: float = 0.0,
     evaluate: Callable[[], dict[str, float]] | None = None,
 ) -> list[float]:
-    """Train in place, going on from the checkpoint in `out` if there is one.
+    """Trains in place, going on from the checkpoint in ``out`` if there is one.
 
-    Writes `out/state.pt` (to resume from) and `out/log.jsonl` (losses, speed, metrics), each by way
-    of the folder `unfinished`.
+    Writes ``out/state.pt`` (to resume from) and ``out/log.jsonl`` (losses, speed, metrics), each by
+    way of the folder ``unfinished``.
 
     Returns:
         The answers' loss of every step of this call.
 
     Raises:
-        InputError: `out` holds the state or log of something else, or the loss becomes NaN or
+        InputError: ``out`` holds the state or log of something else, or the loss becomes NaN or
             infinite.
     """
     log = Log(out / "log.jsonl", unfinished)
-    parts = nn.ModuleDict({"network": network})
-    if head is not None:
-        parts["head"] = head
-    optimiser = _optimiser(parts, settings)
-    first = _resume(out / "state.pt", parts, optimiser)
-    answer_loss = AnswerLoss(network, tokenizer, _GROUPS, settings.bfloat16)
+    descent = _Descent(network, tokenizer, settings, head, dense_weight)
+    first = _resume(out / "state.pt", descent.parts, descent.optimiser)
     losses: list[float] = []
     started, seen = time.perf_counter(), 0
     with ThreadPoolExecutor(1) as ahead:
@@ -62,39 +58,19 @@ def train(
         for step in range(first, settings.steps):
             batch = coming.result()
             coming = ahead.submit(source.batch, step + 1)
-            network.train()
-            progress = decay_progress(step, settings)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, settings)
-            start, end = settings.location_sigma
-            loss, dense = answer_loss(batch, start + (end - start) * progress, head)
-            (loss + dense_weight * dense).backward()
-            norm = nn.utils.clip_grad_norm_(parts.parameters(), settings.clip)
-            losses.append(loss.item())
-            if not (math.isfinite(losses[-1]) and math.isfinite(norm.item())):
-                raise InputError(
-                    f"the training has diverged at step {step}: its loss is {losses[-1]}, the norm "
-                    f"of its gradients {norm.item()}; begin again with a lower learning_rate"
-                )
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            measured = descent.step(batch, step)
+            losses.append(measured["loss"])
             seen += len(batch.pictures)
             done = step + 1
             if done % _LOG_EVERY == 0:
                 recent = losses[-_LOG_EVERY:]
+                measured["loss"] = sum(recent) / len(recent)
                 speed = seen / (time.perf_counter() - started)
+                log.add(step=done, **measured, pictures_per_second=speed)
                 started, seen = time.perf_counter(), 0
-                log.add(
-                    step=done,
-                    loss=sum(recent) / len(recent),
-                    dense=dense.item(),
-                    norm=norm.item(),
-                    learning_rate=learning_rate(step, settings),
-                    pictures_per_second=speed,
-                )
             if done % settings.save_every == 0 or done == settings.steps:
                 with whole_file(out / "state.pt", unfinished) as file:
-                    torch.save(_state(done, parts, optimiser), file)
+                    torch.save(_state(done, descent.parts, descent.optimiser), file)
                 network.eval()
                 metrics = evaluate() if evaluate is not None else {}
                 if metrics:
@@ -104,6 +80,55 @@ def train(
     return losses
 
 
+class _Descent:
+    """Steps of the optimiser."""
+
+    def __init__(
+        self,
+        network: Florence2ForConditionalGeneration,
+        tokenizer: Tokenizer,
+        settings: Optimisation,
+        head: DenseHead | None,
+        dense_weight: float,
+    ) -> None:
+        self._network, self._settings = network, settings
+        self._head, self._dense_weight = head, dense_weight
+        self.parts = nn.ModuleDict({"network": network})
+        if head is not None:
+            self.parts["head"] = head
+        self.optimiser = _optimiser(self.parts, settings)
+        self._losses = AnswerLoss(network, tokenizer, _GROUPS, settings.bfloat16)
+
+    def step(self, batch: Batch, number: int) -> dict[str, float]:
+        """Changes the weights by one batch.
+
+        Returns:
+            For the log: the losses, the norm of the gradients and the learning rate.
+
+        Raises:
+            InputError: The loss or the norm is NaN or infinite.
+        """
+        settings = self._settings
+        self._network.train()
+        rate = learning_rate(number, settings)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        start, end = settings.location_sigma
+        sigma = start + (end - start) * decay_progress(number, settings)
+        loss, dense = self._losses(batch, sigma, self._head)
+        (loss + self._dense_weight * dense).backward()
+        norm = nn.utils.clip_grad_norm_(self.parts.parameters(), settings.clip)
+        measured = {"loss": loss.item(), "dense": dense.item(), "norm": norm.item()}
+        if not (math.isfinite(measured["loss"]) and math.isfinite(measured["norm"])):
+            raise InputError(
+                f"the training has diverged at step {number}: its loss is {measured['loss']}, the "
+                f"norm of its gradients {measured['norm']}; begin again with a lower learning_rate"
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return {**measured, "learning_rate": rate}
+
+
 def decay_progress(step: int, settings: Optimisation) -> float:
     """The progress of the cosine decay, 0 to 1."""
     length = max(1, settings.steps - settings.hold_steps)
@@ -111,7 +136,7 @@ def decay_progress(step: int, settings: Optimisation) -> float:
 
 
 def learning_rate(step: int, settings: Optimisation) -> float:
-    """Linear warm-up, constant until `hold_steps`, then half a cosine to zero."""
+    """Linear warm-up, constant until ``hold_steps``, then half a cosine to zero."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * decay_progress(step, settings)))
     return settings.learning_rate * warm * cosine
@@ -128,7 +153,7 @@ def _optimiser(parts: nn.Module, settings: Optimisation) -> torch.optim.Optimize
 
 
 def _resume(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Load a checkpoint if there is one; the steps it has done."""
+    """Loads a checkpoint if there is one; returns the steps that the checkpoint has done."""
     if not path.exists():
         return 0
     try:

@@ -1,7 +1,6 @@
 """Runs of a training: of a checkpoint on examples, and of a new model on drawn scenes."""
 
 import tempfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.scene import sample_scene
 from florence_onnx_export.training.batches import ExampleSource, SceneSource
 from florence_onnx_export.training.cache import cached_pictures
-from florence_onnx_export.training.config import Optimisation, Recipe, load_recipe
+from florence_onnx_export.training.config import Recipe
 from florence_onnx_export.training.dense import DenseHead
 from florence_onnx_export.training.evaluation import evaluate, evaluate_examples
 from florence_onnx_export.training.examples import read_examples
@@ -39,27 +38,20 @@ _TOKENIZER_SCENES = 1000
 _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def read_recipe(config: Path | None, steps: int | None) -> Recipe:
-    """Reads a recipe.
+def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
+    """Trains on drawn scenes; the model goes to ``out/model``.
 
     Args:
-        config: A JSON file; None for the recipe for fine-tuning.
-        steps: Optimiser steps, in place of the recipe's.
+        recipe: The recipe, with a section for training from scratch.
+        out: The folder of the run.
+
+    Returns:
+        The losses.
 
     Raises:
-        InputError: The file is no recipe.
+        InputError: The recipe has no section for training from scratch.
     """
-    read = Recipe(Optimisation(), None) if config is None else load_recipe(config)
-    if steps is None:
-        return read
-    return replace(read, optimisation=replace(read.optimisation, steps=steps))
-
-
-def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
-    """Train on drawn scenes; the model goes to `out/model`. Returns the losses."""
-    scratch, settings = recipe.scratch, recipe.optimisation
-    if scratch is None:
-        raise InputError("training from scratch needs a configuration with a 'scratch' section")
+    scratch, settings = recipe.needed_scratch(), recipe.optimisation
     with run_folder(out) as unfinished:
         torch.manual_seed(settings.seed)
         tokenizer = scene_tokenizer(scratch.text_tokens)
@@ -86,7 +78,21 @@ def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
 def fine_tune(
     recipe: Recipe, checkpoint: str, data: Path, out: Path, validation: Path | None = None
 ) -> list[float]:
-    """Train a checkpoint on own examples; the model goes to `out/model`. Returns the losses."""
+    """Trains a checkpoint on examples of the user; the model goes to ``out/model``.
+
+    Args:
+        recipe: The recipe, whose settings of the optimisation count.
+        checkpoint: A folder or a hub id.
+        data: The file of the examples.
+        out: The folder of the run.
+        validation: A file of examples to measure on.
+
+    Returns:
+        The losses.
+
+    Raises:
+        InputError: An example cannot be used, or the checkpoint's pictures are no squares.
+    """
     settings = recipe.optimisation
     with run_folder(out, checkpoint) as unfinished:
         torch.manual_seed(settings.seed)
