@@ -57,12 +57,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Generated:
-    """What a side generated for a request."""
+    """Answer that a side generated for a request."""
 
     text: str
     """Special and location tokens included."""
     token_ids: tuple[int, ...]
-    """Up to the end token."""
+    """Token ids up to the end token."""
 
 
 Side = Callable[[Sequence[Picture], Sequence[Question], int], list[Generated]]
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def ask(tasks: Sequence[Task], scenes: int) -> list[Asked]:
-    """Every task about every one of the first held-out scenes, task by task."""
+    """Questions of all tasks about the first held-out scenes, task by task."""
     drawn = [sample_scene(seed, "held-out") for seed in range(scenes)]
     pictures = [np.asarray(draw(scene)) for scene in drawn]
     return [
@@ -115,7 +115,7 @@ def open_side(name: str, setup: Setup) -> Side:
 def compare(
     sides: Mapping[str, Side], asked: Sequence[Asked], beams: Sequence[int], judge: Judge | None
 ) -> dict[str, Any]:
-    """Every measure of every side, and the share of its answers that are the first side's."""
+    """Measures of every side, and the share of the side's answers that equal the first side's."""
     values: dict[str, dict[str, Any]] = {}
     tasks = list(dict.fromkeys(request.question.task.name for request in asked))
     scenes = len(asked) // len(tasks)
@@ -169,7 +169,7 @@ def _ties(
     beams: int,
     differing: Mapping[int, Sequence[tuple[int, ...]]],
 ) -> int:
-    """How many of the differing answers a decision by less than `TIE` explains.
+    """Number of the differing answers that a decision by less than `TIE` explains.
 
     Args:
         judge: Repeats the searches.

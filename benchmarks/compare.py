@@ -28,7 +28,7 @@ from benchmarks.harness.measuring import (
 from benchmarks.peers import PEERS_HELP, Answer, Peer, open_peers
 
 CASES = {"CAPTION of 20 tokens": ("<CAPTION>", 20), "OD of 200 tokens": ("<OD>", 200)}
-"""What is asked: the task and the length of the answer."""
+"""Request: the task and the length of the answer."""
 
 PEERS = {
     "cpu": [

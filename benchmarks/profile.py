@@ -41,10 +41,10 @@ _MATMULS = {
 
 @dataclass(frozen=True)
 class Operator:
-    """What one kind of operator took in one run."""
+    """Time of one kind of operator in one run."""
 
     seconds: float
-    """All nodes of the kind."""
+    """Seconds of all nodes of the kind."""
     flop: float
     """Floating-point (or integer) operations of its matmuls; 0 for other kinds."""
 

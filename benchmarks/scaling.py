@@ -18,7 +18,7 @@ from benchmarks.peers import PEERS_HELP, Peer, open_peers
 
 @dataclass(frozen=True)
 class Load:
-    """What one measured call does."""
+    """Work of one measured call."""
 
     tokens: int = 50
     beams: int = BEAMS

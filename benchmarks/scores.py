@@ -62,17 +62,17 @@ class Calibration:
     """Scores of detections, and which of them are right."""
 
     scores: npt.NDArray[np.float64]
-    """[N], 0 to 1."""
+    """Scores [N], 0 to 1."""
     are_right: npt.NDArray[np.bool_]
-    """[N]."""
+    """Flags [N], true for detections that are right."""
 
     def at(self, temperature: float) -> "Calibration":
-        """With the log-odds of every score divided by a temperature."""
+        """Copies the scores, the log-odds of every score divided by a temperature."""
         odds = np.log(np.clip(self.scores, 1e-9, 1 - 1e-9) / np.clip(1 - self.scores, 1e-9, 1))
         return Calibration(1 / (1 + np.exp(-odds / temperature)), self.are_right)
 
     def bins(self) -> list[tuple[int, float, float]]:
-        """Of every tenth: how many detections, their mean score and the share that is right."""
+        """Counts of every tenth: detections, mean score and the share that is right."""
         which = np.clip(np.digitize(self.scores, BINS) - 1, 0, len(BINS) - 2)
         inside = [which == number for number in range(len(BINS) - 1)]
         return [
@@ -150,7 +150,7 @@ def precision(
 
 
 def calibration(asked: Sequence[Asked], results: Sequence[Result]) -> list[str]:
-    """How far scores are from the share of detections that are right, in sentences."""
+    """Sentences on the difference between scores and the share of detections that are right."""
     even, odd = (judge(asked[half::2], results[half::2]) for half in (0, 1))
     best = float(min(TEMPERATURES, key=lambda temperature: even.at(temperature).error()))
     tempered = odd.at(best)

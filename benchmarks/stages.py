@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
 def _vision_sides(
     ours: Sequence[Ours], theirs: Sequence[Transformers], setup: Setup
 ) -> tuple[dict[str, Callable[[], float]], list[str]]:
-    """Every vision encoder on the same pixel values, and notes about those left out."""
+    """Times of all vision encoders on the same pixel values, and notes on the encoders left out."""
     picture = make_picture()
     sides: dict[str, Vision] = {}
     for peer in ours:
@@ -131,7 +131,7 @@ def _their_request(peer: Transformers, picture: Picture) -> Callable[[], Stages]
 
 
 def _reported(stages: Stages, steps: Sequence[float]) -> dict[str, float]:
-    """What is published of one request."""
+    """Published times of one request."""
     return {
         "preprocess": stages["preprocess"],
         "embed and encoder": stages["embed_encoder"],
@@ -160,7 +160,7 @@ def _by_stage(rounds: Mapping[str, Sequence[Stages]]) -> dict[str, Samples]:
 
 
 def _growth(cases: Mapping[str, Samples]) -> dict[str, Any]:
-    """How much a long cache slows a step down, side by side."""
+    """Slowdown of a step by a long cache, per side."""
     short, long = (cases[f"step at past {past}"] for past in PASTS)
     name = f"step at past {PASTS[1]} / step at past {PASTS[0]}"
     return {f"{name}: {side}": ratio(long[side], short[side]) for side in short}

@@ -1,4 +1,4 @@
-"""``python -m florence_onnx`` is the command line."""
+"""Entry of ``python -m florence_onnx``: the command line."""
 
 import sys
 

@@ -17,7 +17,7 @@ from florence_onnx.results import Result
 from florence_onnx.selecting import select
 
 Watch = Callable[[str], None]
-"""Told of every ``"step"`` of the search as it begins, and of every stage as it ends:
+"""Function to call as every ``"step"`` of the search begins, and as every stage ends:
 ``"vision"``, ``"embed_encoder"``, ``"search"``, ``"parse"``."""
 
 

@@ -144,7 +144,7 @@ def _require_pillow() -> None:
 
 
 def _places(result: Result) -> Iterator[Place]:
-    """Every outline that encloses something."""
+    """Outlines of a detection that enclose an area."""
     for found in result.detections:
         score = "" if found.scores is None else f"{found.scores.score:.2f}"
         written = f"{found.label} {score}".strip()

@@ -1,4 +1,4 @@
-"""The exceptions of florence_onnx and of its exporter.
+"""Exceptions of florence_onnx and of the exporter.
 
 ::
 
@@ -10,7 +10,7 @@
     │   ├── GraphRunError             (RuntimeError) a graph failed, or returned NaN or other shapes
     │   ├── TokenizerError            (ValueError) the tokenizer is none of a Florence-2
     │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
-    │   ├── SessionOptionsError       (ValueError) wrong session options, or threads= with them
+    │   ├── SessionOptionsError       (ValueError) wrong session options, or threads= besides
     │   └── ProviderError             (RuntimeError) a provider was asked for and not obtained
     ├── InputError                    (ValueError) a request cannot be answered
     │   ├── ImageError                not a picture the model can read
@@ -25,9 +25,9 @@
     ├── OutputExistsError             (FileExistsError) the output exists already
     └── MissingDependencyError        (ImportError) an optional package is needed
 
-``ModelWarning`` (UserWarning) is what a model says that does not keep it from being used.
+``ModelWarning`` (UserWarning) tells what a user should know of a model that works all the same.
 
-Every message names what is wrong and what to do about it. The command line prints the
+Every message names the fault and the remedy. The command line prints the
 message of any ``FlorenceError`` as one line and exits with status 2; a warning is one line too.
 """
 
@@ -35,7 +35,7 @@ from florence_onnx.terminal import printable
 
 
 class FlorenceError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all errors that this package raises on purpose."""
 
     def __str__(self) -> str:
         """The message, with control characters of names that strangers chose spelled out."""
@@ -47,11 +47,11 @@ class ModelError(FlorenceError):
 
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
-    """No folder or hub repository answers to this name."""
+    """Signals that no folder or hub repository has this name."""
 
 
 class ModelFileError(ModelError, OSError):
-    """A file of a model is missing, truncated or not what its name says."""
+    """A file of a model is missing, truncated or of another kind than its name says."""
 
 
 class GraphContractError(ModelError, ValueError):
@@ -59,11 +59,11 @@ class GraphContractError(ModelError, ValueError):
 
 
 class GraphRunError(ModelError, RuntimeError):
-    """A graph failed while it ran, or returned what it had not declared, or NaN."""
+    """A graph failed in a run, or returned NaN or a shape that the graph does not declare."""
 
 
 class TokenizerError(ModelError, ValueError):
-    """The tokenizer is not of the kind that Florence-2 has, or lacks tokens that it needs."""
+    """The tokenizer is not of the kind of Florence-2, or lacks tokens that Florence-2 needs."""
 
 
 class PrecisionError(ModelError, ValueError):
@@ -79,7 +79,7 @@ class ProviderError(ModelError, RuntimeError):
 
 
 class InputError(FlorenceError, ValueError):
-    """A request cannot be answered as it stands."""
+    """A request is wrong and cannot be answered."""
 
 
 class ImageError(InputError):
@@ -87,7 +87,7 @@ class ImageError(InputError):
 
 
 class TaskError(InputError):
-    """The task is unknown, lacks its text, or takes no text."""
+    """The task is unknown, or text is missing, or the task takes no text."""
 
 
 class RegionError(InputError):
@@ -127,4 +127,4 @@ class MissingDependencyError(FlorenceError, ImportError):
 
 
 class ModelWarning(UserWarning):
-    """Something about a model that its user should know and that does not keep it from working."""
+    """Notes what the user of a model should know, although the model works."""

@@ -279,7 +279,7 @@ def _reason(error: Exception, repository: str, access: Access, lacking: Sequence
 
 
 def _has_broken(error: Exception) -> bool:
-    """Whether a connection ended in the middle of a file."""
+    """Tells whether a connection ended in the middle of a file."""
     kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
     return bool(kinds & _BROKEN) or "Consistency check failed" in str(error)
 

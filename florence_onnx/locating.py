@@ -44,7 +44,7 @@ class Located:
     label: str
     """The words without space around; empty where places have no words."""
     label_span: Span
-    """Where the label stands in the text."""
+    """Place of the label in the text."""
     outlines: tuple[Tokens, ...]
     """The location tokens x, y, x, y, ... of every outline; boxes and quadrilaterals have one."""
 
@@ -182,7 +182,7 @@ def _bin(token: re.Match[str]) -> int:
 
 
 def _instances(tokens: Tokens) -> list[Tokens]:
-    """What stands between each <poly> and the next </poly>; everything if there is no such pair."""
+    """Texts between each <poly> and the next </poly>; the whole text if there is no such pair."""
     kinds = {token.group() for token in tokens}
     if not {OPEN, CLOSE} <= kinds:
         return [tokens]
@@ -200,7 +200,7 @@ def _instances(tokens: Tokens) -> list[Tokens]:
 
 
 def _outlines(tokens: Tokens) -> tuple[Tokens, ...]:
-    """Each run of locations that ends at a <sep> or at the end, in whole points."""
+    """Runs of locations, each ended by a <sep> or by the end, in whole points."""
     outlines: list[Tokens] = []
     run: list[re.Match[str]] = []
     for token in (*tokens, None):

@@ -1,4 +1,4 @@
-"""Generated text to results, as transformers Florence2PostProcessor reads it."""
+"""Reading of generated text into results, as in Florence2PostProcessor of transformers."""
 
 import re
 from bisect import bisect_right
@@ -106,7 +106,7 @@ def read_answer(
     score: float | None,
     truncated: bool,
 ) -> Result:
-    """`parse_answer` for a task or a prompt that `what_is_asked` has told apart."""
+    """Does the work of `parse_answer`, for what `what_is_asked` has returned."""
     clean, places = _without_special_tokens(text)
     spans = _TokensOfSpans(places, token_spans)
     known = log_probabilities or [None] * len(token_spans)
@@ -130,7 +130,7 @@ def read_answer(
 
 
 def _scores(found: Detection, known: Sequence[float | None]) -> DetectionScores | None:
-    """How sure the model was; None where no log-probability of the coordinates is known."""
+    """Scores of a detection; None where no log-probability of the coordinates is known."""
     location = mean_probability(known[i] for i in found.location_tokens)
     if location is None:
         return None
@@ -189,7 +189,7 @@ def _without_special_tokens(text: str) -> tuple[str, npt.NDArray[np.intp]]:
 
 
 class _TokensOfSpans:
-    """Which generated tokens spell a part of the text without special tokens."""
+    """Finds the generated tokens that spell a part of the text without special tokens."""
 
     def __init__(self, places: npt.NDArray[np.intp], token_spans: Sequence[Span]) -> None:
         self._places = places

@@ -1,4 +1,4 @@
-"""What of a request needs no engine: its picture is decoded and resized, its prompt tokenized."""
+"""Preparation of a request, without the engine: resize the picture, tokenize the prompt."""
 
 from collections.abc import Sequence
 from typing import TypeGuard

@@ -75,7 +75,7 @@ def fill_prompt(
     region: Region | None,
     image_size: tuple[int, int] | None,
 ) -> str:
-    """`build_prompt` for a task or a prompt that `what_is_asked` has told apart."""
+    """Does the work of `build_prompt`, for what `what_is_asked` has returned."""
     check_input(asked, text, region)
     if not isinstance(asked, Task):
         return asked

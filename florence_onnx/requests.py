@@ -1,4 +1,4 @@
-"""What a model is asked: a picture, perhaps encoded already, and a task or a prompt."""
+"""Requests to a model: a picture, perhaps encoded already, and a task or a prompt."""
 
 from dataclasses import dataclass, field
 
@@ -15,9 +15,9 @@ class EncodedImage:
     """A picture that has been through the vision encoder; any number of tasks can follow."""
 
     image_features: npt.NDArray[np.float32]
-    """[N,D], the mean token first."""
+    """Features [N,D], the mean token first."""
     size: tuple[int, int]
-    """(width, height) of the picture in pixels."""
+    """Size of the picture in pixels, (width, height)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +31,14 @@ class Request:
     """A task or its name. Any other text that cannot be taken for a name, such as
     ``"<DocVQA>What is the date?"``, is the prompt of a fine-tune. None with ``prompt``."""
     text: str | None = None
-    """For the tasks that take text: what to look for."""
+    """Text for the tasks that take text: the words to look for."""
     region: Region | None = None
-    """For the tasks that take a region: x1, y1, x2, y2 in pixels of the picture, or four location
+    """Region for the tasks that take one: x1, y1, x2, y2 in pixels of the picture, or four location
     tokens such as ``"<loc_52><loc_332><loc_932><loc_774>"``."""
     prompt: str | None = None
     """The prompt of a fine-tune, passed through as it is, instead of a task."""
     answer: AnswerKind | str | None = None
-    """How the answer to a fine-tune's prompt is read: ``"text"`` (the default); ``"boxes"``,
+    """Kind of the answer to a fine-tune's prompt: ``"text"`` (the default); ``"boxes"``,
     ``"polygons"``, ``"quadrilaterals"``, ``"proposals"``, ``"grounding"``, ``"boxes_or_polygons"``
     as those of ``od``, ``referring_expression_segmentation``, ``ocr_with_region``,
     ``region_proposal``, ``caption_to_phrase_grounding``, ``open_vocabulary_detection``."""
@@ -49,9 +49,9 @@ class Picture:
     """A picture ready for the vision encoder."""
 
     pixel_values: npt.NDArray[np.float32]
-    """[3,H,W], resized and normalised."""
+    """Pixels [3,H,W], resized and normalised."""
     size: tuple[int, int]
-    """(width, height) of the picture in pixels, before it was resized."""
+    """Size of the picture in pixels before the resize, (width, height)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Prepared:
     asked: Task | str
     """The task, or the prompt in its place."""
     answer_kind: AnswerKind
-    """How the answer will be read."""
+    """Kind of the answer, which tells how the generated text is read."""
     input_ids: tuple[int, ...]
     """The prompt's token ids."""
     text: str | None = None

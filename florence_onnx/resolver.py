@@ -25,7 +25,7 @@ DEMO = Path(__file__).parent / "demo"
 
 _NAME = r"[\w-][\w.-]*"
 _HUB_ID = re.compile(rf"{_NAME}/{_NAME}(?::{_NAME}(?:/{_NAME})*)?")
-"""``org/name``, or ``org/name:folder`` for a folder in it."""
+"""Name of a repository, ``org/name``, or of a folder in a repository, ``org/name:folder``."""
 
 
 def resolve(

@@ -1,4 +1,4 @@
-"""What a request returns: one frozen dataclass for every kind of answer.
+"""Results of requests: one frozen dataclass for every kind of answer.
 
 Coordinates are pixels of the picture as floats, x before y.
 """
@@ -19,7 +19,8 @@ Outline = tuple[float, ...]
 """x, y, x, y, ... in pixels."""
 
 SCHEMA = 1
-"""Version of the fields of ``Result.record``: it grows when one changes its meaning or goes."""
+"""Version of the fields of ``Result.record``, which grows when a field goes or means something
+else."""
 
 
 def mean_probability(log_probabilities: Iterable[float | None]) -> float | None:
@@ -30,59 +31,60 @@ def mean_probability(log_probabilities: Iterable[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token."""
+    """Token of a generated text."""
 
     id: int
-    """Its id."""
+    """Id of the token."""
     text: str
-    """What it spells; where several tokens spell one character, that character."""
+    """Text that the token spells; where several tokens spell one character, that character."""
     span: tuple[int, int]
-    """Where in ``Result.generated`` it stands: start and end, in characters."""
+    """Place of the token in ``Result.generated``: start and end, in characters."""
     log_probability: float | None
-    """Of the token after those before it, over the whole vocabulary, as transformers'
-    ``compute_transition_scores`` has it; what an option bans does not make the others likelier.
-    None for what the search did not choose: the start token and forced tokens."""
+    """Log-probability of the token after the tokens before, over the whole vocabulary, the same as
+    in transformers' ``compute_transition_scores``; tokens that an option bans do not make the
+    others likelier. None for tokens that the search did not choose: the start token and forced
+    tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionScores:
-    """How sure the model was of a detection: probabilities, 0 to 1, all from the search itself."""
+    """Scores of a detection: probabilities, 0 to 1, from the search."""
 
     location: float
-    """The mean probability of the location tokens: exp(mean log-probability), as Microsoft's
-    processor of the large model has it."""
+    """The mean probability of the location tokens: exp(mean log-probability), the formula of
+    Microsoft's processor of the large model."""
     label: float | None
-    """The same of the label's tokens; None where the task names nothing."""
+    """The mean probability of the label's tokens; None where the task names nothing."""
     score: float
-    """What detections are ranked by: that of the label, or of the location where there is none. Of
-    the formulas that were compared on drawn scenes, this one has the best average precision
+    """Rank of the detection: the score of the label, or of the location where there is no label.
+    This formula has the best average precision of those that were compared on drawn scenes
     (``python -m benchmarks.scores``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """One thing that an answer locates."""
+    """Thing that an answer locates."""
 
     label: str
-    """What it is: a name, a description, or the text that was read; empty where the task names
+    """Name or description of the thing, or the text that was read; empty where the task names
     nothing, such as region proposals and most polygons."""
     box: Box
-    """The box the model gave, or the one around its quadrilateral or polygons: x1, y1, x2, y2 in
+    """The box of the model, or the box around the quadrilateral or polygons: x1, y1, x2, y2 in
     pixels, x1 <= x2 and y1 <= y2. All zeros for polygons without a single point."""
     reversed_box: Box | None = None
-    """The box as the model gave it where its corners are in the wrong order, which ``box`` puts
-    right; else None. The reference, and so ``Result.to_dict``, has the box like this."""
+    """The box of the model where the corners of the box are in the wrong order, which ``box`` puts
+    right; else None. The reference, and so ``Result.to_dict``, keeps the wrong order."""
     quad: Quad | None = None
     """The four corners of a line of text; None for tasks that answer otherwise."""
     polygons: tuple[Outline, ...] | None = None
     """The outlines of a segmented thing; None for tasks that answer otherwise."""
     label_tokens: tuple[int, ...] = ()
-    """Where in ``Result.token_ids`` the label stands: indices, ascending. Things that share one
-    label in the answer share its tokens. Empty if only text was parsed."""
+    """Places of the label in ``Result.token_ids``: indices, ascending. Things that share one label
+    in the answer share the tokens of the label. Empty if only text was parsed."""
     location_tokens: tuple[int, ...] = ()
-    """Where in ``Result.token_ids`` the coordinates stand: indices, ascending."""
+    """Places of the coordinates in ``Result.token_ids``: indices, ascending."""
     scores: DetectionScores | None = None
-    """How sure the model was; None if only text was parsed."""
+    """Scores of the detection; None if only text was parsed."""
 
     @property
     def outlines(self) -> tuple[Outline, ...]:
@@ -112,46 +114,46 @@ class Result:
     """The answer to a request."""
 
     task: str
-    """The task's tag, such as ``<OD>``, or the prompt that was given in its place."""
+    """The tag of the task, such as ``<OD>``, or the prompt that was given in place of a task."""
     answer_kind: AnswerKind
-    """How the generated text was read."""
+    """Kind of the answer, by which the generated text was read."""
     text: str
     """The generated text without ``<s>``, ``</s>``, ``<pad>`` and surrounding white space: the
-    whole answer of a task that answers with text. Location tokens are part of it."""
+    whole answer of a task that answers with text. Location tokens are part of the text."""
     detections: tuple[Detection, ...]
-    """Everything the answer locates, in the order of the text; empty for text."""
+    """Detections of the answer, in the order of the text; empty for text."""
     generated: str
-    """The generated text as it came, special tokens included."""
+    """The generated text with special tokens."""
     token_ids: tuple[int, ...]
     """The generated token ids; empty if only text was parsed."""
     score: float | None
     """The sequence's score in the search; None if only text was parsed."""
     image_size: tuple[int, int]
-    """(width, height) of the picture in pixels."""
+    """Size of the picture in pixels, (width, height)."""
     tokens: tuple[Token, ...] = ()
     """The generated tokens, in the order of ``token_ids``; empty if only text was parsed."""
     truncated: bool = False
-    """Whether the limit of the length (``max_new_tokens``) ended the text, and not the model. A box
-    or quadrilateral that lacks coordinates at the end is then left out, and so is a label without
-    any; an outline keeps its whole points."""
+    """Tells whether the limit of the length (``max_new_tokens``), and not the model, ended the
+    text. A box or quadrilateral that lacks coordinates at the end is then left out, and so is a
+    label without coordinates; an outline keeps whole points."""
     alternatives: "tuple[Result, ...]" = ()
     """The other returned sequences, best first, where num_return_sequences asks for several."""
 
     @property
     def confidence(self) -> float | None:
-        """How sure the model was of the whole answer, 0 to 1.
+        """Mean probability of the answer's tokens, 0 to 1.
 
-        The mean probability of the tokens that the search chose, the end included: exp(mean
-        log-probability). None if it chose none, or if only text was parsed.
+        exp(mean log-probability) of the tokens that the search chose, the end included. None if
+        the search chose no token, or if only text was parsed.
         """
         return mean_probability(token.log_probability for token in self.tokens)
 
     def to_dict(self, integers: bool = False) -> dict[str, Any]:
-        """The answer as the reference's ``post_process_generation`` returns it, ready for JSON.
+        """The answer in the form of the reference's ``post_process_generation``, ready for JSON.
 
         Args:
-            integers: whole pixels, cut off as transformers does; else floats, as Microsoft's
-                processor returns them.
+            integers: Whole pixels, cut off as in transformers; else floats, as in Microsoft's
+                processor.
         """
         return {self.task: self._answer(integers)}
 
@@ -162,22 +164,22 @@ class Result:
         image         The ``image`` given here; absent without.
         schema        Version of these fields, `SCHEMA`.
         size          [width, height] of the picture in pixels.
-        task          The task's tag, or the prompt given in its place.
-        answer        `to_dict`: the answer as the reference returns it.
+        task          The tag of the task, or the prompt given in place of a task.
+        answer        `to_dict`: the answer in the form of the reference.
         text          The generated text without special tokens.
-        generated     The generated text as it came.
-        score         The sequence's score in the search; null if it has none.
-        confidence    How sure the model was of the answer, 0 to 1; null if not known.
+        generated     The generated text with special tokens.
+        score         The score of the sequence in the search; null if there is none.
+        confidence    Mean probability of the tokens, 0 to 1; null if not known.
         truncated     Whether the limit of the length ended the text.
-        detections    What the answer locates, each with ``label`` and ``box``, with ``quad``
-                      or ``polygons`` where the task gives them, in pixels; with ``scores``
-                      (``location``, ``label`` or null, ``score``) where they are known; and with
+        detections    Things that the answer locates, each with ``label`` and ``box``, with
+                      ``quad`` or ``polygons`` where the task gives these, in pixels; ``scores``
+                      (``location``, ``label`` or null, ``score``) where these are known; and
                       ``reversed``, true, where the corners of the box had to be put in order.
         alternatives  Records of the other returned sequences; absent where there are none.
         ============  ========================================================================
 
         Args:
-            image: the picture's name, such as its path.
+            image: The name of the picture, such as the path of the file.
         """
         has_score = self.score is not None and math.isfinite(self.score)
         record: dict[str, Any] = {} if image is None else {"image": image}

@@ -1,4 +1,4 @@
-"""Which detections of an answer are kept."""
+"""Selection of the detections of an answer that are kept."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def select(
 
 
 def _once(detections: Sequence[Detection]) -> list[Detection]:
-    """Without boxes that overlap one of the same label with a higher score; in the same order."""
+    """Drops boxes that overlap a box of the same label with a higher score; keeps the order."""
     kept: list[Detection] = []
     for found in sorted(detections, key=_score, reverse=True):
         same = (other for other in kept if other.label == found.label)

@@ -1,4 +1,4 @@
-"""Any number of requests in bounded memory: pictures are decoded in threads, ahead of answers."""
+"""Streams of requests in bounded memory: pictures are decoded in threads, ahead of answers."""
 
 import os
 from collections import deque
@@ -132,7 +132,7 @@ def _is_count(value: object) -> bool:
 
 
 def _drop_tracebacks(error: BaseException | None) -> None:
-    """Or whoever keeps failures would keep the pixels of the whole batch: frames refer to them."""
+    """Drops tracebacks: the frames in a traceback refer to the pixels of the whole batch."""
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
@@ -177,7 +177,7 @@ class _Window:
         self._error: Exception | None = None
 
     def take(self, count: int) -> list[_Entry]:
-        """Up to ``count`` requests; none at the end of the source, where its error is raised."""
+        """Takes up to ``count`` requests; at the end none, or the error of the source."""
         while len(self._entries) < self._size and not self._has_ended:
             try:
                 request = next(self._source)

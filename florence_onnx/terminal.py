@@ -16,7 +16,7 @@ _LONGEST = 2000
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""``text`` with characters that could control a terminal spelled out, as in ``\u001b``.
+    r"""Spells out the characters of ``text`` that could control a terminal, as in ``\u001b``.
 
     What JSON needs to have escaped stays JSON: the spelling is JSON's.
 

@@ -1,4 +1,4 @@
-"""What each token of a vocabulary is to the grammar of answers."""
+"""Kinds of the tokens of a vocabulary in the grammar of answers."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -15,7 +15,7 @@ class Kind(IntEnum):
     """The kinds of tokens."""
 
     UNSEEN = 0
-    """What the text is read without: ``<s>``, ``<pad>``, ids without a token."""
+    """Token that is no part of the text: ``<s>``, ``<pad>``, ids without a token."""
     BLANK = 1
     """White space."""
     WORD = 2
@@ -25,15 +25,15 @@ class Kind(IntEnum):
     MARK = 4
     """Other tokens with a ``<``, with which a label would end where answers are read."""
     LOCATION = 5
-    """``<loc_N>``."""
+    """Location, ``<loc_N>``."""
     OPEN = 6
-    """``<poly>``."""
+    """Begin of outlines, ``<poly>``."""
     SEPARATOR = 7
-    """``<sep>``."""
+    """Separator of outlines, ``<sep>``."""
     CLOSE = 8
-    """``</poly>``."""
+    """End of outlines, ``</poly>``."""
     END = 9
-    """What ends the answer."""
+    """End of the answer."""
 
 
 _OUTLINES = {OPEN: Kind.OPEN, SEPARATOR: Kind.SEPARATOR, CLOSE: Kind.CLOSE}

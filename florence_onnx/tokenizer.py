@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 LOCATION_TOKENS = tuple(f"<loc_{i}>" for i in range(1000))
-"""One token per coordinate bin, in the order of the bins."""
+"""Location tokens, in the order of the coordinate bins."""
 
 LONGEST_TOKEN = 1000
 """The most characters that a token may have; those of the released models have 128."""
@@ -87,13 +87,13 @@ class Tokenizer:
 
     @cached_property
     def kinds(self) -> Kinds:
-        """What each token is to the grammar of answers, int8 [highest_id + 1]."""
+        """Kinds of the tokens in the grammar of answers, int8 [highest_id + 1]."""
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         texts = {i: _bytes_of(text).decode(errors="replace") for text, i in vocabulary.items()}
         return kinds_of(texts, self.location_token_ids)
 
     def least_tokens(self, text: str) -> int:
-        """How many ids ``text`` has at least, told without looking for them.
+        """Least number of ids of ``text``, told without the ids.
 
         Raises:
             TaskError: The text holds half of a surrogate pair.
@@ -116,7 +116,7 @@ class Tokenizer:
         return [self.bos_token_id, *ids, self.eos_token_id]
 
     def encode_text(self, text: str) -> list[int]:
-        """What `encode` gives for text that comes from a person.
+        """Ids of a text that comes from a person, as `encode` returns them.
 
         Raises:
             TaskError: The text holds a special token, such as ``</s>`` or ``<image>``; or `encode`
@@ -144,7 +144,7 @@ class Tokenizer:
             return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def spans(self, ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Where in ``decode(ids)`` each token stands: start and end, in characters.
+        """Places of the tokens in ``decode(ids)``: start and end, in characters.
 
         A character that several tokens make together belongs to each of them.
         """

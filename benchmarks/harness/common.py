@@ -1,4 +1,4 @@
-"""What every benchmark script shares: its options, the models it opens, how results are kept."""
+"""Code that all benchmark scripts share: options, opened models, the files of results."""
 
 import argparse
 import json
@@ -32,14 +32,14 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """One model in every form that the sides of a benchmark need, and where they run it."""
+    """Model in every form that the sides of a benchmark need, and where the sides run the model."""
 
     checkpoint: Path
     """The checkpoint, in transformers' format."""
     exported: Path
-    """Its export, which `florence_onnx` runs."""
+    """Export of the model, which `florence_onnx` runs."""
     home: Path
-    """Where a side may keep what it makes of the checkpoint."""
+    """Folder for what a side makes of the checkpoint."""
     provider: str
     """ONNX Runtime's name of the provider; it also says where PyTorch runs."""
     threads: int
@@ -52,7 +52,7 @@ class Setup:
 
     @property
     def providers(self) -> list[str]:
-        """What ONNX Runtime is asked for."""
+        """Providers that ONNX Runtime is asked for."""
         return [self.provider] if self.provider == CPU else [self.provider, CPU]
 
 

@@ -1,4 +1,4 @@
-"""One answer of one peer in a process of its own, for what only a fresh process shows."""
+"""Fresh processes, each for one answer of one peer."""
 
 import argparse
 import json
@@ -19,12 +19,12 @@ TASK, TOKENS = "<CAPTION>", 20
 
 @dataclass(frozen=True)
 class FreshRun:
-    """What a fresh process needed for one answer."""
+    """Costs of one answer in a fresh process."""
 
     seconds: float
-    """From its start to its answer."""
+    """Seconds from the start of the process to the answer."""
     megabytes: float
-    """Its peak resident memory, 10^6 bytes."""
+    """Peak of the resident memory, 10^6 bytes."""
     name: str
     """The peer's name in tables."""
 

@@ -13,7 +13,7 @@ PAUSE = 0.3
 """Seconds between two sides, in which the idle threads of the first stop spinning."""
 
 OURS = "ours"
-"""How the names of our sides start."""
+"""Start of the names of our sides."""
 
 Samples = Mapping[str, Sequence[float]]
 """Side -> what was measured, one value per round."""
@@ -45,7 +45,7 @@ def alternate(
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """Seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""When the graphs of a model run: what of a step is the engine's, and what is the host's."""
+"""Log of the runs of a model's graphs, which parts a step into engine and host."""
 
 import time
 from dataclasses import dataclass, replace
@@ -11,16 +11,16 @@ from florence_onnx.engine.contract import DECODER
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the search."""
+    """Step of the search."""
 
     seconds: float
-    """From the decoder's start to its next."""
+    """Seconds from one start of the decoder to the next start."""
     engine: float
     """Seconds of it in ONNX Runtime."""
 
     @property
     def host_share(self) -> float:
-        """Which part of the step is numpy and Python."""
+        """Share of the step that numpy and Python take."""
         return 1 - self.engine / self.seconds
 
 

@@ -1,4 +1,4 @@
-"""By how much a beam search decided between two answers, found again in float64."""
+"""Margin by which a beam search decided between two answers, computed again in float64."""
 
 import functools
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ PEERS_HELP = f"each MODULE:VARIANT, such as transformers_eager:bf16; modules: {'
 
 @dataclass(frozen=True)
 class Answer:
-    """What a peer answers about one picture."""
+    """Answer of a peer about one picture."""
 
     token_ids: tuple[int, ...]
     """The start token first."""
@@ -32,7 +32,7 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """How tables call it; ours start with "ours"."""
+        """Name of the peer in tables; our names start with "ours"."""
 
     def answer(
         self, pictures: Sequence[Picture], task: str, tokens: int, beams: int

@@ -45,7 +45,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """One step of the decoder; beams are reordered first."""
+    """Step of the decoder; beams are reordered first."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

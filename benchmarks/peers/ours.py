@@ -1,4 +1,4 @@
-"""This package; a variant is a precision of its graphs."""
+"""Peer that is this package; a variant is a precision of the graphs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ VARIANTS = tuple(PRECISIONS)
 
 @dataclass(frozen=True)
 class Ours:
-    """`florence_onnx`, used as its documentation says."""
+    """Peer that uses `florence_onnx` as the documentation says."""
 
     name: str
     """Ours, and the precision."""

@@ -33,10 +33,10 @@ class Transformers:
     model: Any
     """A ``Florence2ForConditionalGeneration``."""
     processor: Any
-    """Its ``Florence2Processor``."""
+    """Processor of the model, a ``Florence2Processor``."""
 
     def inputs(self, pictures: Sequence[Picture], task: str) -> Any:
-        """What ``generate`` takes, where the model is and in its type."""
+        """Inputs of ``generate``, on the model's device and in the model's type."""
         images = [Image.fromarray(picture) for picture in pictures]
         batch = self.processor(text=[task] * len(images), images=images, return_tensors="pt")
         return batch.to(self.model.device, self.model.dtype)

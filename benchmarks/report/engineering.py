@@ -133,7 +133,7 @@ def _section(record: Record) -> str:
 
 
 def _distinction(record: Record) -> str:
-    """What tells a section from another of the same script."""
+    """Key that tells a section from another of the same script."""
     if record["benchmark"] == "accuracy":
         first = next(iter(next(iter(record["values"].values()))))
         return f", {record['scenes']} scenes, beside {first}"

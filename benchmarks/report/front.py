@@ -20,7 +20,7 @@ def between_markers(page: str, content: str) -> str:
 
 
 def accuracy_table(records: Mapping[str, Record]) -> str:
-    """What the demo model reaches, beside what it was to reach."""
+    """Accuracy of the demo model, beside the targets."""
     record = records["accuracy-cpu"]
     sides = list(next(iter(record["values"].values())))
     rows = []
@@ -31,7 +31,7 @@ def accuracy_table(records: Mapping[str, Record]) -> str:
 
 
 def fronttable(records: Mapping[str, Record]) -> str:
-    """Whole requests, cold start and memory on a CPU, one line per side."""
+    """Table of whole requests, cold start and memory on a CPU, a line per side."""
     columns: dict[str, dict[str, str]] = {}
     for name in FRONT_FILES:
         for case, sides in records.get(name, {"values": {}})["values"].items():

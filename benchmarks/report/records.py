@@ -1,4 +1,4 @@
-"""What the scripts have published, and what of it goes into more than one page."""
+"""Records that the scripts have published, and the parts that go into more than one page."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from benchmarks.harness.common import RESULTS
 from benchmarks.report.tables import ratio, spread, table
 
 Record = Mapping[str, Any]
-"""What a script has published."""
+"""Record that a script has published."""
 
 
 def read_records(folder: Path = RESULTS) -> dict[str, Record]:
@@ -21,7 +21,7 @@ def read_records(folder: Path = RESULTS) -> dict[str, Record]:
 
 
 def values_table(record: Record, left_out: str | None = None) -> str:
-    """What was measured: a line per case, a column per side.
+    """Measurements: a line per case, a column per side.
 
     Args:
         record: The results.
@@ -48,7 +48,7 @@ def ratios_table(record: Record) -> str:
 
 
 def machine(record: Record) -> str:
-    """Where and how a record was measured, and by which command."""
+    """Conditions of a record: machine, versions, command."""
     place = record["environment"]
     packages = ", ".join(f"{name} {version}" for name, version in place["packages"].items())
     flags = " ".join(place["cpu_flags"])

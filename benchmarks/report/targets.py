@@ -1,4 +1,4 @@
-"""What the package sets out to reach: ratios on two cores of a CPU, accuracy of the demo model."""
+"""Targets of the package: ratios on two cores of a CPU, accuracy of the demo model."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Target:
     """A limit for one measured ratio."""
 
     what: str
-    """What is measured, in words."""
+    """Measured quantity, in words."""
     against: str
-    """What it is compared with, in words."""
+    """Quantity to compare with, in words."""
     limit: float
     """The ratio is to be at most this."""
     benchmark: str
@@ -191,4 +191,4 @@ ACCURACY = {
     "OCR character error": "≤ 10",
     "OCR_WITH_REGION recall@0.5 of boxes": "≥ 80",
 }
-"""What the demo model sets out to reach on held-out scenes, in percent, by its measures."""
+"""Targets of the demo model on held-out scenes, in percent, by measure."""

@@ -94,7 +94,7 @@ def trace_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
 
 
 def _compare_modules(checkpoint: Checkpoint) -> dict[str, float]:
-    """How far each stage is from transformers' own."""
+    """Difference of each stage from the same stage of transformers."""
     weights = torch_weights(checkpoint, torch.float64)
     specs = build_specs(checkpoint.config, weights)
     traced = specs[0].sizes[0]

@@ -8,7 +8,7 @@ from florence_onnx.checkpoints.tensors import StoredTensor
 
 
 def torch_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """All weights in memory under native names; tied ones are one tensor."""
+    """Weights in memory under native names; tied weights are one tensor."""
     read: dict[StoredTensor, Tensor] = {}
     for stored in checkpoint.weights.values():
         if stored not in read:

@@ -1,4 +1,4 @@
-"""What tells one model from another: a digest of its files."""
+"""Digest of the files of a model, which tells one model from another."""
 
 import hashlib
 import json

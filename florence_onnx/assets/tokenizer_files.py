@@ -22,7 +22,7 @@ FLORENCE_TOKENS = (
     *("<region_to_desciption>", "</region_to_desciption>"),
     *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
 )
-"""Tokens that Microsoft's processor adds when it loads BART's tokenizer, in its order."""
+"""Tokens that Microsoft's processor adds to BART's tokenizer, in the processor's order."""
 
 _IMAGE = "<image>"
 """The token that stands for a picture in transformers' format; no token does in Microsoft's."""

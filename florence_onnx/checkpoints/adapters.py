@@ -38,22 +38,22 @@ class Adapter:
     """An adapter's settings and tensors."""
 
     folder: Path
-    """Where its files are."""
+    """Folder of the adapter's files."""
     base: str
     """The base model that it names, empty where it names none."""
     revision: str | None
     """The base model's revision."""
     alpha: float
-    """What the change is scaled by, over the rank or its root."""
+    """Scale of the change, before the division by the rank or by the rank's root."""
     alphas: Mapping[str, float]
     """The same for modules whose names end so."""
     by_root: bool
-    """Whether the scale is over the root of the rank, as in rsLoRA."""
+    """Tells whether the scale is divided by the root of the rank, as in rsLoRA."""
     tensors: Mapping[str, StoredTensor] = field(repr=False)
-    """As stored."""
+    """Tensors, as the file stores them."""
 
     def scale(self, module: str, rank: int) -> float:
-        """What the factors of a module are multiplied by."""
+        """Scale of the factors of a module."""
         ends = (a for end, a in self.alphas.items() if f".{module}".endswith(f".{end}"))
         return next(ends, self.alpha) / (math.sqrt(rank) if self.by_root else rank)
 
@@ -160,11 +160,11 @@ class MergedTensor(StoredTensor):
     base: StoredTensor
     """The base model's."""
     a: StoredTensor
-    """[rank, inputs]"""
+    """Factor [rank, inputs]."""
     b: StoredTensor
-    """[outputs, rank]"""
+    """Factor [outputs, rank]."""
     scale: float
-    """Of the change."""
+    """Scale of the change."""
 
     def read(self) -> npt.NDArray[np.float32]:
         """The values as float32; see `StoredTensor.read`."""

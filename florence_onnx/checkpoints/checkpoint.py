@@ -47,13 +47,13 @@ class Checkpoint:
     format: Format
     """Tells whether the weights were stored under Microsoft's names or transformers'."""
     adapter: Adapter | None = None
-    """What was merged into the weights."""
+    """Adapter that was merged into the weights."""
     file: Path | None = None
-    """The one file of its weights, where that was named itself."""
+    """The one file of the weights, where the caller named that file."""
     assets: AssetSource | None = None
     """The model whose files stand in for those that are missing beside the weights."""
     notes: tuple[str, ...] = ()
-    """What the user should know of how it was read."""
+    """Sentences for the user on how the checkpoint was read."""
 
     @property
     def parameters(self) -> int:

@@ -147,7 +147,7 @@ class Contents:
 
     @property
     def _below(self) -> str:
-        """What stands between this and the name of something in it."""
+        """Text between this place and the name of a file in this place."""
         return ":" if self.on_hub and ":" not in self.source else "/"
 
     def _export(self, folder: str = "") -> str:

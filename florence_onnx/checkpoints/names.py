@@ -15,7 +15,7 @@ _WRAPPERS = re.compile(
 )
 """Parts of names that come from data parallel training, torch.compile, FSDP and peft."""
 _REPLACED = re.compile(r"(?<![^.])original_module\.")
-"""What peft keeps of a module that ``modules_to_save`` has replaced."""
+"""Part of a name by which peft keeps a module that ``modules_to_save`` has replaced."""
 _ANCHOR = re.compile(r"(.*?)(model\.)?vision_tower\.convs\.0\.(conv|proj)\.weight")
 """A weight that every checkpoint has, as transformers and as Microsoft call it."""
 
@@ -94,7 +94,7 @@ def split_extra(names: Iterable[str]) -> Dropped:
 
 
 def _prefix(names: Iterable[str]) -> tuple[str, str]:
-    """What stands before all names of a model, and what transformers would have before them."""
+    """Prefix of all names of a model, and the prefix that transformers would write."""
     found = [m for m in (_ANCHOR.fullmatch(_WRAPPERS.sub("", name)) for name in names) if m]
     if not found:
         return "", ""

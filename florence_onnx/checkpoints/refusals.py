@@ -116,7 +116,7 @@ def _instead(config: Mapping[str, Any]) -> str:
 
 
 def _is_channels_last(name: str, tensor: StoredTensor) -> bool:
-    """Whether a convolution's weight is [outputs, height, width, inputs]."""
+    """Tells whether a convolution's weight is [outputs, height, width, inputs]."""
     shape = tensor.shape
     if len(shape) != 4 or not _CONVOLUTION.search(name):
         return False

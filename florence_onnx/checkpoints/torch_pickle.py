@@ -279,4 +279,4 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"R": _Machine.reduce,
     b"b": _Machine.build,
 }
-"""Every instruction that torch.save writes; ``.``, the end, is handled where they are run."""
+"""Instructions that torch.save writes. The loop over the instructions handles ``.``, the end."""

@@ -1,4 +1,4 @@
-"""``florence-onnx annotate``: answer tasks on many pictures, and go on where a run has ended."""
+"""Command ``florence-onnx annotate``: answers tasks on many pictures, in one run or several."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``florence-onnx bench``: seconds per stage on this machine."""
+"""Command ``florence-onnx bench``: seconds per stage on this machine."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``florence-onnx convert``: the answers of an annotation as the files of other tools."""
+"""Command ``florence-onnx convert``: the answers of an annotation as the files of other tools."""
 
 import argparse
 from pathlib import Path

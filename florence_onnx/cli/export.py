@@ -1,4 +1,4 @@
-"""``florence-onnx export``: a PyTorch checkpoint to a model folder."""
+"""Command ``florence-onnx export``: a PyTorch checkpoint to a model folder."""
 
 import argparse
 import importlib

@@ -1,4 +1,4 @@
-"""``florence-onnx info``: what a model folder holds."""
+"""Command ``florence-onnx info``: the content of a model folder."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``florence-onnx list``: the models in the cache."""
+"""Command ``florence-onnx list``: the models in the cache."""
 
 import argparse
 import json

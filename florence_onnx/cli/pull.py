@@ -1,4 +1,4 @@
-"""``florence-onnx pull``: fetch a model of the hub, so that it opens at once and offline."""
+"""Command ``florence-onnx pull``: fetches a model of the hub, which then opens offline."""
 
 import argparse
 import importlib

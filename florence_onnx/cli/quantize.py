@@ -1,4 +1,4 @@
-"""``florence-onnx quantize``: graphs of lower precision beside those of a model folder."""
+"""Command ``florence-onnx quantize``: graphs of lower precision for a model folder."""
 
 import argparse
 import importlib

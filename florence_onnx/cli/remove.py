@@ -1,4 +1,4 @@
-"""``florence-onnx remove``: take a model out of the cache."""
+"""Command ``florence-onnx remove``: takes a model out of the cache."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""``florence-onnx run``: answer a task on pictures."""
+"""Command ``florence-onnx run``: answers a task on pictures."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``florence-onnx train``: a fine-tune of a checkpoint, or a model from scratch."""
+"""Command ``florence-onnx train``: a fine-tune of a checkpoint, or a model from scratch."""
 
 import argparse
 import importlib

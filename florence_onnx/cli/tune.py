@@ -1,4 +1,4 @@
-"""``florence-onnx tune``: the fastest precision and providers on this machine."""
+"""Command ``florence-onnx tune``: the fastest precision and providers on this machine."""
 
 import argparse
 import json

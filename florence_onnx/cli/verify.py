@@ -1,4 +1,4 @@
-"""``florence-onnx verify``: whether the files of a model folder are those that were written."""
+"""Command ``florence-onnx verify``: compares the files of a model folder with their digests."""
 
 import argparse
 

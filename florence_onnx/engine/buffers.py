@@ -1,4 +1,4 @@
-"""Tensors that stay where the provider of a graph keeps them: made there and gathered there."""
+"""Tensors in the memory of the provider of a graph: made there and gathered there."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def zeros(count: int, shape: tuple[int, ...], device: Device) -> "list[ort.OrtValue]":
-    """As many float32 tensors of zeros, each with memory of its own."""
+    """Makes ``number`` float32 tensors of zeros that share no memory."""
     import onnxruntime as ort
 
     blank = np.zeros(shape, dtype=np.float32)
@@ -40,9 +40,9 @@ class Gatherer:
         Args:
             count: How many tensors, with four axes each.
             axis: The axis that indices select from.
-            session: Whose tensors they are; its provider gathers.
-            device: Where the results are left.
-            kind: Their element type, float32 or float16, by ONNX Runtime's name.
+            session: The session of the tensors; the provider of the session gathers.
+            device: The device that the results are left on.
+            kind: The element type, float32 or float16, by ONNX Runtime's name.
         """
         import onnxruntime as ort
 

@@ -1,4 +1,4 @@
-"""What graphs declare and return, held against the contract: a stranger's or a damaged one lies."""
+"""Checks of what graphs declare and return: a damaged graph, or that of a stranger, may lie."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXPORT = "Export the checkpoint with florence-onnx export"
 
 _PAST = "past_key_values."
 _PER_LAYER = 4
-"""Tensors of the past in a decoder layer: its own keys and values, and the encoder's."""
+"""Tensors of the past in a decoder layer: keys and values of the decoder, and of the encoder."""
 
 _CACHE_AXES = ("decoder_heads", "head_dim")
 
@@ -33,24 +33,24 @@ _WIDE = {
     for name, tensor in tensors.items()
     if tensor.axes[-1] == "hidden_size"
 }
-"""What the graphs hand each other, in every layout."""
+"""Tensors that the graphs hand each other, in every layout."""
 
 Declared = Mapping[str, Any]
-"""Inputs or outputs of a session by name, as ONNX Runtime describes them."""
+"""Inputs or outputs of a session by name, in ONNX Runtime's description."""
 
 
 def inputs_of(session: ort.InferenceSession) -> Declared:
-    """What a graph declares of its inputs."""
+    """Inputs that a graph declares, by name."""
     return {value.name: value for value in session.get_inputs()}
 
 
 def outputs_of(session: ort.InferenceSession) -> Declared:
-    """What a graph declares of its outputs."""
+    """Outputs that a graph declares, by name."""
     return {value.name: value for value in session.get_outputs()}
 
 
 def decoder_layers(sessions: Iterable[ort.InferenceSession]) -> int:
-    """The number of decoder layers, by the keys and values that a graph takes for each of them."""
+    """The number of decoder layers, by the keys and values that a graph takes for each layer."""
     taken = (sum(name.startswith(_PAST) for name in inputs_of(session)) for session in sessions)
     return max(taken) // _PER_LAYER
 
@@ -62,8 +62,8 @@ def check_graph(
 
     Args:
         path: The graph's file.
-        signature: The tensors that it must have.
-        layers: Number of decoder layers. A decoder without any cache lacks that of the first.
+        signature: The tensors that the graph must have.
+        layers: Number of decoder layers. A decoder without a cache lacks that of layer 0.
         session: The graph.
 
     Raises:
@@ -95,11 +95,11 @@ def check_dynamic(path: Path, signature: Signature, session: ort.InferenceSessio
 
     Args:
         path: The graph's file.
-        signature: Its tensors.
+        signature: The tensors of the graph.
         session: The graph, checked.
 
     Raises:
-        GraphContractError: It does not.
+        GraphContractError: The graph takes fewer.
     """
     tensors = signature.of(1).inputs
     given = {name: value for name, value in inputs_of(session).items() if name in tensors}
@@ -123,12 +123,12 @@ def check_caches(
 
     Args:
         paths: The files of the graphs.
-        signatures: Their tensors, of every layer.
+        signatures: The tensors of the graphs, of every layer.
         sessions: The graphs, checked one by one.
         named: Whether a graph may name an axis where another has a number.
 
     Raises:
-        GraphContractError: They have not, or their sizes are no numbers.
+        GraphContractError: The heads differ, or the sizes of tensors are no numbers.
     """
     first: list[int | None] = [None, None]
     for graph, signature in signatures.items():
@@ -154,14 +154,14 @@ def check_caches(
 
 
 def check_widths(sessions: Mapping[str, ort.InferenceSession], *, named: bool = False) -> None:
-    """Checks that the graphs are of one model: they hand each other tensors of its hidden size.
+    """Checks that the graphs are of one model, and hand each other tensors of one hidden size.
 
     Args:
         sessions: The graphs.
         named: Whether a graph may name an axis where another has a number.
 
     Raises:
-        GraphContractError: They are not, or a size is no number.
+        GraphContractError: The graphs are of several models, or a size is no number.
     """
     widths = {
         f"{value.name} of {graph}": (value.shape or [None])[-1]
@@ -182,7 +182,7 @@ def running(file: str) -> Iterator[None]:
     """Names the graph that the code inside runs when ONNX Runtime fails.
 
     Raises:
-        GraphRunError: It did.
+        GraphRunError: ONNX Runtime has failed.
     """
     try:
         yield
@@ -201,13 +201,13 @@ def check_output(
         file: The graph's file.
         name: The output.
         output: What the graph returned.
-        shape: The sizes of its axes; None for any from 1.
+        shape: The sizes of the axes; None for any from 1.
 
     Returns:
         The output.
 
     Raises:
-        GraphRunError: It is of another type or shape, or not finite.
+        GraphRunError: The output is of another type or shape, or not finite.
     """
     array = np.asarray(output)
     kind = FLOAT if array.dtype == np.float32 else str(array.dtype)
@@ -220,12 +220,12 @@ def check_output(
 def check_value(
     file: str, name: str, value: ort.OrtValue, kind: str, shape: Sequence[int | None]
 ) -> None:
-    """Checks the type and the shape of an output where it lies; see `check_output`."""
+    """Checks the type and the shape of an output on any device; see `check_output`."""
     _check_returned(file, name, value.data_type(), value.shape(), kind, shape)
 
 
 def impossible_numbers(file: str, name: str) -> GraphRunError:
-    """What to raise for an output with NaN, infinity or a probability above 1."""
+    """Error for an output with NaN, infinity or a probability above 1."""
     return GraphRunError(
         f"{file} returned NaN, infinite or impossible numbers as {name}; its weights are damaged, "
         "or too large for its precision. Use another precision, or export the checkpoint again"

@@ -16,7 +16,7 @@ VERSION = 3
 """Counts the changes of graphs and tensors after which a cached model has to be made again."""
 
 PRECISIONS = {"fp32": "", "fp16": "fp16", "q8": "quantized", "q4": "q4"}
-"""Precision name -> suffix of its graph files."""
+"""Precision name -> suffix of the graph files."""
 
 ASSETS = (
     "config.json",
@@ -28,7 +28,7 @@ ASSETS = (
 """Files beside the ``onnx`` folder that the runtime reads."""
 
 DATA_SUFFIX = "_data"
-"""What the name of a graph's file is followed by in that of its weights, where they lie apart."""
+"""Suffix that makes the name of the weights' file of the name of the graph's file."""
 
 FLOAT, FLOAT16 = "tensor(float)", "tensor(float16)"
 INT64, BOOL = "tensor(int64)", "tensor(bool)"
@@ -45,7 +45,7 @@ DYNAMIC = {
     "rows": "batch times beams, ordered by picture",
     "slots": "capacity of the decoder's cache, in tokens",
 }
-"""Axes that may have another size in every run, and what they count."""
+"""Axes that may have another size in every run -> what the axis counts."""
 
 FIXED = {
     "hidden_size": "width of the embeddings",
@@ -54,25 +54,26 @@ FIXED = {
     "vocabulary": "rows of the output head",
     "candidates": "most probable next tokens that the decoder graph returns",
 }
-"""Axes whose size a model's graphs declare, and what they count."""
+"""Axes whose size a model's graphs declare -> what the axis counts."""
 
 
 class Tensor(NamedTuple):
     """An input or output of a graph."""
 
     type: str
-    """Its element type, or several with "or" between them."""
+    """Element type of the tensor, or several with "or" between the types."""
     axes: tuple[str | int, ...]
-    """Its axes: a key of `DYNAMIC` or `FIXED`, or a size that is the same in every model."""
+    """Axes of the tensor: keys of `DYNAMIC` or `FIXED`, or sizes that all models have."""
     is_optional: bool = False
-    """Whether there are graphs without it."""
+    """Tells whether there are graphs without this tensor."""
 
 
 class Signature(NamedTuple):
     """The inputs and outputs of a graph, in order.
 
-    Names with ``{i}`` stand for a tensor of every decoder layer. Such tensors whose names differ
-    in the last part only, as key and value, alternate: those of the first layer, of the second…
+    Names with ``{i}`` stand for a tensor of every decoder layer. Tensors
+    whose names differ in the last part only, as key and value, alternate: key and value of the
+    first layer, of the second layer…
     """
 
     inputs: Mapping[str, Tensor]
@@ -95,7 +96,7 @@ def _of_layers(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
 OWN_CACHE = Tensor(FLOAT, ("batch", "decoder_heads", "slots", "head_dim"))
 """Keys or values of the decoder's self-attention."""
 CROSS_CACHE = Tensor(FLOAT, ("batch", "decoder_heads", "sequence", "head_dim"))
-"""Keys or values of its cross-attention, which the encoder computes once per picture."""
+"""Keys or values of the cross-attention, which the encoder computes once per picture."""
 
 SIGNATURES = {
     VISION_ENCODER: Signature(
@@ -138,14 +139,14 @@ SIGNATURES = {
         },
     ),
 }
-"""Graph -> its tensors. Names follow the ONNX exports of Florence-2 on the model hub where a tensor
-exists there."""
+"""Graph -> tensors. Names follow the ONNX exports of Florence-2 on the model hub where these
+exports have the tensor."""
 
 GRAPHS = tuple(SIGNATURES)
 """The graphs of a model."""
 
 TOPK = 64
-"""Most candidates per row that the decoder graph returns (fewer when the vocabulary is smaller)."""
+"""Limit of the candidates per row that the decoder graph returns (a small vocabulary has fewer)."""
 
 
 def graph_file(graph: str, precision: str, suffixes: Mapping[str, str] = PRECISIONS) -> str:

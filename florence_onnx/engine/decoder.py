@@ -1,4 +1,4 @@
-"""The protocol that the search drives: a decoder that hides how its layout keeps the cache."""
+"""The protocol that the search drives: a decoder that hides how the layout keeps the cache."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """The decoder of an opened model; several threads may start searches on it."""
+    """The decoder of an opened model, on which several threads may start searches."""
 
     def start(self, attention_mask: Ids, inputs_embeds: Floats) -> Step:
         """Encodes a batch of requests.
@@ -28,7 +28,7 @@ class Decoder(Protocol):
             inputs_embeds: Image features, then text embeddings, float32 [B,S,D].
 
         Returns:
-            The steps of one search over these requests, for one thread. Each raises GraphRunError
+            The steps of one search over the requests, for one thread. A step raises GraphRunError
             where a graph fails, or returns another shape or impossible numbers.
 
         Raises:
@@ -37,7 +37,7 @@ class Decoder(Protocol):
 
 
 class TokenEmbedding:
-    """Embeds the tokens of a step, and leaves the embeddings where the decoder reads them."""
+    """Embeds the tokens of a step, on the device from which the decoder reads embeddings."""
 
     def __init__(
         self, session: "ort.InferenceSession", file: str, width: int, device: Device
@@ -46,9 +46,9 @@ class TokenEmbedding:
 
         Args:
             session: The graph embed_tokens.
-            file: Its path inside the model folder.
-            width: Of an embedding.
-            device: Where the embeddings are left.
+            file: The path of the graph inside the model folder.
+            width: The size of an embedding.
+            device: The device that the embeddings are left on.
         """
         self._session = session
         self._file = file

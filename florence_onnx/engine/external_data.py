@@ -1,7 +1,7 @@
-"""Weights beside a graph's file: where they lie is checked before ONNX Runtime reads them.
+"""Weights beside a graph's file: their place is checked before ONNX Runtime reads the weights.
 
-A graph may name any file for its weights. ONNX Runtime before 1.24 reads it wherever it is: a
-model from a stranger would read what is secret on the machine.
+A graph may name any file as the file of weights. ONNX Runtime before 1.24 reads that file in any
+folder: a model from a stranger would read what is secret on the machine.
 """
 
 import mmap
@@ -25,23 +25,24 @@ MESSAGES: Mapping[str, Mapping[int, str]] = {
     },
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
 }
-"""Message of ONNX -> its fields that a tensor can be in, and the messages that these hold."""
+"""Message of ONNX -> fields of the message that can hold a tensor, and the messages in these
+fields."""
 
 _EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2
 _LOCATION = "location"
 _SMALL = 1 << 16
-"""Bytes up to which a message is searched for the word before it is taken apart, which takes ten
-times as long: most of a graph's messages are nodes without any weights."""
+"""Bytes up to which a message is searched for the word before the message is taken apart, which
+takes ten times as long: most of a graph's messages are nodes without any weights."""
 _DEEPEST = 100  # protobuf's own limit
 _MOST_FIELDS = 1 << 21  # The released models' largest graph has 60,000.
 
 
 def check_external_data(graph: Path) -> None:
-    """Checks that the weights of a graph are in its file, or whole in files beside it.
+    """Checks that the weights of a graph are in the graph's file, or whole in files beside it.
 
-    The graph names these files without a folder. Links are followed, of the graph's file too, as
-    the hub's cache is made of links: weights lie beside the graph if they do so before or after
-    that.
+    The graph names the files of weights without a folder. Links are followed, of the graph's file
+    too, as the hub's cache is made of links: weights that lie beside the graph before or after
+    the links are followed are beside the graph.
 
     Args:
         graph: The graph's file.
@@ -69,7 +70,7 @@ def check_external_data(graph: Path) -> None:
 
 
 def _content(path: Path) -> Bytes:
-    """The bytes of a file, of which only those that are looked at are read."""
+    """The bytes of a file, mapped: only bytes that are looked at are read."""
     with open_regular(path) as file:
         if not os.fstat(file.fileno()).st_size:
             return b""  # which cannot be mapped
@@ -77,13 +78,13 @@ def _content(path: Path) -> Bytes:
 
 
 def external_data(model: Bytes) -> Iterator[dict[str, str]]:
-    """Finds the model's tensors that lie in other files, wherever in the model they are.
+    """Finds the tensors of the whole model that lie in other files.
 
     Args:
         model: A ModelProto.
 
     Returns:
-        For each such tensor its location and, if they are given, offset and length.
+        For each such tensor the location and, where the model gives both, offset and length.
 
     Raises:
         ProtobufError: The bytes are not a model, or have more fields or levels than any has.
@@ -133,7 +134,7 @@ class _Walk:
 
 
 def _size(graph: Path, location: str) -> int:
-    """Bytes of the file that ``graph`` calls ``location``, which has to lie beside it."""
+    """Bytes of the file that ``graph`` calls ``location``, which has to lie beside ``graph``."""
     pure = {PurePosixPath(location).name, PureWindowsPath(location).name}
     if pure != {location} or location in ("", ".", "..") or "\0" in location:
         raise ModelFileError(

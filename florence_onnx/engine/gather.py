@@ -1,7 +1,7 @@
-"""A one-operator graph that gathers from tensors where the provider keeps them.
+"""Graph of one operator that gathers from tensors in the memory of a provider.
 
-When a request leaves the batch its keys and values have to go too, and when the cache is full it
-has to grow; both may lie in device memory. The graph is a few hundred bytes of protobuf, written
+The keys and values of a request leave the cache with the request, and a full cache has to grow. A
+cache may lie in device memory. The graph is a few hundred bytes of protobuf, written
 out here because the runtime has no other use for the onnx package.
 """
 
@@ -19,7 +19,7 @@ def gather_graph(count: int, rank: int, axis: int = 0, kind: int = FLOAT) -> byt
         count: Number of tensors.
         rank: Number of axes of each.
         axis: The axis that ``indices`` select from.
-        kind: Their element type, as ONNX numbers it.
+        kind: The element type of the tensors, by the number that ONNX gives the type.
 
     Returns:
         A model with inputs ``indices`` int64 [n] and ``data_i``, and outputs ``out_i``.

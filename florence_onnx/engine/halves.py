@@ -22,12 +22,12 @@ def run(
 
     Args:
         session: The graph.
-        file: Its path inside the model folder.
-        given: Its inputs; floats are float32.
-        wanted: Which outputs.
+        file: The path of the graph inside the model folder.
+        given: The inputs; floats are float32.
+        wanted: The names of the outputs.
 
     Returns:
-        Them, in this order; floats are float32.
+        The outputs, in the order of ``wanted``; floats are float32.
 
     Raises:
         GraphRunError: The graph fails.
@@ -40,7 +40,7 @@ def run(
 
 
 def as_declared(value: Array, kind: str) -> Array:
-    """An array as an input of this element type, by ONNX Runtime's name, takes it."""
+    """Converts an array for an input of this element type, by ONNX Runtime's name."""
     if kind != FLOAT16:
         return value
     with np.errstate(over="ignore"):  # What is infinite is found in what the graph returns.
@@ -48,5 +48,5 @@ def as_declared(value: Array, kind: str) -> Array:
 
 
 def as_float32(value: Array) -> Array:
-    """An output as float32, where it is float16."""
+    """Converts a float16 output to float32."""
     return value.astype(np.float32) if value.dtype == np.float16 else value

@@ -1,6 +1,6 @@
 """The tensors of the graphs that the hub has of Florence-2, written for transformers.js.
 
-In every one of these graphs, tensors of floats may be float16.
+Tensors of floats may be float16 in all of these graphs.
 """
 
 from florence_onnx.engine.contract import (
@@ -23,7 +23,7 @@ SUFFIXES = {
     **{"fp32": "", "fp16": "fp16", "q8": "quantized", "q4": "q4"},
     **{"int8": "int8", "uint8": "uint8", "q4f16": "q4f16", "bnb4": "bnb4"},
 }
-"""Precision, by the name that transformers.js has for it -> suffix of its graph files."""
+"""Precision, by the name in transformers.js -> suffix of the graph files."""
 
 MASK, STATES, SWITCH = "encoder_attention_mask", "encoder_hidden_states", "use_cache_branch"
 
@@ -32,7 +32,7 @@ _FLOATS = f"{FLOAT} or {FLOAT16}"
 OWN_CACHE = Tensor(_FLOATS, ("batch", "decoder_heads", "past", "head_dim"))
 """Keys or values of the decoder's self-attention."""
 CROSS_CACHE = Tensor(_FLOATS, ("batch", "decoder_heads", "sequence", "head_dim"))
-"""Keys or values of its cross-attention, of which those of the first step are kept."""
+"""Keys or values of the cross-attention, which are kept from the first step on."""
 
 _PRESENT = {
     "logits": Tensor(_FLOATS, ("batch", "tokens", "vocabulary")),
@@ -76,7 +76,7 @@ MERGED = {
         inputs={**_GIVEN, **_PAST, SWITCH: Tensor(BOOL, (1,))}, outputs={**_PRESENT, **_CROSS}
     ),
 }
-"""Graph -> its tensors, where one graph decodes the first token and the later ones."""
+"""Graph -> tensors, where one graph decodes the first token and the later tokens."""
 
 SPLIT = {
     **ENCODERS,
@@ -87,4 +87,4 @@ SPLIT = {
         outputs=_PRESENT,
     ),
 }
-"""Graph -> its tensors, where these are two graphs."""
+"""Graph -> tensors, where one graph decodes the first token and another the later tokens."""

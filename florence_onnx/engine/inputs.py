@@ -1,4 +1,4 @@
-"""Puts encoded pictures and their prompts together for the encoder."""
+"""Puts encoded pictures and the prompts behind the pictures together for the encoder."""
 
 from collections.abc import Sequence
 

@@ -19,42 +19,42 @@ if TYPE_CHECKING:
 
 
 _HUBS = re.compile(r"onnx/decoder_model(_\w+)?\.onnx")
-"""Files of the hub's exports for transformers.js alone. Their ``decoder_with_past_model`` has other
-inputs than this package's decoder, which was once called that too."""
+"""Files of the hub's exports for transformers.js alone. The ``decoder_with_past_model`` of the hub
+has other inputs than this package's decoder, which once had the same name."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of model folder, known by the names of its files.
+    """Kind of model folder, known by the names of the files.
 
-    Files are named by their paths inside the folder, with forward slashes.
+    The name of a file is the path inside the folder, with forward slashes.
     """
 
     graphs: Mapping[str, Signature]
-    """The graphs and their tensors, the decoder last."""
+    """Graphs and the tensors of each, the decoder last."""
     suffixes: Mapping[str, str]
-    """Precision -> what the names of its graphs end in."""
+    """Precision -> the end of the names of the graphs of that precision."""
     decoder: "Callable[[Graphs], Decoder]"
-    """Makes the decoder of opened graphs, be it one of them or several; it keeps their parts only,
-    as they keep it."""
+    """Makes the decoder of opened graphs. The decoder keeps parts of the graphs only, because the
+    graphs keep the decoder."""
     former: Mapping[str, str] = field(default_factory=dict)
-    """Graph -> its name in folders that were written before it got its present one."""
+    """Graph -> the graph's former name, which older folders have."""
     others: Collection[str] = ()
-    """Graphs of a layout that is opened in place of this one, so that both may be named."""
+    """Graphs of another layout that is opened in place of this one; providers may name both."""
 
     def file(self, graph: str, precision: str) -> str:
         """The file that a graph is written to."""
         return contract.graph_file(graph, precision, hub_contract.SUFFIXES)
 
     def files(self, names: Collection[str], precision: Precision) -> dict[str, str]:
-        """The file of every graph among ``names``: the present one, or what it once was.
+        """The file of every graph among ``names``, by the present name or by the former name.
 
         Args:
-            names: The files of a folder, those of graphs at least.
+            names: The files of a folder, the graphs at least.
             precision: A key of ``suffixes``, of all graphs or per graph.
 
         Returns:
-            Graph -> file. Of a graph that is not there, the file that it is written to.
+            Graph -> file. Of a graph that is not there, the file that an export would write.
         """
         chosen = by_graph(precision, self.graphs)
         found = {graph: self.file(graph, chosen[graph]) for graph in self.graphs}
@@ -71,27 +71,27 @@ class Layout:
         return [precision for precision in self.suffixes if self.is_whole(names, precision)]
 
     def is_whole(self, names: Collection[str], precision: Precision) -> bool:
-        """Whether every graph is among ``names``."""
+        """Tells whether every graph is among ``names``."""
         if not self.suits(precision):
             return False
         return all(file in names for file in self.files(names, precision).values())
 
     def suits(self, precision: Precision) -> bool:
-        """Whether it has this precision, or all of these."""
+        """Tells whether the layout has this precision, or all of several."""
         return all(name in self.suffixes for name in by_graph(precision, self.graphs).values())
 
     def path(self, folder: Path, graph: str, precision: Precision) -> Path:
-        """Where a graph is in a folder."""
+        """Path of a graph in a folder."""
         return folder / self.files(graph_files(folder), precision)[graph]
 
     def parts(self, folder: Path, graph: str, precision: Precision) -> list[Path]:
-        """The files of a graph in a folder: its own, and that of its weights if it has one."""
+        """The files of a graph in a folder: the graph, and the file of weights if there is one."""
         path = self.path(folder, graph, precision)
         data = path.with_name(path.name + contract.DATA_SUFFIX)
         return [path, data] if data.exists() else [path]
 
     def known_files(self) -> set[str]:
-        """Every file that graphs have been written to, and those of their weights."""
+        """Files that graphs have been written to, and the files of the graphs' weights."""
         names = (*self.graphs, *self.former.values())
         graphs = {self.file(name, precision) for name in names for precision in self.suffixes}
         return graphs | {file + contract.DATA_SUFFIX for file in graphs}
@@ -117,7 +117,7 @@ SLOTS = Layout(
     decoder=SlotDecoder,
     former={contract.DECODER: "decoder_with_past_model"},
 )
-"""What the exporter writes: a decoder whose cache is a set of slots."""
+"""Layout that the exporter writes: a decoder whose cache is a set of slots."""
 
 MERGED = Layout(
     graphs=hub_contract.MERGED,
@@ -125,7 +125,7 @@ MERGED = Layout(
     decoder=PastDecoder,
     others=tuple(hub_contract.SPLIT),
 )
-"""What the hub has for transformers.js: one decoder for the first token and the later ones."""
+"""Layout of the hub for transformers.js: one decoder for the first token and the later tokens."""
 
 SPLIT = Layout(
     graphs=hub_contract.SPLIT,
@@ -133,18 +133,18 @@ SPLIT = Layout(
     decoder=PastDecoder,
     others=tuple(hub_contract.MERGED),
 )
-"""The same, with these as two decoders."""
+"""Layout of the hub with one decoder for the first token and another for the later tokens."""
 
 LAYOUTS = (SLOTS, MERGED, SPLIT)
-"""In the order in which they are preferred."""
+"""Layouts, the preferred one first."""
 
 
 def layout_of(names: Collection[str], precision: Precision) -> Layout:
     """The layout to open: the first that is whole, or else the first whose decoder is there.
 
     Args:
-        names: The files of a folder, those of graphs at least.
-        precision: Of all graphs or per graph.
+        names: The files of a folder, the graphs at least.
+        precision: The precision of all graphs, or one per graph.
     """
     named = set() if isinstance(precision, str) else precision.keys() - {OTHERS}
     fitting = [one for one in LAYOUTS if named <= {*one.graphs, *one.others}] or list(LAYOUTS)

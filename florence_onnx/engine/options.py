@@ -1,4 +1,4 @@
-"""How the sessions of a model are set up: threads, memory, packed weights."""
+"""Options of the sessions of a model: threads, memory, packed weights."""
 
 import math
 import os
@@ -45,7 +45,7 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # What it would log as an error it raises as one too.
+    options.log_severity_level = 4  # ONNX Runtime raises what it would log as an error.
     options.intra_op_num_threads = default_threads() if threads is None else threads
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -60,7 +60,7 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
     options.enable_mem_reuse = False
     options.enable_mem_pattern = False
     if precision == "fp32":
-        # A second copy of the weights, packed ahead for float32 products, pays only where they
+        # A second copy of the weights, packed ahead for float32 matmuls, pays only where they
         # have few rows. These graphs have hundreds: they read weights where the file is mapped.
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
@@ -70,7 +70,7 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
 def _share_arena() -> None:
     """Gives the process one arena on the CPU: graphs run in turn, each in the memory of the last.
 
-    Only sessions that ask for it use it.
+    Only sessions that ask for the arena use the arena.
     """
     import onnxruntime as ort
 
@@ -82,8 +82,9 @@ def default_threads(files: Path = Path("/")) -> int:
     """Threads of a session for which none were asked: 0, ONNX Runtime's choice, or fewer.
 
     ONNX Runtime starts a thread per physical core of the machine, whatever ``taskset`` or a
-    container allows; those beyond the allowance keep the others waiting. So a confined process
-    gets a thread per physical core that it may use, and no more than its quota of processor time.
+    container allows; threads beyond the allowance keep the others waiting. So a confined process
+    gets a thread per physical core that the process may use, and no more threads than the quota
+    of processor time.
 
     Args:
         files: The root of the file system, where Linux describes itself.

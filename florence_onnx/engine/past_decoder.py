@@ -1,7 +1,8 @@
 """The decoder of the hub's layout, whose cache is the keys and values of every row.
 
-The first step computes those of the cross-attention from the encoder's states; they are kept. The
-decoder's own are taken and returned at every step, and gathered where beams change places.
+The first step computes keys and values of the cross-attention from the encoder's states, and the
+cache keeps both. Keys and values of the self-attention are taken and returned at every step, and
+gathered where beams change places.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from florence_onnx.engine.sessions import Graphs
 
 _ROUNDING = 1e-2
-"""How far apart logits of one graph may be, relative to the largest, where a tensor is shared or
-copied; those of float16 have an error of 1e-3."""
+"""Difference of logits of one graph, relative to the largest logit, that is allowed between a
+shared and a copied tensor; logits of float16 have an error of 1e-3."""
 
 
 class PastDecoder:
@@ -40,7 +41,7 @@ class PastDecoder:
         Args:
             graphs: The opened graphs.
         """
-        # Not the graphs themselves, which keep this decoder: a model ends with its last use.
+        # The graphs keep this decoder, which keeps no graphs: a model ends with its last use.
         self.sessions, self.files, self.geometry = graphs.sessions, graphs.files, graphs.geometry
         names = [name for name in graphs.layout.graphs if name not in hub_contract.ENCODERS]
         self.first, self.later = (
@@ -50,7 +51,7 @@ class PastDecoder:
 
     @property
     def layers(self) -> int:
-        """Of the decoder."""
+        """Precision of the decoder's graphs."""
         return self.geometry["decoder_layers"]
 
     def start(self, attention_mask: Ids, inputs_embeds: Floats) -> "PastSteps":
@@ -78,10 +79,10 @@ class PastDecoder:
 
     @cached_property
     def shares(self) -> bool:
-        """Whether rows of one request may share one copy of the cross-attention's cache.
+        """Tells whether rows of one request may share one copy of the cross-attention's cache.
 
-        A matrix multiplication takes one matrix for many, and most graphs pass it on as it is.
-        This one is tried, on numbers drawn at random: how it is written cannot be known.
+        A matrix multiplication takes one matrix for many, and most graphs use the matrix as it is.
+        The graph is tried on random numbers, because its operators cannot be read here.
         """
         draw, rows, length = np.random.default_rng(0), 2, 3
         width = self.geometry["hidden_size"]
@@ -107,7 +108,7 @@ class PastDecoder:
 
 
 class Part:
-    """One of the decoder's graphs, or the one that is both."""
+    """Graph of the decoder: for the first token, for the later tokens, or for both."""
 
     def __init__(
         self, session: "ort.InferenceSession", file: str, signature: contract.Signature
@@ -116,8 +117,8 @@ class Part:
 
         Args:
             session: The graph.
-            file: Its path inside the model folder.
-            signature: Its tensors, of every layer.
+            file: The path of the graph inside the model folder.
+            signature: The tensors of the graph, of every layer.
         """
         self.session, self.file = session, file
         self.device = device_of(session)
@@ -129,11 +130,11 @@ class Part:
 
     @property
     def kind(self) -> str:
-        """The element type of its floats."""
+        """The element type of the graph's floats."""
         return self._kinds["inputs_embeds"]
 
     def value(self, array: Array) -> "ort.OrtValue":
-        """Floats where the graph reads them, as it reads them."""
+        """Floats on the device of the graph and in the element type of the graph."""
         import onnxruntime as ort
 
         array = np.ascontiguousarray(array.astype(np.float32))
@@ -151,16 +152,16 @@ class Part:
 
         Args:
             mask: int64 [R,S].
-            states: The encoder's, [R,S,D].
-            embeds: Of one token per row, float32 [R,1,D].
-            past: The decoder's own keys and values, and those of the cross-attention.
-            returned: Which outputs follow.
+            states: The encoder's states, [R,S,D].
+            embeds: The embedding of one token per row, float32 [R,1,D].
+            past: Keys and values of the self-attention and of the cross-attention.
+            returned: The outputs that follow.
 
         Returns:
             The logits, on the host, and ``returned``.
 
         Raises:
-            GraphRunError: It fails.
+            GraphRunError: The graph fails.
         """
         own, cross = past
         # The arrays live until the run is over: binding them copies nothing.
@@ -186,15 +187,15 @@ class Part:
 
 
 class PastSteps:
-    """The steps of one search, with the cache kept where the provider keeps it."""
+    """The steps of one search, with the cache in the memory of the provider."""
 
     def __init__(self, decoder: PastDecoder, mask: Ids, states: Floats) -> None:
         """Begins without a cache.
 
         Args:
-            decoder: Whose steps these are.
-            mask: Of the encoded requests, int64 [B,S].
-            states: What the encoder made of them, float32 [B,S,D].
+            decoder: The decoder of the steps.
+            mask: The attention mask of the encoded requests, int64 [B,S].
+            states: The encoder's states of the requests, float32 [B,S,D].
         """
         self._decoder = decoder
         self._requests = np.arange(len(mask))
@@ -209,7 +210,7 @@ class PastSteps:
         )
 
     def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> LogitScores:
-        """One step of the search; see `Step`.
+        """Runs one step of the search; see `Step`.
 
         Raises:
             GraphRunError: A graph fails, or returns another shape.
@@ -240,14 +241,14 @@ class PastSteps:
             check_value(part.file, name, value, value.data_type(), shape)
 
     def _hand_over(self, part: Part, other: Part) -> None:
-        """Has the cache where and as the later steps read it."""
+        """Moves the cache to the device and into the layout that later steps read."""
         if (part.kind, part.device) != (other.kind, other.device):
             self._own = [other.value(value.numpy()) for value in self._own]
             self._cross = [other.value(value.numpy()) for value in self._cross]
             self._hidden = other.value(self._states)
 
     def _follow(self, rows: Ids, requests: Ids) -> None:
-        """Has the caches go on from these rows, for these requests."""
+        """Makes the caches continue these rows, for these requests."""
         before = len(self._requests) * self._copies
         kept = np.searchsorted(self._requests, requests)
         alone = len(requests) == 1 and self._decoder.shares
@@ -266,5 +267,5 @@ class PastSteps:
 
 
 def _is_all(rows: Ids, count: int) -> bool:
-    """Whether these are all rows, in order."""
+    """Tells whether ``rows`` are all rows, in order."""
     return len(rows) == count and bool((rows == np.arange(count)).all())

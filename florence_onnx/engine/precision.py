@@ -1,4 +1,4 @@
-"""Which graphs of a model to open: the precision asked for, or the one that suits the machine."""
+"""Precisions of the graphs: the one that is asked for, or one that suits the machine."""
 
 import platform
 import re
@@ -18,7 +18,7 @@ from florence_onnx.errors import PrecisionError
 AUTO = "auto"
 
 Precision = str | Mapping[str, str]
-"""A precision of all graphs; or of each by its name, ``"*"`` for those not named (else fp32)."""
+"""A precision of all graphs; or graph name -> precision, ``"*"`` for other graphs (else fp32)."""
 
 
 def by_graph(precision: Precision, graphs: Iterable[str]) -> dict[str, str]:
@@ -29,7 +29,7 @@ def by_graph(precision: Precision, graphs: Iterable[str]) -> dict[str, str]:
 
 
 def one_of(precisions: Mapping[str, str]) -> str:
-    """The precision that all graphs have, or those they have, such as ``"fp16+q4"``."""
+    """The precision of all graphs, or the several precisions, such as ``"fp16+q4"``."""
     return "+".join(dict.fromkeys(precisions.values()))
 
 
@@ -41,7 +41,8 @@ require this version too, but an older ONNX Runtime may come from elsewhere."""
 def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[str, ...]:
     """The precisions that suit the providers of the graphs and the processor, best first.
 
-    q4 is never among them: a caller has to name it, because 4 bits cost accuracy.
+    The precision q4 is never one of these, because 4 bits cost accuracy: a caller has to ask for
+    q4.
     """
     first = {provider_name(wanted[0]) for wanted in providers.values()}
     if first == {CUDA}:
@@ -66,11 +67,11 @@ def check_runtime(precision: str) -> None:
 
 
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-"""8-bit dot products of x86 and Arm, as Linux names them."""
+"""8-bit dot products of x86 and Arm, by the names that Linux has."""
 
 
 def has_int8_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor multiplies and adds 8-bit numbers in one instruction.
+    """Tells whether the processor multiplies and adds 8-bit numbers in one instruction.
 
     Without, ONNX Runtime needs several, which on x86 go through 16-bit sums that may saturate.
     Where the system does not tell (Windows), the answer is no.

@@ -1,4 +1,4 @@
-"""The precisions that a model folder holds whole, by the names of its files."""
+"""Precisions that a model folder holds whole, told by the names of the files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Choosing ONNX Runtime's execution providers per graph, and checking that they were obtained."""
+"""Choice of ONNX Runtime's execution providers per graph, and the check that sessions got these."""
 
 import contextlib
 import ctypes
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 Provider = str | tuple[str, dict[str, Any]]
-"""An ONNX Runtime provider by its own name, or the name and its options."""
+"""An ONNX Runtime provider: the name, or the name and options."""
 Providers = Sequence[Provider] | Mapping[str, Sequence[Provider]]
 """Providers for all graphs, most wanted first, or such a list per graph name."""
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 EXTRAS = {CUDA: "gpu", "OpenVINOExecutionProvider": "openvino"}
-"""Which of this package's extras brings a provider."""
+"""Provider -> the extra of this package that brings the provider."""
 OTHERS = "*"
 """Stands for the graphs that a mapping does not name."""
 
 
 class Device(NamedTuple):
-    """Where a tensor lies, as IO binding wants it named."""
+    """Place of a tensor, in the words of IO binding."""
 
     kind: str
-    """``cpu`` or ``cuda``."""
+    """Kind of device: ``cpu`` or ``cuda``."""
     number: int
-    """Which of several GPUs."""
+    """Number of the GPU."""
 
 
 HOST = Device("cpu", 0)
 
 
 def device_of(session: "ort.InferenceSession") -> Device:
-    """Where a session keeps its tensors; every provider but CUDA takes and gives the host's."""
+    """Place of a session's tensors. Every provider but CUDA takes and gives tensors of the host."""
     first = session.get_providers()[0]
     if first != CUDA:
         return HOST
@@ -62,7 +62,7 @@ def runtime_version() -> str:
 
 
 def available_providers() -> list[str]:
-    """The providers that the installed ONNX Runtime was built with, by its own names."""
+    """The providers that the installed ONNX Runtime was built with, by ONNX Runtime's names."""
     import onnxruntime
 
     return list(onnxruntime.get_available_providers())
@@ -77,7 +77,7 @@ def providers_by_graph(
 
     Args:
         requested: As `choose_providers` takes them, for all graphs; or a mapping from graph name
-            to such a list, ``"*"`` for the graphs it does not name. What is left out is chosen
+            to such a list, ``"*"`` for the graphs that are not named. What is left out is chosen
             as for None.
         graphs: The graphs to open.
         others: Graphs that may be named, and are not opened.
@@ -113,7 +113,7 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
 
     Args:
         requested: Provider names or (name, options) pairs; None for CUDA where this build of
-            ONNX Runtime has it and it starts, else the CPU.
+            ONNX Runtime has CUDA and CUDA starts, else the CPU.
 
     Raises:
         ProviderError: A requested provider is not in this build of ONNX Runtime, or cannot start.
@@ -163,7 +163,7 @@ def provider_name(provider: Provider) -> str:
 
 
 def check_obtained(graph: str, requested: Sequence[Provider], obtained: Sequence[str]) -> None:
-    """Raises when ONNX Runtime dropped a provider, which it does with no more than a log line."""
+    """Raises when ONNX Runtime dropped a provider, which ONNX Runtime only writes to the log."""
     lost = [name for name in map(provider_name, requested) if name not in obtained]
     if lost:
         raise ProviderError(
@@ -173,7 +173,7 @@ def check_obtained(graph: str, requested: Sequence[Provider], obtained: Sequence
 
 
 def start_failure(provider: Provider) -> str | None:
-    """Why a provider of this build cannot start, or None when it can, found out by a tiny graph."""
+    """Reason why a provider of this build cannot start, tried with a tiny graph; None if it can."""
     import onnxruntime as ort
 
     name = provider_name(provider)
@@ -192,16 +192,18 @@ def start_failure(provider: Provider) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of ONNX Runtime says first; the rest are places in its source."""
+    """First line of an error of ONNX Runtime; other lines name places in ONNX Runtime's source."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def cuda_failure() -> str | None:
-    """Why CUDA's provider library cannot be loaded, or None when it can."""
+    """Reason why CUDA's provider library cannot be loaded; None if the library can be loaded."""
     import onnxruntime as ort
 
     if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(standard_error()):  # It prints what it cannot find.
+        with contextlib.redirect_stdout(
+            standard_error()
+        ):  # The library prints the names that it cannot find.
             ort.preload_dlls()
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     if not library.exists():

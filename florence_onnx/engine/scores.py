@@ -1,4 +1,4 @@
-"""What a step of a decoder graph says about the next tokens."""
+"""Scores of the next tokens from one step of a decoder graph."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,11 +18,11 @@ Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 _ROUNDING = 1e-3
-"""How far above 0 the log-probability of a sure token may be."""
+"""Rounding error by which the log-probability of a sure token may be above 0."""
 
 
 class GraphScores:
-    """The log-probabilities of one step; they come to the host only as far as they are read."""
+    """The log-probabilities of one step, which come to the host only as far as they are read."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class GraphScores:
 
         Args:
             best: topk_log_probs and topk_ids.
-            logits: Of all tokens.
-            impossible: Makes the error for numbers that cannot be; it may look for their source.
+            logits: The logits of all tokens.
+            impossible: Makes the error for numbers that cannot be, and may look for the source.
         """
         self._log_probs, self._ids = best
         self._logits = logits
@@ -45,7 +45,7 @@ class GraphScores:
         """The ``k`` best tokens per row: log-probabilities descending [R,k] and ids [R,k].
 
         Raises:
-            GraphRunError: They are NaN or infinite, or not among the model's tokens.
+            GraphRunError: A number is NaN or infinite, or an id is none of the model's tokens.
         """
         if k > self._ids.shape()[1]:
             return _best(self.logits(), k)
@@ -65,15 +65,15 @@ class GraphScores:
         """The logits of every row, [R,V].
 
         Raises:
-            GraphRunError: They are NaN or infinite.
+            GraphRunError: A number is NaN or infinite.
         """
         logits = self.unchecked_logits()
-        if not np.isfinite(logits.max(axis=1)).all():  # NaN is the maximum wherever it is
+        if not np.isfinite(logits.max(axis=1)).all():  # The maximum of numbers and NaN is NaN
             raise self._impossible()
         return logits
 
     def unchecked_logits(self) -> Floats:
-        """The logits of every row as they are, [R,V], for those who measure a graph's errors."""
+        """The logits of every row, unchecked, [R,V], for the measurement of a graph's errors."""
         logits: Floats = self._logits.numpy()[:, -1]
         return logits
 
@@ -92,7 +92,7 @@ class LogitScores:
 
     def logits(self) -> Floats:
         """See `GraphScores.logits`."""
-        if not np.isfinite(self._logits.max(axis=1)).all():  # NaN is the maximum wherever it is
+        if not np.isfinite(self._logits.max(axis=1)).all():  # The maximum of numbers and NaN is NaN
             raise impossible_numbers(self._file, "logits")
         return self._logits
 

@@ -67,7 +67,7 @@ _LACKING = (
     re.compile(r"No Op registered for (\w+)"),
     re.compile(r"Fatal error: ([\w.:]+)\(-?[0-9]+\) is not a registered"),
 )
-"""How ONNX Runtime says that it lacks an operator."""
+"""Words by which ONNX Runtime says that an operator is missing."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Graphs:
     """The sessions of one model."""
 
     layout: Layout
-    """What the graphs are and how the decoder is driven."""
+    """Layout of the graphs, which tells how the decoder is driven."""
     precisions: Mapping[str, str]
-    """Graph -> its precision."""
+    """Graph -> precision."""
     files: Mapping[str, str]
-    """Graph -> its path inside the model folder, for messages."""
+    """Graph -> path inside the model folder, for messages."""
     sessions: Mapping[str, "ort.InferenceSession"]
-    """Graph -> its session."""
+    """Graph -> session."""
     geometry: Mapping[str, int]
     """Sizes read from the decoder's tensors, by the names that configurations have for them."""
     folder: Path
@@ -93,12 +93,12 @@ class Graphs:
 
     @property
     def precision(self) -> str:
-        """The precision of all graphs, or those they have, such as ``"fp16+q4"``."""
+        """The precision of all graphs, or the several precisions, such as ``"fp16+q4"``."""
         return one_of(self.precisions)
 
     @cached_property
     def decoder(self) -> Decoder:
-        """What encodes requests and runs the steps of a search."""
+        """Decoder, which encodes requests and runs the steps of a search."""
         return self.layout.decoder(self)
 
     def image_features(self, pixel_values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -125,7 +125,7 @@ class Graphs:
 
     @property
     def _picture_axes(self) -> list[int | None]:
-        """What the vision encoder declares of pixel_values; None where any size will do."""
+        """Height and width of pixel_values in the vision encoder; None where any will do."""
         (pixels,) = self.sessions[contract.VISION_ENCODER].get_inputs()
         return [size if isinstance(size, int) else None for size in pixels.shape]
 
@@ -158,14 +158,14 @@ def open_graphs(
     Args:
         folder: The model folder, with the ``onnx`` folder inside.
         precision: A key of the layout's suffixes, or such a key per graph.
-        providers: ONNX Runtime providers, for all graphs or per graph, as `providers_by_graph`
-            takes them; None for CUDA where it works, else the CPU.
+        providers: ONNX Runtime providers for all graphs or per graph, see `providers_by_graph`;
+            None for CUDA where CUDA works, else the CPU.
         threads: Threads inside an operator; None for `default_threads`.
         session_options: Options for all sessions instead of this package's.
 
     Raises:
-        PrecisionError: The folder holds no graphs of this precision, or ONNX Runtime is too old
-            for them.
+        PrecisionError: The folder holds no graphs of this precision, or these need a newer ONNX
+            Runtime.
         ModelFileError: A graph's file is missing, truncated or foreign.
         GraphContractError: A graph has other inputs or outputs.
         ProviderError: A provider was asked for and not obtained.
@@ -222,7 +222,7 @@ def _open_layout(
 def _check(
     layout: Layout, paths: Mapping[str, Path], sessions: Mapping[str, "ort.InferenceSession"]
 ) -> dict[str, int]:
-    """Checks that graphs are those of a layout and of one model; returns its geometry."""
+    """Checks that graphs are those of a layout and of one model; returns the geometry."""
     layers = decoder_layers(sessions.values())
     for name, session in sessions.items():
         check_graph(paths[name], layout.graphs[name], layers, session)
@@ -252,7 +252,7 @@ def _open(
         refuse_lfs_pointer(part, ModelFileError)
     check_external_data(path)
     try:
-        # Its fallback to the CPU would print on stdout; check_obtained is stricter anyway.
+        # The fallback of ONNX Runtime to the CPU prints on stdout, and check_obtained is stricter.
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base.
         others = [name for name in map(provider_name, providers) if name != CPU]

@@ -1,7 +1,8 @@
 """The decoder of this package's own layout, whose cache is a set of slots.
 
 The encoder graph returns the cross-attention's keys and values, once per picture. The decoder
-graph takes and returns its own; as past and present share a buffer, a step writes in place.
+graph takes and returns those of the self-attention; past and present share a buffer, so a step
+writes in place.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ class SlotDecoder:
         Args:
             graphs: The opened graphs.
         """
-        # Not the graphs themselves, which keep this decoder: a model ends with its last use.
+        # The graphs keep this decoder, which keeps no graphs: a model ends with its last use.
         self.sessions, self.files, self.geometry = graphs.sessions, graphs.files, graphs.geometry
         self.session = graphs.sessions[contract.DECODER]
         self.file = graphs.files[contract.DECODER]
@@ -53,9 +54,10 @@ class SlotDecoder:
         return SlotSteps(self, attention_mask, cross)
 
     def handover_device(self, graph: str) -> Device:
-        """Where a graph leaves what the decoder reads: beside the decoder's tensors or on the host.
+        """Device on which a graph leaves what the decoder reads: the decoder's, or the host.
 
-        Binding an input copies it from the host to the decoder's device, but not from another.
+        To bind an input copies the tensor from the host to the decoder's device, but not from
+        another device.
         """
         device = device_of(self.sessions[graph])
         return device if device == self.device else HOST
@@ -81,15 +83,15 @@ class SlotDecoder:
 
 
 class SlotSteps:
-    """The steps of one search, with the cache kept where the provider keeps it."""
+    """The steps of one search, with the cache in the memory of the provider."""
 
     def __init__(self, decoder: SlotDecoder, mask: Ids, cross: "list[ort.OrtValue]") -> None:
         """Makes an empty cache.
 
         Args:
-            decoder: Whose steps these are.
-            mask: Of the encoded requests, int64 [B,S].
-            cross: Their keys and values.
+            decoder: The decoder of the steps.
+            mask: The attention mask of the encoded requests, int64 [B,S].
+            cross: Keys and values of the cross-attention.
         """
         self._decoder = decoder
         self._vocabulary = decoder.geometry["vocabulary"]
@@ -111,12 +113,12 @@ class SlotSteps:
         self._bind_caches()
 
     def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> GraphScores:
-        """One step of the search.
+        """Runs one step of the search.
 
         Args:
             token_ids: The token each row appends, int64 [R].
             rows: The row of the previous call that each row continues, int64 [R].
-            requests: The requests still in the batch, int64 [active]; R is a multiple of it.
+            requests: The requests still in the batch, int64 [active]; R is a multiple of active.
 
         Raises:
             GraphRunError: A graph fails, or returns another shape.
@@ -149,9 +151,9 @@ class SlotSteps:
         return GraphScores((log_probs, ids), logits, self._impossible)
 
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
-        """What the decoder graph was given at the last step, for those who run it by itself.
+        """Inputs of the decoder graph at the last step, for callers that run the graph by itself.
 
-        Its own cache holds what the step wrote, which the graph writes again.
+        The cache holds what the step wrote, which the graph writes again.
         """
         decoder = self._decoder
         values = {
@@ -159,7 +161,7 @@ class SlotSteps:
             "encoder_attention_mask": self._mask,
             "inputs_embeds": self._embedded.numpy(),
             **dict(zip(decoder.cross, (value.numpy() for value in self._cross), strict=True)),
-            # Copies, because the next step writes into them.
+            # Copies, because the next step writes into the arrays.
             **dict(zip(decoder.past, (v.numpy().copy() for v in self._cache), strict=True)),
         }
         return {name: values[name] for name in decoder.inputs}
@@ -181,7 +183,7 @@ class SlotSteps:
         taken = self._slots.take()
         capacity = self._slots.seen.shape[2]
         if capacity > before:
-            # What the new slots hold is not seen before it is written.
+            # A new slot is not seen before it is written.
             self._cache = self._gather(
                 self._cache, np.minimum(np.arange(capacity), before - 1), axis=2
             )
@@ -189,7 +191,7 @@ class SlotSteps:
         return taken
 
     def _bind_caches(self) -> None:
-        """Binds what stays where it is from step to step; past and present share a buffer."""
+        """Binds the tensors that stay from step to step; past and present share a buffer."""
         decoder, step = self._decoder, self._step
         step.clear_binding_inputs()
         step.clear_binding_outputs()

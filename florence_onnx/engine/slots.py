@@ -1,9 +1,9 @@
-"""Which slots of the decoder's cache the rows of a batch use.
+"""Slots of the decoder's cache that the rows of a batch use.
 
-The cache is a set of slots that the beams of a picture share. A step writes each row's key and
-value into a slot of its own, and a mask says which slots the row sees. Reordering beams is a
-matter of the mask: nothing in the cache moves, and a past that beams have in common is stored and
-read once.
+The cache is a set of slots that the beams of a picture share. A step writes the key and
+value of each row into a slot of that row alone, and a mask says which slots the row sees.
+Reordering beams is a matter of the mask: nothing in the cache moves, and a past that beams have in
+common is stored and read once.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 
 BLOCK = 64
-"""Slots of a new cache, and what it grows by when they are used up: every step reads them all, seen
+"""Slots of a new cache, and the slots that a full cache grows by: every step reads all slots, seen
 or not, and a copy of the cache takes the time of about a step."""
 
 
 class Slots:
-    """The slots of every request, and the rows that see them."""
+    """The slots of every request, and the rows that see each slot."""
 
     def __init__(self, requests: int) -> None:
         """Starts with one row per request, which sees nothing."""
@@ -25,14 +25,14 @@ class Slots:
         """bool [active,beams,slots]."""
 
     def follow(self, rows: Ids, requests: int) -> None:
-        """Goes on with rows that see what the ``rows`` [R] before them saw."""
+        """Goes on with rows that see the slots of the ``rows`` [R] of the step before."""
         past = self.seen.reshape(-1, self.seen.shape[2])[rows]
         self.seen = past.reshape(requests, -1, past.shape[1])
 
     def take(self) -> Ids:
         """Gives every row a slot that no row of its request sees; int64 [active,beams].
 
-        Where there are too few, blocks of slots are added first.
+        Where slots are lacking, blocks of slots are added first.
         """
         beams = self.seen.shape[1]
         used = self.seen.any(axis=1)

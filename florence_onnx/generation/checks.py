@@ -13,7 +13,7 @@ _LONGEST = 80
 _MOST_BIAS = 1e6
 _MOST_FACTOR = 1e3
 _MOST_SEQUENCES = 10_000
-"""Every step looks at them all."""
+"""Limit of the tokens in a list: every step looks at all of the list."""
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:

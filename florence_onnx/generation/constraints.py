@@ -19,13 +19,13 @@ Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 _GRAPH_CANDIDATES = 64
-"""As many come with every step of a graph, and cost nothing."""
+"""Number of candidates per row: as many come with every step of a graph, at no cost."""
 
 NEVER = -np.float32(np.inf)
 
 
 class Constraints:
-    """Which tokens may continue each row, and when an answer may end."""
+    """Tokens that may continue each row, and when an answer may end."""
 
     def __init__(self, grammars: Sequence[Grammar | None], policy: GenerationPolicy) -> None:
         """Prepares a batch.

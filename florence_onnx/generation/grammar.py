@@ -24,11 +24,11 @@ from florence_onnx.tasks import AnswerKind
 from florence_onnx.token_kinds import Kind, Kinds
 
 Mask = npt.NDArray[np.bool_]
-"""Which tokens may come, bool [V]."""
+"""Tokens that may come, bool [V]."""
 
 
 class State(NamedTuple):
-    """What of a sequence decides which tokens may follow."""
+    """State of a sequence, which decides the tokens that may follow."""
 
     run: int = 0
     """Location tokens since the last token of another kind."""
@@ -39,7 +39,7 @@ class State(NamedTuple):
     text: int = 0
     """Tokens that are seen since then."""
     node: int = 0
-    """Where the text is among the known labels; 0 before one."""
+    """Node of the text in the tree of known labels; 0 before a label."""
     is_open: bool = False
     """Tells whether a ``<poly>`` is open."""
     has_tags: bool = False
@@ -49,7 +49,7 @@ class State(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """How location tokens are grouped."""
+    """Group of location tokens of one kind of answer."""
 
     least: int
     """Tokens of a group."""
@@ -103,13 +103,13 @@ class Grammar:
     """The grammar of one request."""
 
     kind: AnswerKind
-    """How the answer is read; one that `has_grammar`."""
+    """Kind of the answer, which `has_grammar`."""
     kinds: Kinds
-    """Of every token, ends included."""
+    """Kind of every token, ends included."""
     labels: LabelTrie | None = None
     """The only labels; None where any text may be one."""
     longest_text: int | None = None
-    """After so many tokens of text, locations must come; None sets no limit."""
+    """Limit of the tokens of text, after which locations must come; None sets no limit."""
     sets: dict[tuple[Kind, ...], Mask] = field(default_factory=dict, repr=False)
     """The tokens of several kinds, kept; grammars over the same ``kinds`` may share it."""
 
@@ -182,7 +182,7 @@ class Grammar:
         return state.has_label or not self._groups(state).needs_label
 
     def _tags(self, state: State, room: int) -> list[Kind]:
-        """What begins outlines or parts them."""
+        """Kinds of tokens that begin or part outlines."""
         if not self._may_be_outlined:
             return []
         if self.kind is AnswerKind.POLYGONS and state.run:
@@ -193,7 +193,7 @@ class Grammar:
         return [Kind.OPEN] if has_room and is_first and (goes_on or self._is_named(state)) else []
 
     def _text(self) -> list[Kind]:
-        """What may stand between groups; in labels of boxes, nothing that ends a label early."""
+        """Kinds of tokens between groups; in labels of boxes, none that ends a label early."""
         text = [Kind.UNSEEN, Kind.BLANK, Kind.WORD]
         return text if has_labels(self.kind) else [*text, Kind.LINE, Kind.MARK]
 

@@ -13,7 +13,7 @@ Path = tuple[Sequence[int], Sequence[int]]
 """Token ids, and after how many of them a label is whole."""
 
 _LOST = -1
-"""Where text is that no label begins with."""
+"""Node of text that no label begins with."""
 
 
 class LabelTrie:
@@ -77,7 +77,7 @@ def known_labels(tokenizer: Tokenizer, labels: Sequence[str]) -> LabelTrie:
 
 
 def caption_labels(tokenizer: Tokenizer, caption: str) -> LabelTrie:
-    """Any words of a caption that stand there in a row, the first letter large or small."""
+    """Words of a caption in a row, as labels, the first letter large or small."""
     words = [found.span() for found in re.finditer(r"\w+", caption)] or [(0, len(caption))]
     ends = {end for _, end in words} | {len(caption)}
     paths = []

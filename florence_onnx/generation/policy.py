@@ -36,8 +36,8 @@ _LONGEST_NGRAM = 1 << 31
 _PENALTY_LIMIT = 8.0
 _MOST_PENALTY = 1000.0
 _MOST_BEAMS = 256
-"""Every step needs a slot of the cache and a row of logits for each beam: 9 MB that stay and 52 MB
-that do not, with 256 beams of the base model."""
+"""Limit of the beams: a step needs a slot of the cache and a row of logits for each beam, 9 MB that
+stay and 52 MB that do not with 256 beams of the base model."""
 _ANY_TOKENS = (
     *(*SPECIAL, *FORCED, "decoder_start_token_id"),
     *("suppress_tokens", "begin_suppress_tokens"),
@@ -85,15 +85,15 @@ class GenerationPolicy(AnswerRules):
     """A sequence's summed log-probability is divided by its length to this power: above 0 favours
     longer sequences."""
     no_repeat_ngram_size: int = 0
-    """No run of so many tokens occurs twice in a sequence; 0 allows any repetition."""
+    """Length of the runs of tokens that may not occur twice in a sequence; 0 allows all."""
     encoder_no_repeat_ngram_size: int = 0
-    """No run of so many tokens that the encoder reads occurs in a sequence; 0 allows any."""
+    """Length of the runs of the encoder's tokens that may not occur in a sequence; 0 allows any."""
     repetition_penalty: float = 1.0
-    """Above 1 tokens that a sequence holds already, its start included, become less likely."""
+    """Factor above 1 by which tokens of the sequence, with the start token, become less likely."""
     encoder_repetition_penalty: float = 1.0
-    """Above 1 tokens that the encoder reads become likelier."""
+    """Factor above 1 by which tokens that the encoder reads become likelier."""
     exponential_decay_length_penalty: tuple[int, float] | None = None
-    """After so many tokens an end becomes likelier by this factor with every token."""
+    """Number of tokens after which an end becomes likelier with every token, and the factor."""
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     """Runs of tokens that do not occur in a sequence."""
     suppress_tokens: tuple[int, ...] = ()

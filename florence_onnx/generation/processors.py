@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Scores(Protocol):
-    """What one step of the decoder says about the next token of every row."""
+    """Scores of the next token of every row, from one step of the decoder."""
 
     def top(self, k: int) -> tuple[Floats, Ids]:
         """The best tokens of every row.
@@ -218,6 +218,6 @@ def _penalise(values: Floats, rows: Ids, tokens: Ids, penalty: float) -> None:
 
 
 def _occurs(ids: Ids, rows: Ids, tokens: Ids) -> npt.NDArray[np.bool_]:
-    """Where ``ids`` [R,k] holds, in row ``rows[i]``, the token ``tokens[i]``."""
+    """Places in ``ids`` [R,k] that hold, in row ``rows[i]``, the token ``tokens[i]``."""
     stride = 1 << 32
     return np.isin(ids + stride * np.arange(len(ids))[:, None], tokens + stride * rows)

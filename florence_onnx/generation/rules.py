@@ -1,4 +1,4 @@
-"""What a caller may ask of answers beyond transformers' options: scores, grammar, recall."""
+"""Rules for answers beyond transformers' options: scores, grammar, recall."""
 
 import dataclasses
 from collections.abc import Sequence

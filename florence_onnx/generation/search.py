@@ -19,7 +19,7 @@ _NOTHING = np.float32(-1e9)
 
 
 Step = Callable[[Ids, Ids, Ids], Scores]
-"""One step of the decoder: ``step(token_ids, rows, requests)``.
+"""Step of the decoder: ``step(token_ids, rows, requests)``.
 
 ``token_ids`` int64 [R] is the token each row appends; ``rows`` int64 [R] the row of the previous
 call that it continues, so the caller gathers its cache by it; ``requests`` int64 [A], ascending,
@@ -34,14 +34,14 @@ class Hypothesis:
     """A generated sequence."""
 
     token_ids: tuple[int, ...]
-    """From the start token to the last token, both included."""
+    """Tokens from the start token to the last token, both included."""
     score: float
     """Sum of the tokens' log-probabilities divided by their number to the power of
     ``length_penalty``; forced tokens count 0, the start token is not counted. What transformers
     calls ``sequences_scores``: penalties and biases are part of it. Greedy search has it too, there
     without them."""
     log_probs: tuple[float | None, ...]
-    """What each token added to ``score``, as transformers' ``compute_transition_scores`` has it:
+    """Part of each token in ``score``, the same as in transformers' ``compute_transition_scores``:
     its log-probability over the whole vocabulary after the tokens before it, whatever bans left.
     None where nothing was chosen: for the start token and forced tokens."""
     is_truncated: bool = False
@@ -139,7 +139,7 @@ class _Beams:
 
     @property
     def generated(self) -> int:
-        """How many tokens the beams hold after the start token."""
+        """Number of tokens that the beams hold after the start token."""
         return int(self._history.shape[2]) - 1
 
     def last_tokens(self) -> Ids:

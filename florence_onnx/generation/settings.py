@@ -116,7 +116,7 @@ _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_
 """Ids, which have no default."""
 
 _OLD_FORCED_START = "force_bos_token_to_be_generated"
-"""What BART's configurations said in place of ``forced_bos_token_id``; transformers reads it on."""
+"""Former name of ``forced_bos_token_id`` in BART's configurations, which transformers knows."""
 
 OPTIONS = (*UNSAID, *_SAMPLING)
 """Settings that matter to answers, here or where they are supported, except ids."""

@@ -256,7 +256,7 @@ def _eight_bits(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _colours(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
-    """[H, W] of a grey picture, else [H, W, 3]."""
+    """Pixels [H, W] of a grey picture, else [H, W, 3]."""
     if image.mode == "P" and "transparency" in image.info:
         # The same colours as convert("RGB"), which warns about the transparency it drops.
         image = image.convert("RGBA")

@@ -27,7 +27,7 @@ class Preprocessor:
     """The preprocessing that a model expects of a picture."""
 
     size: tuple[int, int]
-    """(height, width) in pixels; the aspect ratio is not kept."""
+    """Size as (height, width) in pixels; the aspect ratio is not kept."""
     mean: tuple[float, float, float]
     """Per channel, subtracted after rescaling."""
     std: tuple[float, float, float]

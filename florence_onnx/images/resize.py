@@ -34,7 +34,7 @@ class _Block(NamedTuple):
     inputs: slice
     outputs: slice
     weights: npt.NDArray[np.float64]
-    """[inputs, outputs]"""
+    """Weights [inputs, outputs]."""
 
 
 def resize_bicubic(array: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -40,7 +40,7 @@ def trace(spec: GraphSpec, path: Path) -> None:
 
 
 def traced_program(spec: GraphSpec) -> torch.onnx.ONNXProgram:
-    """What the tracer makes of ``spec``, with placeholders for its weights."""
+    """Graph that the tracer makes of ``spec``, with placeholders for the weights."""
     dynamic = [_dynamic(axes) for axes in spec.inputs.values()]
     module = spec.module.eval()
     with _quiet(), _placeholders(module):

@@ -23,12 +23,12 @@ _ROUNDINGS = 8
 """Times what PyTorch itself rounds away in float32 that is allowed where it is more than that, as
 in checkpoints that amplify rounding."""
 _LOOSEST = 0.05
-"""What is never allowed: a wrong graph could not be told from a right one."""
+"""Difference that is never allowed: a wrong graph could not be told from a right one."""
 
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """How far one output of one graph is from PyTorch."""
+    """Difference of one output of one graph from PyTorch."""
 
     graph: str
     """Graph name."""
@@ -41,7 +41,7 @@ class OutputCheck:
     max_rel_diff: float
     """The same over the largest absolute value of the output."""
     pytorch_rel_diff: float
-    """How far PyTorch in float32 is from float64, which all differences are from."""
+    """Difference of PyTorch in float32 from PyTorch in float64, to which graphs are compared."""
 
     def allowed(self, precision: str) -> float:
         """The largest relative difference of a sound graph."""

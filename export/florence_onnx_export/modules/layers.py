@@ -43,7 +43,7 @@ def constant(tensor: Tensor) -> nn.Parameter:
 
 
 class Linear(nn.Module):
-    """``x @ weight + bias``, the weight stored as [in, out], the layout that matmuls read fastest.
+    """Linear layer ``x @ weight + bias`` with a weight [in, out], which matmuls read fastest.
 
     One matmul goes over all tokens, which the engine runs with its bias, or
     with a tensor to add to, in one pass.

@@ -15,7 +15,7 @@ the memory of one part serves the next."""
 
 @torch.library.custom_op("florence::to_windows", mutates_args=())
 def to_windows(x: Tensor, size: int) -> Tensor:
-    """[B,H,W,C] -> [windows,size*size,C], the grid padded with zeros to whole windows."""
+    """Cuts [B,H,W,C] into [windows,size*size,C], the grid padded with zeros to whole windows."""
     batch, height, width, channels = x.shape
     x = torch.nn.functional.pad(x, (0, 0, 0, -width % size, 0, -height % size))
     rows, columns = x.shape[1] // size, x.shape[2] // size
@@ -33,7 +33,7 @@ def _(x: Tensor, size: int) -> Tensor:
 
 @torch.library.custom_op("florence::from_windows", mutates_args=())
 def from_windows(windows: Tensor, grid: Tensor, size: int) -> Tensor:
-    """[windows,size*size,C] -> [B,H,W,C], the inverse of `to_windows` for a grid of that shape."""
+    """Joins [windows,size*size,C] to [B,H,W,C], the inverse of `to_windows` for this grid."""
     batch, height, width, channels = grid.shape
     rows, columns = -(-height // size), -(-width // size)
     x = windows.reshape(batch * rows, columns, size, size * channels).transpose(1, 2)
@@ -73,7 +73,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
 
 @torch.library.custom_op("florence::split", mutates_args=())
 def split(x: Tensor) -> list[Tensor]:
-    """`PARTS` parts of the first axis, the last row once more in parts that would have none.
+    """Cuts the first axis into `PARTS` parts, the last row once more in parts that would have none.
 
     No operator is given an empty tensor: attention divides by the number of windows in ONNX
     Runtime 1.22 to 1.28.
@@ -119,7 +119,7 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("florence::scatter", mutates_args=())
 def scatter(cache: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """``cache`` with ``updates`` [...,D] at ``indices`` [...,n], which name its first n axes."""
+    """Puts ``updates`` [...,D] into ``cache`` at ``indices`` [...,n], of the first n axes."""
     result = cache.clone()
     result[indices.unbind(-1)] = updates
     return result

@@ -31,13 +31,13 @@ LOWEST = torch.finfo(torch.float32).min
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B,T,heads*head_dim] -> [B,heads,T,head_dim]."""
+    """Splits [B,T,heads*head_dim] into [B,heads,T,head_dim]."""
     batch, tokens, channels = x.shape
     return x.reshape(batch, tokens, heads, channels // heads).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """[B,heads,T,head_dim] -> [B,T,heads*head_dim]."""
+    """Joins [B,heads,T,head_dim] to [B,T,heads*head_dim]."""
     batch, heads, tokens, head_dim = x.shape
     return x.transpose(1, 2).reshape(batch, tokens, heads * head_dim)
 

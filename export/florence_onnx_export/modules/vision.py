@@ -54,7 +54,7 @@ class Convolution(nn.Module):
 
 
 def residual_depthwise(weights: Weights) -> Convolution:
-    """``conv(x) + x`` as one convolution: the identity is added to the kernel's centre."""
+    """Convolution that computes ``conv(x) + x``: the identity is added to the kernel's centre."""
     kernel = weights["weight"].clone()
     kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += 1
     return Convolution(kernel, weights["bias"], 1, kernel.shape[2] // 2, kernel.shape[0])

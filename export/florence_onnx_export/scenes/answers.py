@@ -29,7 +29,7 @@ class Question:
 
 
 def ask(scene: Scene, task: Task, rng: np.random.Generator) -> Question:
-    """Ask a scene a task; `rng` chooses what is asked about where the task takes an input."""
+    """Asks a scene a task; ``rng`` chooses the input where the task takes one."""
     size = (scene.width, scene.height)
     text: str | None = None
     region: Box | None = None

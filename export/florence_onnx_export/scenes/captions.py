@@ -8,12 +8,12 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 
 def caption(scene: Scene) -> str:
-    """Every shape's label from left to right: "A red circle and a blue star."."""
+    """Labels of all shapes from left to right: "A red circle and a blue star."."""
     return phrases_caption([shape.label for shape in scene.shapes])
 
 
 def detailed_caption(scene: Scene) -> str:
-    """Every shape's description from left to right."""
+    """Descriptions of all shapes from left to right."""
     return f"The image shows {_described(scene)}."
 
 

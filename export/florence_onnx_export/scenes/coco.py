@@ -34,7 +34,7 @@ def mean_average_precision(answers: Sequence[Answered]) -> tuple[float, float]:
 def average_precision(
     answers: Sequence[Answered], found: Sequence[Found]
 ) -> tuple[float, float, float]:
-    """`mean_average_precision` of scored detections, and the recall averaged over 0.5 to 0.95.
+    """Mean of `mean_average_precision` and of recall, from 0.5 to 0.95, of scored detections.
 
     Args:
         answers: detection answers, one per scene; their texts are not read.

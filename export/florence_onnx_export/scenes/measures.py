@@ -86,7 +86,7 @@ COCO = (
 
 
 def score(answers: Sequence[Answered], measures: Sequence[Measure] = MEASURES) -> dict[str, float]:
-    """Every measure of the tasks that were asked, by its title.
+    """Measures of the tasks that were asked, by title.
 
     A place counts as found if one of the same label is answered with an intersection over union
     of at least 0.5. Character error: edits (Levenshtein) per true character. Mean IoU: of the

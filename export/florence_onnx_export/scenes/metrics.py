@@ -75,7 +75,7 @@ def match_counts(answers: Sequence[Answered], labelled: bool = True) -> tuple[in
 
 
 def places(answer: Answered, text: str) -> list[tuple[str, Points]]:
-    """(label, corners in pixels) of everything a text locates for the answer's question."""
+    """Labels and corners in pixels of what a text locates for the answer's question."""
     size = (answer.scene.width, answer.scene.height)
     result = parse_answer(text, answer.question.task, size)
     if result.answer_kind is AnswerKind.TEXT:

@@ -27,7 +27,7 @@ class Batch:
     pictures: NDArray[np.uint8]
     """uint8 [pictures, size, size, 3]."""
     questions: tuple[tuple[int, str, str], ...]
-    """(index of the picture, prompt, answer)."""
+    """Texts of a batch: (index of the picture, prompt, answer)."""
     dense: tuple[DenseTargets, ...]
     """Targets, one per picture, where the scene is known; else empty."""
 
@@ -44,7 +44,7 @@ class SceneSource:
     """Drawn scenes and questions about them."""
 
     def __init__(self, scratch: Scratch, pictures: NDArray[np.uint8], seed: int) -> None:
-        """`pictures` holds those of the training scenes, by seed."""
+        """Takes the pictures of the training scenes, by seed."""
         self._scratch = scratch
         self._pictures = pictures
         self._seed = seed
@@ -83,7 +83,7 @@ class Example:
 
 
 class ExampleSource:
-    """One's own examples, as `read_examples` gives them."""
+    """Batches of the user's examples, from `read_examples`."""
 
     def __init__(self, examples: Sequence[Example], size: int, batch_size: int, seed: int) -> None:
         """Pictures are opened when a batch needs them."""
@@ -97,7 +97,7 @@ class ExampleSource:
         return self._batch([self._examples[index] for index in self._order.indices(step)])
 
     def once(self) -> Iterator[Batch]:
-        """Every example once, in the file's order."""
+        """Batches of all examples, in the order of the file."""
         for start in range(0, len(self._examples), self._batch_size):
             yield self._batch(self._examples[start : start + self._batch_size])
 

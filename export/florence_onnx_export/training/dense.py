@@ -38,11 +38,11 @@ class DenseTargets:
     """Per picture and cell of the image grid, row by row."""
 
     centres: dict[str, NDArray[np.float32]]
-    """[cells] 1 where a shape's or a word's centre falls into the cell."""
+    """Centres [cells]: 1 where a shape's or a word's centre falls into the cell."""
     classes: dict[str, NDArray[np.int64]]
-    """[cells] class of what covers the cell, -100 where nothing does."""
+    """Classes [cells] of the things that cover the cells, -100 where nothing does."""
     places: dict[str, NDArray[np.int64]]
-    """[cells, 4 or 8] location bins of the corners of what covers the cell, or -100."""
+    """Location bins [cells, 4 or 8] of the corners of the thing that covers the cell, or -100."""
     background: int
     """Index into `BACKGROUNDS`."""
 

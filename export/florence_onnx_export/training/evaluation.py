@@ -1,4 +1,4 @@
-"""Ask a network about held-out scenes with transformers' own generation."""
+"""Evaluation of a network on held-out scenes, with transformers' generation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def evaluate(
     image_size: int,
     scenes: int,
 ) -> dict[str, float]:
-    """Every task's measure on the first held-out scenes, each asked every task."""
+    """Measures of all tasks on the first held-out scenes."""
     if scenes == 0:
         return {}
     answers: list[Answered] = []

@@ -1,4 +1,4 @@
-"""One's own examples, read from JSON lines and checked whole before the first step."""
+"""Examples of the user, read from JSON lines and checked whole before the first step."""
 
 import re
 from collections.abc import Iterator
