@@ -103,7 +103,7 @@ def check_input(asked: Task | str, text: str | None, region: Region | None) -> N
 
 def _instead(asked: Task | str) -> str:
     if not isinstance(asked, Task):
-        return ": write the whole prompt as the task"
+        return ": write the whole prompt as prompt= (--prompt)"
     return {
         InputKind.NONE: "",
         InputKind.TEXT: "; it takes text= (--text)",

@@ -83,8 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=MODES,
         default="fill",
-        help="what becomes of annotations that are there: fill goes on with them, append does so "
-        "with another model or other options too, replace begins anew and keeps them in "
+        help="fill adds to the annotations that are there; append also does with another model or "
+        "other options; replace begins anew and keeps the old annotations in "
         "annotations.previous.jsonl (default: fill)",
     )
     add_model_option(parser)

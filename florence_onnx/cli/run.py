@@ -39,7 +39,7 @@ EXAMPLES = """examples:
   florence-onnx run photo.jpg --task od --draw drawn.png --model microsoft/Florence-2-large-ft
   florence-onnx run *.jpg --task ocr --json > answers.jsonl
 
-The weights of a hub id are fetched once. The model made of them is kept in a cache.
+The weights of a hub id are fetched once, and the model made of the weights is kept in a cache.
 One picture that cannot be read does not stop the others; the exit status is then 2.
 """
 
@@ -177,7 +177,7 @@ def _refuse_file(asked: Task | str, task: str | None) -> None:
 
 
 def _region(text: str) -> str | list[float]:
-    """Numbers with commas between them, or else the text, which may be location tokens."""
+    """Numbers that commas part, or else the text, which may be location tokens."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

@@ -49,8 +49,8 @@ def train(
             infinite.
     """
     log = Log(out / "log.jsonl", unfinished)
-    descent = _Descent(network, tokenizer, settings, head, dense_weight)
-    first = _resume(out / "state.pt", descent.parts, descent.optimiser)
+    descent = _Descent(network, tokenizer, settings, head, dense_weight, out / "state.pt")
+    first = descent.first
     losses: list[float] = []
     started, seen = time.perf_counter(), 0
     with ThreadPoolExecutor(1) as ahead:
@@ -90,6 +90,7 @@ class _Descent:
         settings: Optimisation,
         head: DenseHead | None,
         dense_weight: float,
+        state: Path,
     ) -> None:
         self._network, self._settings = network, settings
         self._head, self._dense_weight = head, dense_weight
@@ -97,6 +98,7 @@ class _Descent:
         if head is not None:
             self.parts["head"] = head
         self.optimiser = _optimiser(self.parts, settings)
+        self.first = _resume(state, self.parts, self.optimiser)
         self._losses = AnswerLoss(network, tokenizer, _GROUPS, settings.bfloat16)
 
     def step(self, batch: Batch, number: int) -> dict[str, float]:
