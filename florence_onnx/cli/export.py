@@ -35,12 +35,12 @@ EXAMPLES = """examples:
   florence-onnx export org/name:folder my-onnx --companions microsoft/Florence-2-base
 
 CHECKPOINT is in Microsoft's or transformers' format, .bin or safetensors, or a LoRA adapter of
-peft, which is merged into its base model. florence-onnx doctor examines CHECKPOINT without an export.
+peft, which is merged into its base model. florence-onnx doctor examines CHECKPOINT, without export.
 The graphs of the released geometries, base and large, come with this package and are filled with
 the checkpoint's weights. Any other geometry is traced, which needs torch:
 pip install 'florence-onnx[export]'.
-OUT appears whole or not at all. OUT/export_report.json lists the files of OUT, and says how far a traced
-output is from PyTorch and every other precision from fp32.
+OUT appears whole or not at all. OUT/export_report.json lists the files of OUT, and says how far a
+traced output is from PyTorch and every other precision from fp32.
 """
 
 _NEEDED = ("torch", "transformers", "onnx", "onnxscript", "safetensors", "onnxruntime", "PIL")

@@ -36,8 +36,8 @@ EXAMPLES = f"""examples:
 
 The choice has the fastest caption of {TOKENS} tokens. Times within {NOISE - 1:.0%} are a tie, which
 goes to the more exact precision. How far a precision is from fp32 is in MODEL/export_report.json;
-a provider may add to the difference, as OpenVINO's bfloat16 does on processors with AMX. From the hub,
-only fp32 is fetched; other precisions are timed if they are in the cache.
+a provider may add to the difference, as OpenVINO's bfloat16 does on processors with AMX.
+From the hub, only fp32 is fetched; other precisions are timed if they are in the cache.
 """
 
 _COLUMNS = {"vision": "vision", "first_token": "first token", "per_token": "per token"}

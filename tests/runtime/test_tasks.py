@@ -146,9 +146,7 @@ def test_prompts_of_fine_tunes_pass_unchanged(prompt: str) -> None:
     assert resolve_task(prompt) == prompt
     assert not isinstance(resolve_task(prompt), Task)
     assert build_prompt(prompt) == prompt
-    with pytest.raises(
-        TaskError, match=r"takes no text: write the whole prompt as prompt= \(--prompt\)"
-    ):
+    with pytest.raises(TaskError, match=r"no text: write the whole prompt as prompt= \(--prompt\)"):
         build_prompt(prompt, text="a car")
     with pytest.raises(TaskError, match="takes no region"):
         build_prompt(prompt, region=REGION)
