@@ -1,4 +1,4 @@
-"""Measures what every way to quantise the products of a graph costs and saves.
+"""Measures what every way to quantise the matmuls of a graph costs and saves.
 
     python -m benchmarks.choices
     python -m benchmarks.choices --model tests/fixtures/demo --out choices.json

@@ -20,12 +20,13 @@ from PIL import Image
 
 from benchmarks.harness.common import make_parser, make_picture, publish
 from benchmarks.harness.measuring import alternate, seconds, summarise
+from florence_onnx.assets.writing import RELEASED_PREPROCESSING
 from florence_onnx.images.preprocessor import Preprocessor
 
 Values = npt.NDArray[np.float32]
 
 HEIGHT, WIDTH = 3000, 4000
-PREPROCESSOR = Preprocessor(size=(768, 768), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+PREPROCESSOR = Preprocessor.from_config(RELEASED_PREPROCESSING)
 
 
 def with_pillow(image: Image.Image) -> Values:

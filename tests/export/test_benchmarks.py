@@ -485,6 +485,7 @@ def test_the_committed_pages_are_those_of_the_results() -> None:
 
 def test_every_result_is_of_a_script_and_has_its_section() -> None:
     text = engineering.render(read_records())
+    assert {record["benchmark"] for record in read_records().values()} == set(engineering.ORDER)
     for name, record in read_records().items():
         script = ROOT / "benchmarks" / f"{record['benchmark']}.py"
         assert script.is_file() and record["benchmark"] in engineering.ORDER, name

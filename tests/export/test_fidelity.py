@@ -65,7 +65,8 @@ def test_the_worst_keep_more_bits_first_and_no_more_than_needed(
     assert choice.error <= limit
     # Measuring each alone takes minutes for a large graph, so only where precision is mixed.
     assert len(said) == bool(expected)
-    assert expected or len(graph.asked) == 1
+    if not expected:
+        assert len(graph.asked) == 1
 
 
 class Linear(Additive):

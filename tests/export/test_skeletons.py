@@ -211,6 +211,7 @@ def test_the_skeleton_of_base_is_what_the_tracer_makes(tmp_path: Path) -> None:
     """Takes a minute; ``large`` would take three and 12 GB, so its recipes have to do."""
     geometry = json.loads((SKELETONS / "base" / GEOMETRY_FILE).read_text())
     made = write_small(ModelConfig.from_dict(geometry), tmp_path)
+    assert len([*made.iterdir()]) > 4
     for path in sorted(made.iterdir()):
         assert unpacked(path) == unpacked(SKELETONS / "base" / path.name), path.name
 

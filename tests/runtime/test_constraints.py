@@ -268,8 +268,9 @@ def test_the_end_is_held_back_until_there_are_enough(count: int, beams: int) -> 
     model = wild_model(1, end=30)
     chosen = policy(num_beams=beams, max_new_tokens=60, recall=count)
     grammar = Grammar(AnswerKind.BOXES, KINDS, longest_text=3)
-    for found in search(ToySteps(model), 4, chosen, (), [grammar] * 4):
-        assert len(re.findall(BOX, text_of(found[0].token_ids))) == count
+    found = search(ToySteps(model), 4, chosen, (), [grammar] * 4)
+    boxes = [len(re.findall(BOX, text_of(best.token_ids))) for best, *_ in found]
+    assert boxes == [count] * 4
 
 
 def test_the_end_is_held_back_until_it_is_likely() -> None:

@@ -131,7 +131,9 @@ def test_the_answer_to_a_prompt_is_read_as_it_is_told(model: Florence2, kind: An
 
 def test_token_ids_decode_to_the_text(model: Florence2) -> None:
     decoder = tokenizers.Tokenizer.from_file(str(TINY / "tokenizer.json"))
-    for result in model.run(mixed_requests(), **SHORT):
+    results = model.run(mixed_requests(), **SHORT)
+    assert len(results) == len(mixed_requests())
+    for result in results:
         assert decoder.decode(list(result.token_ids), skip_special_tokens=False) == result.generated
         assert result.token_ids[:2] == (2, 0), "the start token and the forced first one"
         assert len(result.token_ids) <= 13

@@ -99,6 +99,7 @@ def test_session_options_serve_every_session_as_they_are() -> None:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     opened = Florence2.load(TINY, session_options=options).graphs
+    assert opened.sessions.keys() == set(contract.GRAPHS)
     for session in opened.sessions.values():
         got = session.get_session_options()
         assert (got.intra_op_num_threads, got.log_severity_level) == (1, 3)

@@ -24,6 +24,7 @@ def small(tmp_path: Path) -> Path:
 def test_prompts_have_the_published_ids(shared: Path, file: str) -> None:
     tokenizer = Tokenizer.from_file(shared / file)
     prompts = json.loads((shared / "tokenizer/prompt_ids.json").read_text())["ids"]
+    assert prompts
     for prompt, ids in prompts.items():
         assert tokenizer.encode(prompt) == ids
 
