@@ -39,7 +39,7 @@ _SOFTWARE = 0x0131
 """EXIF's tag for the program that made a picture."""
 _MARK = "drawn by florence-onnx"
 _ENDS = 1 << 16
-"""Bytes at both ends of a file that may hold EXIF: it comes before the pixels, or after them."""
+"""Bytes at both ends of a file that may hold EXIF, which comes before or after the pixels."""
 _TRIANGLE = 6
 """The fewest coordinates that enclose something."""
 

@@ -181,7 +181,7 @@ class Florence2:
         Raises:
             InputError: The picture, the task, its input or an option is wrong.
         """
-        self.policy.replace(**options)  # Else run() would take the batch_size that it alone has.
+        self.policy.replace(**options)  # Else run() would take a batch_size.
         if preparing.are_several(image):
             requests = [Request(one, task, text, region, prompt, answer) for one in image]
             return self.run(requests, **options)
@@ -219,7 +219,7 @@ class Florence2:
             **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
-            One result per request, in order; for one that is not in a sequence, its result.
+            One result per request, in order; for a single one, a result.
 
         Raises:
             InputError: An option is wrong, or an encoded picture is of another model.

@@ -28,7 +28,7 @@ class Request:
     """A uint8 array [H,W,3], [H,W,4] or [H,W]; a Pillow image; a path or the bytes of an image
     file; or what `Florence2.encode` returned."""
     task: Task | str | None = None
-    """A task or its name. Any other text that cannot be taken for a name, such as
+    """A task or the name of a task. Any other text that cannot be taken for a name, such as
     ``"<DocVQA>What is the date?"``, is the prompt of a fine-tune. None with ``prompt``."""
     text: str | None = None
     """Text for the tasks that take text: the words to look for."""

@@ -50,7 +50,7 @@ class Stream:
         """Yields a result or failure per request.
 
         Up to two batches are taken ahead of the answers: one for the engine, one for the threads.
-        An exception of the source is raised after the answers to what came before it.
+        An exception of the source is raised after the answers to the requests before.
         """
         with ThreadPoolExecutor(min(_THREADS, self._batch_size)) as pool:
             window = _Window(source, 2 * self._batch_size, self._assets, pool)
@@ -193,7 +193,7 @@ class _Window:
 
     def _picture(self, request: Request) -> _SharedPicture:
         image: ImageInput | EncodedImage = getattr(request, "image", b"")
-        # A path is the same picture whenever it is given; others are if they are one object.
+        # An equal path is the same picture; other pictures are the same if the object is.
         key = os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
         shared = self._pictures.get(key)
         if shared is None:

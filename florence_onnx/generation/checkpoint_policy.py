@@ -27,11 +27,11 @@ def read_policy(
 ) -> GenerationPolicy:
     """Reads the policy of a model folder.
 
-    What generation_config.json does not say is looked up in ``text_config``, where the released
-    checkpoints keep it, and else is as transformers has it; without a limit there, answers may be
-    as long as the decoder's positions allow, where transformers stops after 20 tokens unless the
-    caller names a limit. The ids at the top level of config.json are never read: many fine-tunes
-    carry wrong ones.
+    A setting that generation_config.json lacks is looked up in ``text_config``, where the released
+    checkpoints keep such settings, and else is as in transformers; without a limit there, answers
+    may be as long as the decoder's positions allow, where transformers stops after 20 tokens unless
+    the caller names a limit. The ids at the top level of config.json are never read: many
+    fine-tunes carry wrong ids.
 
     Args:
         generation_config: The content of generation_config.json.

@@ -73,7 +73,7 @@ _GROUPS = {
     AnswerKind.POLYGONS: _OUTLINES,
 }
 _LISTS = {AnswerKind.BOXES: 12, AnswerKind.BOXES_OR_POLYGONS: 12, AnswerKind.PROPOSALS: 0}
-"""Lists of boxes, and how long a label may become in them where the end is held back: the model may
+"""Kinds of lists of boxes -> the longest label where the end of a list is held back: the model may
 then have nothing to say."""
 _TAGS = {Kind.OPEN, Kind.SEPARATOR, Kind.CLOSE}
 

@@ -49,7 +49,7 @@ OF_THE_MODEL = ("max_positions", "vocab_size")
 class GenerationPolicy(AnswerRules):
     """The options of a search, under the names and with the meaning they have in transformers.
 
-    Those of `AnswerRules` are not transformers', and no checkpoint sets them.
+    The options of `AnswerRules` are not transformers', and no checkpoint sets these options.
 
     Where an option is a list, any sequence may be given, and None for an empty one.
 
@@ -62,7 +62,8 @@ class GenerationPolicy(AnswerRules):
     bos_token_id: int
     """The tokenizer's ``<s>``."""
     eos_token_id: int | tuple[int, ...]
-    """The token that ends a sequence, the tokenizer's ``</s>``; or several, that among them."""
+    """The token that ends a sequence, the tokenizer's ``</s>``; or several tokens, ``</s>`` among
+    these."""
     pad_token_id: int
     """The tokenizer's ``<pad>``."""
     max_positions: int
@@ -79,11 +80,11 @@ class GenerationPolicy(AnswerRules):
     """Hypotheses returned per request, best first; at most ``num_beams``."""
     early_stopping: bool | Literal["never"] = False
     """True: stop as soon as ``num_beams`` sequences have ended. False: go on while the best
-    running one, were it to end now, would beat the worst of them. "never": go on while it could
-    still beat it at any length."""
+    running sequence, ended now, would beat the worst ended sequence. "never": go on while the best
+    running sequence could still beat the worst ended sequence at any length."""
     length_penalty: float = 1.0
-    """A sequence's summed log-probability is divided by its length to this power: above 0 favours
-    longer sequences."""
+    """Power of the length of a sequence that divides the summed log-probability of the sequence:
+    above 0 favours longer sequences."""
     no_repeat_ngram_size: int = 0
     """Length of the runs of tokens that may not occur twice in a sequence; 0 allows all."""
     encoder_no_repeat_ngram_size: int = 0
@@ -101,15 +102,15 @@ class GenerationPolicy(AnswerRules):
     begin_suppress_tokens: tuple[int, ...] = ()
     """Tokens that are not chosen first, a forced first token aside."""
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
-    """Runs of tokens, each with what is added to the score of its last token after the others."""
+    """Runs of tokens, each with a number that is added to the score of the run's last token."""
     renormalize_logits: bool = False
     """Tells whether what the options above leave of the probabilities is made to sum to 1 again."""
     forced_bos_token_id: int | tuple[int, ...] | None = None
-    """The first token to generate, whatever its score; None leaves it to the model. Of several, the
-    search chooses as if they were equally likely."""
+    """The first token to generate, whatever its score; None leaves the token to the model. Of
+    several, the search chooses as if all were equally likely."""
     forced_eos_token_id: int | tuple[int, ...] | None = None
-    """The token to put at ``max_new_tokens``, whatever its score, or one of several; None leaves it
-    to the model."""
+    """The token to put at ``max_new_tokens``, whatever its score, or one of several; None leaves
+    the token to the model."""
 
     def __post_init__(self) -> None:
         """Checks every option, and turns lists into tuples."""

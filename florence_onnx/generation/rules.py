@@ -24,7 +24,7 @@ class AnswerRules:
     min_score: float = 0.0
     """Detections whose score is below are left out of results. Text is kept."""
     constrain: bool = False
-    """Keeps answers to the grammar of their task: location tokens in complete groups alone, each
+    """Keeps answers to the grammar of the task: location tokens in complete groups alone, each
     behind a label where the task has labels; and labels of grounding from the caption's own words.
     Answers that are text are free."""
     labels: tuple[str, ...] | None = None

@@ -22,10 +22,10 @@ Step = Callable[[Ids, Ids, Ids], Scores]
 """Step of the decoder: ``step(token_ids, rows, requests)``.
 
 ``token_ids`` int64 [R] is the token each row appends; ``rows`` int64 [R] the row of the previous
-call that it continues, so the caller gathers its cache by it; ``requests`` int64 [A], ascending,
-the requests still searched. Rows are ordered by request. All requests have the same number of
-rows: one up to the first token that is not forced, num_beams afterwards. In the first call, which
-continues nothing, ``rows`` counts from 0.
+call that each row continues, by which the step gathers the cache; ``requests`` int64 [A],
+ascending, the requests still searched. Rows are ordered by request. All requests have the same
+number of rows: one up to the first token that is not forced, num_beams afterwards. In the first
+call, which continues nothing, ``rows`` counts from 0.
 """
 
 
@@ -36,16 +36,17 @@ class Hypothesis:
     token_ids: tuple[int, ...]
     """Tokens from the start token to the last token, both included."""
     score: float
-    """Sum of the tokens' log-probabilities divided by their number to the power of
-    ``length_penalty``; forced tokens count 0, the start token is not counted. What transformers
-    calls ``sequences_scores``: penalties and biases are part of it. Greedy search has it too, there
-    without them."""
+    """Sum of the tokens' log-probabilities divided by the number of tokens to the power of
+    ``length_penalty``; forced tokens count 0, the start token is not counted. The score is what
+    transformers calls ``sequences_scores``: penalties and biases are part of a score of beam
+    search, and no part of a score of greedy search."""
     log_probs: tuple[float | None, ...]
     """Part of each token in ``score``, the same as in transformers' ``compute_transition_scores``:
-    its log-probability over the whole vocabulary after the tokens before it, whatever bans left.
+    the log-probability over the whole vocabulary after the tokens before, whatever bans left.
     None where nothing was chosen: for the start token and forced tokens."""
     is_truncated: bool = False
-    """Tells whether ``max_new_tokens`` ended it, and not an end that the search chose."""
+    """Tells whether ``max_new_tokens``, and not an end that the search chose, ended the
+    sequence."""
 
 
 def search(
@@ -62,15 +63,16 @@ def search(
     ``top``, or else the lower id, decide.
 
     Args:
-        step: Runs the decoder. It is called at most ``max_new_tokens`` times; a request whose
-            search is over is not in later calls. ``top`` or, for options that need it, ``logits``
-            is called at most once per step, and neither where the token is forced. With
-            ``grammars`` it may be both.
+        step: Runs the decoder. The search calls ``step`` at most ``max_new_tokens`` times; a
+            request whose search is over is not in later calls. ``top`` or, for options that need
+            it, ``logits`` is called at most once per step, and neither where the token is forced.
+            With ``grammars``, both may be called.
         batch_size: Number of requests.
         policy: The options of the search.
         encoder_ids: The tokens that the encoder read for each request, image tokens included; left
             out, ``encoder_no_repeat_ngram_size`` and ``encoder_repetition_penalty`` do nothing.
-        grammars: Of every request, None for one whose answer is free; empty where all are.
+        grammars: The grammar of every request, None for a free answer; empty where all answers are
+            free.
 
     Returns:
         For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
