@@ -27,7 +27,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     A fifo would block and a device has no end, so what is no regular file is not even opened.
 
     Args:
-        path: The file. It may be anything that a stranger names.
+        path: The file. A stranger may name anything.
 
     Raises:
         OSError: The file is missing, unreadable or not a regular file, or this is no path;
@@ -86,7 +86,7 @@ def parse_json(
     Args:
         data: UTF-8 without a byte order mark.
         name: What the message calls the bytes.
-        error: What is raised when they are anything else.
+        error: The error for bytes that are anything else.
         largest: How many bytes there may be.
     """
     try:

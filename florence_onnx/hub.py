@@ -77,7 +77,7 @@ def cached(source: str, access: Access, name: str = "config.json") -> Path | Non
 
     Args:
         source: Hub id, ``"org/name"`` or ``"org/name:folder"``.
-        access: Which state of it.
+        access: The wanted state of the repository.
         name: The file that must be there.
     """
     settings = hub_settings()
@@ -111,7 +111,7 @@ def fetch(
 
     Args:
         source: Hub id, ``"org/name"`` or ``"org/name:folder"``, whose files alone are looked at.
-        access: Which state of it, and where to.
+        access: The wanted state of the repository, and the cache.
         select: Given the names of all files, those to fetch: one at least, or an exception.
         lacking: What the cached folder lacks; empty when nothing is cached.
         accept: Called with the folder when config.json is there, and the bytes of the files to

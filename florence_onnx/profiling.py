@@ -53,7 +53,7 @@ def time_stages(
         image: uint8 [H,W,3].
         tokens: Tokens to generate; the answer is kept from ending earlier.
         repeats: Counted runs.
-        warmup: Runs before them that are not counted.
+        warmup: Runs before the counted runs.
         **options: Overrides of the generation policy.
 
     Returns:

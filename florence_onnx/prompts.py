@@ -60,7 +60,7 @@ def build_prompt(
         task: a task, its name, or the whole prompt of a fine-tune, which is returned as it is.
         text: what the tasks look for that take text.
         region: for the tasks that take one: a box (x1, y1, x2, y2) in pixels, or location tokens.
-        image_size: (width, height) in pixels; only a pixel box needs it.
+        image_size: (width, height) in pixels; only a pixel box needs the size.
 
     Raises:
         TaskError: if the task is unknown, lacks its input or takes none.
@@ -139,7 +139,7 @@ def region_to_text(region: Region, image_size: tuple[int, int] | None) -> str:
 
     Args:
         region: a box (x1, y1, x2, y2) in pixels of the picture, or its four location tokens.
-        image_size: (width, height) in pixels; only a pixel box needs it.
+        image_size: (width, height) in pixels; only a pixel box needs the size.
 
     Raises:
         RegionError: if the region is malformed, reversed or outside the picture.

@@ -40,7 +40,7 @@ class Tokenizer:
     """
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer", name: str) -> None:
-        """Wraps ``tokenizer``; ``name`` is what error messages call it.
+        """Wraps ``tokenizer``; ``name`` is the name of the tokenizer in error messages.
 
         Raises:
             TokenizerError: A token that Florence-2 needs is missing, two of them share an id, or

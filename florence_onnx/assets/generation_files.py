@@ -37,7 +37,7 @@ def generation_config(
 
     Args:
         config: The content of the checkpoint's config.json.
-        saved: The content of its generation_config.json, None where there is none.
+        saved: The content of the checkpoint's generation_config.json, None where there is none.
         tokenizer: The checkpoint's tokenizer, which tells the ids.
 
     Returns:
@@ -84,7 +84,7 @@ def repair_ids(section: dict[str, Any], name: str, tokenizer: Tokenizer) -> list
 
     Args:
         section: A section of config.json or the content of generation_config.json.
-        name: What sentences call it.
+        name: The section's name in the sentences.
         tokenizer: The checkpoint's tokenizer, which tells the ids.
 
     Returns:

@@ -13,8 +13,8 @@ from florence_onnx.engine import contract
 def model_digest(folder: Path, graphs: Collection[str]) -> str:
     """SHA-256 of the digests of the files that answers depend on.
 
-    Those of graphs are taken from the manifest of the folder where it lists them, as they are
-    large.
+    The digests of graphs, which are large, are taken from the manifest of the folder where the
+    manifest lists the graphs.
 
     Args:
         folder: The model folder.

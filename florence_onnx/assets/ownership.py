@@ -72,7 +72,7 @@ def written_files(listed: object, folder: Path) -> set[str]:
 
     Args:
         listed: What `digests` gave, from a file that may have been changed.
-        folder: Where they are.
+        folder: The folder of the files.
 
     Returns:
         Relative paths with slashes.
@@ -121,8 +121,8 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
 def exported_files(folder: Path) -> set[str]:
     """The files of a folder that an export has written and nobody has changed since.
 
-    The report lists them. Exports did not always list their files; those of such an export are
-    known by their names.
+    The report lists the files. Older exports did not list files; the files of such an export are
+    known by name.
 
     Returns:
         Relative paths with slashes; none where the folder is empty.

@@ -94,7 +94,7 @@ class Assets:
 
         Raises:
             TaskError: With a picture before it, the prompt is longer than the model's positions;
-                or it holds what is no text.
+                or the prompt holds what is no text.
         """
         room = self.max_positions - self.image_tokens
         if len(prompt) > room * LONGEST_TOKEN or self.tokenizer.least_tokens(prompt) > room:

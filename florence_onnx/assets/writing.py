@@ -113,8 +113,8 @@ def _config(
 ) -> tuple[dict[str, Any], list[str]]:
     """config.json with right ids, the text model's geometry spelled out, and no remote code.
 
-    Nor does it say how to generate: generation_config.json does, and readers would take what is
-    said in both from either.
+    The file does not say how to generate: generation_config.json does, and readers would take what
+    both files say from either.
     """
     left_out = ("auto_map", *OPTIONS)
     config = {name: value for name, value in raw_config.items() if name not in left_out}
@@ -144,7 +144,7 @@ def _preprocessor_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _saved_preprocessing(folder: Path) -> dict[str, Any] | None:
-    """Newer transformers save it inside processor_config.json."""
+    """Reads the preprocessing, which newer transformers save in processor_config.json."""
     processor = _optional_json(folder / "processor_config.json") or {}
     inside = processor.get("image_processor")
     if inside is None:

@@ -52,7 +52,7 @@ def check_promise(image: PIL.Image.Image, name: str, file_size: int = 0, scans: 
 
     Args:
         image: The picture; a decoded one is counted as if it were not.
-        name: What the error calls it.
+        name: The picture's name in the error.
         file_size: Bytes of its file, which some decoders read as a whole.
         scans: How often a JPEG goes over its picture.
 

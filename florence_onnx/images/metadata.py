@@ -48,7 +48,7 @@ def check_metadata(file: IO[bytes], name: str) -> int:
 
     Args:
         file: The file.
-        name: What the error calls it.
+        name: The picture's name in the error.
 
     Returns:
         The number of scans of a JPEG, each of which goes over the whole picture; else 0.

@@ -139,7 +139,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
     """Decodes the bytes of a picture file, turned upright as its EXIF orientation says.
 
-    Of a file with several frames, this is the first.
+    Of a file with several frames, the first is decoded.
 
     Returns:
         uint8, [H, W] or [H, W, 3].
