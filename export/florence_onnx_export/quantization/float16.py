@@ -123,7 +123,7 @@ class _Halving:
                 value.type.tensor_type.elem_type = kind
 
     def _as(self, name: str, kind: int) -> str:
-        """The name of a value in this type, made if it is not there."""
+        """The name of a value in this type; the value is cast if it has another type."""
         forms = self._forms[name]
         if kind not in forms:
             (source,) = forms.values()

@@ -16,12 +16,12 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 class Method(Protocol):
-    """How a matmul is computed instead."""
+    """Replacement of a matmul."""
 
     def __call__(
         self, x: str, name: str, weight: Matrix, bias: str, y: str, factor: Matrix | None = None
     ) -> tuple[onnx.NodeProto, Tensors]:
-        """A node for ``y = x @ weight + bias`` and the tensors that it needs.
+        """A node for ``y = x @ weight + bias`` and the tensors that the node needs.
 
         Args:
             x: Name of the left factor, [..., in].
@@ -29,7 +29,7 @@ class Method(Protocol):
             weight: float32 [in, out].
             bias: Name of the bias [out], or "" for none.
             y: Name of the result, [..., out].
-            factor: What `gptq.round_weight` is told about ``x``.
+            factor: The `gptq.inverse_factor` of the moment of ``x``, for `gptq.round_weight`.
         """
 
 
@@ -43,7 +43,7 @@ def product_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
 def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> None:
     """Computes the matmuls whose weights ``methods`` names by other means.
 
-    A bias is added by the matmul; what else a matmul was to add becomes an addition after it.
+    The matmul adds a bias; any other term of the sum becomes an addition after the matmul.
     An attention operator that projects by itself becomes three matmuls and the attention: one
     matmul and cutting its result up takes longer.
     """
@@ -75,7 +75,7 @@ def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> N
 
 
 def add_domain(model: onnx.ModelProto, domain: str) -> None:
-    """Allows another domain's operators in a graph."""
+    """Adds the domain of other operators to a graph."""
     if domain not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(domain, 1))
 
@@ -89,7 +89,7 @@ def drop_unused(graph: onnx.GraphProto) -> None:
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, those of its branches included."""
+    """Names that a node and its branches read."""
     branches = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
     return set(node.input).union(*(_reads(inner) for branch in branches for inner in branch.node))
 

@@ -19,7 +19,7 @@ METHODS: dict[str, Method] = {
     "blocks8": functools.partial(block_matmul, bits=8),
     "blocks4": functools.partial(block_matmul, bits=4),
 }
-"""By the names of the report; what stays as it is has the name `FP32`."""
+"""Methods by the names of the report; a matmul that is not changed has the name `FP32`."""
 
 STORED = "stored8"
 """The name of weights that are only stored in 8 bits."""

@@ -48,11 +48,11 @@ def peaks_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
 
 
 def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[onnx.NodeProto]:
-    """Nodes for the largest magnitudes of ``x`` as ``peaks.NUMBER``."""
+    """Makes nodes for the largest magnitudes of ``x`` as ``peaks.NUMBER``."""
     constants = {
         "shape": np.array([-1, channels]),
         "axes": np.array([0]),
-        # Without any rows their maximum would be minus infinity.
+        # The maximum of no rows would be minus infinity.
         "least": np.zeros((1, channels), np.float32),
     }
     at = {key: f"peaks.{number}.{key}" for key in (*constants, "rows", "sizes", "all")}
@@ -96,7 +96,7 @@ def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector]) -> None
 
 
 def smoothing_factors(peaks: Vector) -> Vector:
-    """What each channel is divided by, at least 1.
+    """Divisor of each channel, at least 1.
 
     Args:
         peaks: What `peaks_graph` told of a matmul.

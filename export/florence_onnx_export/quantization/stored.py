@@ -1,4 +1,4 @@
-"""Weights kept in 8 bits and made float32 again whenever they are used."""
+"""Weights that are stored in 8 bits and become float32 again in every run."""
 
 from collections.abc import Mapping
 
