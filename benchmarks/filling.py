@@ -38,6 +38,8 @@ from florence_onnx.terminal import size_text
 
 NAME = "org/model"
 """Hub id of the served checkpoint."""
+TOKENS = "20"
+"""Length of the first answer; random weights do not end one."""
 NEEDED = {"ours": "florence-onnx[cpu]", "torch": "florence-onnx[cpu,export]"}
 """What is installed for each way."""
 STEPS = {
@@ -182,7 +184,8 @@ def first_answer(checkpoint: Path, home: Path) -> tuple[Run, int]:
     progress("from an empty cache to an answer")
     with serve_hub(NAME, files) as hub:
         variables = {"HF_HOME": str(cache), "HF_ENDPOINT": hub.url}
-        done = run(["run", str(picture), "--task", "od", "--model", NAME], variables)
+        asked = ["run", str(picture), "--task", "od", "--max-new-tokens", TOKENS, "--model", NAME]
+        done = run(asked, variables)
         fetched = sum(len(files[name]) for name in hub.fetched)
     shutil.rmtree(home)
     return done, fetched

@@ -42,8 +42,8 @@ class Run:
     lines: tuple[Line, ...]
 
     def line(self, word: str) -> Line:
-        """The first line that holds a word."""
-        return next(line for line in self.lines if word in line.text)
+        """The first line that begins with a word, but for the time in brackets."""
+        return next(line for line in self.lines if line.text.split("] ")[-1].startswith(word))
 
 
 def run(command: Sequence[str], variables: Mapping[str, str]) -> Run:

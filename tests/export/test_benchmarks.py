@@ -356,7 +356,7 @@ def test_size_counts_what_pip_compiles() -> None:
 
 def test_filling(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command is another process; its part is played here."""
-    said = ["fetching 5 files", "reading it", "filling the graphs", "asking the model a question"]
+    said = ["fetching 5 files to filling", "reading it", "[ 3.0 s] filling", "asking the model"]
     lines = tuple(command.Line(i + 1.0, 100.0 * (i + 1), text) for i, text in enumerate(said))
     traced_digests = ["other", "same"]
 
