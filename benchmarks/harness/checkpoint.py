@@ -16,6 +16,8 @@ from typing import Any
 
 from benchmarks.harness.common import ROOT, BenchmarkError, Setup, progress
 
+MODELS = ("base", "large", "tiny")
+"""The released geometries, and one for tests."""
 SEED = 0
 RELEASED_BART_SIZE = 50265
 """Tokens of the released tokenizer before those that Florence-2 adds."""
@@ -31,18 +33,23 @@ def prepare(arguments: argparse.Namespace) -> Setup:
         BenchmarkError: ``--model`` is neither of ours nor the folder of a checkpoint.
     """
     model, work = arguments.model, arguments.work
-    if model in ("base", "tiny"):
-        helpers = ROOT / "tests" / "helpers"
-        names = ("checkpoints", "random_models", "tokenizers")
-        sources = [Path(__file__), *(helpers / f"{name}.py" for name in names)]
-        home = kept(work, model, sources, lambda home: _make(model, home))
+    if model in MODELS:
+        home = random_checkpoint(model, work)
         checkpoint = home / "checkpoint"
     elif (Path(model) / "config.json").is_file():
         checkpoint, home = Path(model), work / Path(model).name
     else:
-        raise BenchmarkError(f"{model!r} is neither base nor tiny nor the folder of a checkpoint")
+        raise BenchmarkError(f"{model!r} is none of {', '.join(MODELS)} nor a checkpoint's folder")
     exported = _find_export(checkpoint, home, arguments.precision)
     return Setup(checkpoint, exported, home, arguments.provider, arguments.threads)
+
+
+def random_checkpoint(model: str, work: Path) -> Path:
+    """The folder, below ``work``, whose folder ``checkpoint`` is one of `MODELS`."""
+    helpers = ROOT / "tests" / "helpers"
+    names = ("checkpoints", "random_models", "tokenizers")
+    sources = [Path(__file__), *(helpers / f"{name}.py" for name in names)]
+    return kept(work, model, sources, lambda home: _make(model, home))
 
 
 def kept(parent: Path, name: str, sources: Iterable[Path], make: Callable[[Path], None]) -> Path:
@@ -90,13 +97,13 @@ def _find_export(checkpoint: Path, home: Path, precisions: Sequence[str]) -> Pat
 
 def _make(model: str, home: Path) -> None:
     from tests.helpers.checkpoints import GEOMETRY, save_native
-    from tests.helpers.random_models import BASE
+    from tests.helpers.random_models import BASE, LARGE
 
     tiny = dataclasses.replace(GEOMETRY, max_positions=1024)
-    geometry = BASE if model == "base" else tiny
+    geometry = {"base": BASE, "large": LARGE, "tiny": tiny}[model]
     folder = home / "checkpoint"
     save_native(_draw(geometry), folder, image_size=geometry.image_size)
-    if model == "base":
+    if model != "tiny":
         _make_tokenizer(folder / "tokenizer.json")
 
 

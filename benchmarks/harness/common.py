@@ -68,7 +68,7 @@ def make_parser(description: str, repeats: int, precisions: bool = True) -> argp
     parser.add_argument(
         "--model",
         default="base",
-        help="base or tiny: random weights in the released base geometry or in one for tests; "
+        help="base, large or tiny: random weights in a released geometry or in one for tests; "
         "or the folder of a checkpoint in transformers' format (default: base)",
     )
     parser.add_argument(

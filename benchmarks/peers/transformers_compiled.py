@@ -9,7 +9,7 @@ import torch
 from benchmarks.harness.common import Setup
 from benchmarks.peers import transformers_eager
 
-VARIANTS = transformers_eager.VARIANTS
+VARIANTS = tuple(transformers_eager.DTYPES)
 
 
 def open_peer(variant: str, setup: Setup) -> transformers_eager.Transformers:

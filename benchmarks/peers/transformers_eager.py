@@ -1,4 +1,8 @@
-"""transformers' own model and processor on PyTorch; a variant is the type of the weights."""
+"""transformers' own model and processor on PyTorch.
+
+A variant is the type of the weights, alone for the attention that transformers chooses (PyTorch's
+scaled_dot_product_attention), or with ``-eager`` for attention in single operators.
+"""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +24,8 @@ from benchmarks.peers import Answer
 from florence_onnx.locating import UNGROUNDED_WORDS
 from florence_onnx.tasks import AnswerKind
 
-VARIANTS = ("fp32", "bf16", "fp16")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+VARIANTS = (*DTYPES, *(f"{dtype}-eager" for dtype in DTYPES))
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,9 @@ class Transformers:
 def open_peer(variant: str, setup: Setup) -> Transformers:
     """Opens the checkpoint."""
     torch.set_num_threads(setup.threads)
+    dtype, _, attention = variant.partition("-")
     model: Any = Florence2ForConditionalGeneration.from_pretrained(
-        setup.checkpoint, dtype=DTYPES[variant]
+        setup.checkpoint, dtype=DTYPES[dtype], attn_implementation=attention or None
     )
     model.eval().to(setup.device)
     return Transformers(f"transformers {variant}", model, open_processor(setup.checkpoint))

@@ -28,6 +28,7 @@ ORDER = {
     "choices": "Ways to quantise",
     "accuracy": "Accuracy of the demo model",
     "scores": "Scores and constraints",
+    "gpu": "A GPU",
 }
 """Script -> title of its section. A new script gets a section by a line here."""
 
@@ -72,7 +73,8 @@ and `report/` writes the pages. A new table is a new script and a line in `ORDER
 python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
 ```
 
-`--provider CUDAExecutionProvider` makes the same tables on a GPU.
+[GPU.md](GPU.md) tells of `python -m benchmarks.gpu`, which checks and times a GPU in one call.
+`--provider CUDAExecutionProvider` makes the tables of the other scripts there.
 
 Ways to quantise: `dynamic8` has one scale for all activations of a call and one per column of
 weights (DynamicQuantizeMatMul). `smooth8` is the same after the largest channels have been made

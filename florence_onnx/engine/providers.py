@@ -24,6 +24,8 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 EXTRAS = {CUDA: "gpu", "OpenVINOExecutionProvider": "openvino"}
 """Provider -> the extra of this package that brings the provider."""
+_EXACT = {CUDA: {"use_tf32": "0"}}
+"""Options with which float32 is computed in float32; a caller's own options replace these."""
 OTHERS = "*"
 """Stands for the graphs that a mapping does not name."""
 
@@ -113,7 +115,8 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
 
     Args:
         requested: Provider names or (name, options) pairs; None for CUDA where this build of
-            ONNX Runtime has CUDA and CUDA starts, else the CPU.
+            ONNX Runtime has CUDA and CUDA starts, else the CPU. CUDA computes float32 matmuls in
+            float32, not in TensorFloat-32, unless the options say otherwise.
 
     Raises:
         ProviderError: A requested provider is not in this build of ONNX Runtime, or cannot start.
@@ -123,7 +126,7 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
     available = ort.get_available_providers()
     if requested is None:
         usable = CUDA in available and start_failure(CUDA) is None
-        return [CUDA, CPU] if usable else [CPU]
+        return [_exact(CUDA), CPU] if usable else [CPU]
     chosen: list[Provider] = [requested] if isinstance(requested, str) else _listed(requested)
     if not chosen:
         raise ProviderError(f"providers is empty; choose from {', '.join(available)}, or None")
@@ -138,7 +141,13 @@ def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
         failure = start_failure(provider)
         if failure:
             raise ProviderError(f"{name} cannot start: {failure}")
-    return chosen
+    return [_exact(provider) for provider in chosen]
+
+
+def _exact(provider: Provider) -> Provider:
+    name, given = (provider, {}) if isinstance(provider, str) else provider
+    options = _EXACT.get(name, {}) | given
+    return (name, options) if options else provider
 
 
 def _how_to_install(provider: str) -> str:

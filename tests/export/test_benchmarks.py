@@ -469,7 +469,7 @@ def test_an_unknown_peer_is_refused(setup: Setup, name: str, message: str) -> No
 
 def test_an_unknown_model_is_refused(work: Path) -> None:
     arguments = make_parser("", 1).parse_args(["--model", "mystery", "--work", str(work)])
-    with pytest.raises(BenchmarkError, match="'mystery' is neither base nor tiny nor"):
+    with pytest.raises(BenchmarkError, match="'mystery' is none of base, large, tiny nor"):
         prepare(arguments)
 
 

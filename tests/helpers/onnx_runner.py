@@ -1,5 +1,6 @@
 """Runs generation cases through exported graphs on ONNX Runtime."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from florence_onnx.checkpoints.config import ModelConfig
@@ -16,8 +17,9 @@ from tests.helpers.parity import Case, Found
 class OnnxRunner:
     """Exports each model that the cases need, once, and answers with the runtime's own parts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
         self._folder = folder
+        self._providers = list(providers)
         self._opened: dict[tuple[str, int], Graphs] = {}
 
     def __call__(self, case: Case) -> list[Found]:
@@ -40,7 +42,7 @@ class OnnxRunner:
             folder = self._folder / f"{key[0]}-{key[1]}"
             if not folder.exists():
                 self._export(case, folder)
-            self._opened[key] = open_graphs(folder, "fp32", ["CPUExecutionProvider"], threads=1)
+            self._opened[key] = open_graphs(folder, "fp32", self._providers, threads=1)
         return self._opened[key]
 
     def _export(self, case: Case, folder: Path) -> None:

@@ -135,10 +135,13 @@ def test_cuda_that_starts_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ort, "InferenceSession", Session)
     monkeypatch.setattr("florence_onnx.engine.providers.cuda_failure", lambda: None)
-    assert choose_providers(None) == [CUDA, CPU]
-    chosen = (CUDA, {"device_id": 1})
-    assert choose_providers([chosen]) == [chosen]
-    assert asked == {"providers": [chosen], "enable_fallback": 0}
+    exact = {"use_tf32": "0"}
+    assert choose_providers(None) == [(CUDA, exact), CPU]
+    assert choose_providers([CUDA]) == [(CUDA, exact)]
+    assert choose_providers([(CUDA, {"device_id": 1})]) == [(CUDA, {"device_id": 1} | exact)]
+    rounded = (CUDA, {"use_tf32": "1"})
+    assert choose_providers([rounded]) == [rounded]
+    assert asked == {"providers": [rounded], "enable_fallback": 0}
 
 
 @pytest.mark.usefixtures("claims_cuda")

@@ -1,0 +1,173 @@
+"""Whether a provider computes what the CPU does; every check is told, and none stops the others."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.gpu.models import add_half
+from benchmarks.harness.common import CPU, Setup, progress
+from florence_onnx import Florence2, Request, Result, Task
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine.providers import first_line
+from florence_onnx.engine.sessions import open_graphs
+from florence_onnx.resolver import DEMO
+from florence_onnx_export.quantization import fidelity
+from florence_onnx_export.quantization.quantize import BOUNDS
+from florence_onnx_export.scenes.answers import ask
+from florence_onnx_export.scenes.drawing import draw
+from florence_onnx_export.scenes.scene import sample_scene
+
+PICTURES = 3
+"""Drawn pictures that are asked every task."""
+CASES = 24
+"""Searches that are compared with transformers'."""
+PARITY_MODELS = (("square", 0), ("padded", 0))
+"""Geometry and seed of the models of these searches; exporting more takes minutes."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was checked, and how it ended."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def run_checks(setup: Setup) -> list[Check]:
+    """All checks: the demo model, a small random one, and searches beside transformers.
+
+    Args:
+        setup: The small random model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        demo = Path(shutil.copytree(DEMO, Path(folder) / "demo"))
+        add_half(demo)
+        checks = {
+            "the provider runs every graph": lambda: _placed(setup),
+            "demo, fp32 answers": lambda: _same_answers(demo, setup),
+            "demo, fp16 errors": lambda: _half_errors(demo, setup),
+            "demo, fp16 answers": lambda: _half_answers(demo, setup),
+            "random model, fp32 answers": lambda: _same_answers(setup.exported, setup),
+            "random model, a cache that grows": lambda: _long_answers(setup),
+            "random model, a batch of all tasks": lambda: _batched_answers(setup),
+            "searches beside transformers": lambda: _parity(Path(folder), setup),
+        }
+        return [_carried_out(name, check) for name, check in checks.items()]
+
+
+def _carried_out(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
+    progress(f"checking: {name}")
+    try:
+        return Check(name, *check())
+    except Exception as error:  # Whatever a new machine raises is a finding.
+        return Check(name, False, f"{type(error).__name__}: {first_line(error)}")
+
+
+def told(checks: Iterable[Check]) -> list[dict[str, object]]:
+    """Checks as a record holds them."""
+    return [asdict(check) for check in checks]
+
+
+def _open(folder: Path, precision: str, setup: Setup) -> Florence2:
+    return Florence2.load(
+        folder, precision=precision, providers=setup.providers, threads=setup.threads
+    )
+
+
+def _on_cpu(folder: Path, setup: Setup) -> Florence2:
+    return Florence2.load(folder, precision="fp32", providers=[CPU], threads=setup.threads)
+
+
+def _placed(setup: Setup) -> tuple[bool, str]:
+    placed = _open(setup.exported, "fp32", setup).providers
+    return all(names[0] == setup.provider for names in placed.values()), str(placed)
+
+
+def _requests() -> Iterator[Request]:
+    for seed in range(PICTURES):
+        scene = sample_scene(seed)
+        picture, rng = np.asarray(draw(scene)), np.random.default_rng(seed)
+        for task in Task:
+            asked = ask(scene, task, rng)
+            yield Request(picture, task, text=asked.text, region=asked.region)
+
+
+def _answers(model: Florence2, batch_size: int = 1, **options: int) -> list[Result]:
+    return model.run(list(_requests()), batch_size=batch_size, **options)
+
+
+def _equal(ours: Iterable[Result], theirs: Iterable[Result]) -> tuple[bool, str]:
+    pairs = [(a.token_ids, b.token_ids) for a, b in zip(ours, theirs, strict=True)]
+    same = sum(a == b for a, b in pairs)
+    return same == len(pairs), f"{same} of {len(pairs)} answers have the tokens of the CPU"
+
+
+def _same_answers(folder: Path, setup: Setup) -> tuple[bool, str]:
+    """Greedy and with three beams."""
+    model, cpu = _open(folder, "fp32", setup), _on_cpu(folder, setup)
+    found, wanted = [], []
+    for beams in (1, 3):
+        found += _answers(model, num_beams=beams)
+        wanted += _answers(cpu, num_beams=beams)
+    return _equal(found, wanted)
+
+
+def _batched_answers(setup: Setup) -> tuple[bool, str]:
+    """All tasks end at different lengths, so that rows leave the batch."""
+    model, cpu = _open(setup.exported, "fp32", setup), _on_cpu(setup.exported, setup)
+    return _equal(_answers(model, batch_size=15, num_beams=3), _answers(cpu, num_beams=3))
+
+
+def _long_answers(setup: Setup) -> tuple[bool, str]:
+    """Answers of 200 tokens, for which the slots of a cache are added to."""
+    model, cpu = _open(setup.exported, "fp32", setup), _on_cpu(setup.exported, setup)
+    request = next(_requests())
+    length = {"num_beams": 3, "min_new_tokens": 200, "max_new_tokens": 200}
+    return _equal(model.run([request], **length), cpu.run([request], **length))
+
+
+def _half_errors(folder: Path, setup: Setup) -> tuple[bool, str]:
+    """The errors of float16 on the provider, beside float32 on the CPU."""
+    assets = Assets.read(folder)
+    requests = fidelity.drawn_requests(assets, range(PICTURES))
+    exact = fidelity.answer(open_graphs(folder, "fp32", [CPU]), assets, requests)
+    half = open_graphs(folder, "fp16", setup.providers)
+    found = fidelity.answer(half, assets, requests, feed=exact.fed)
+    errors = fidelity.compare(found, exact, assets.tokenizer.eos_token_id)
+    bounds = BOUNDS["fp16"]
+    passed = (
+        errors.image_features <= bounds.image_features
+        and errors.first_logits <= bounds.first_logits
+    )
+    return passed, (
+        f"image features {errors.image_features:.3%} of {bounds.image_features:.0%}, first logits "
+        f"{errors.first_logits:.3%} of {bounds.first_logits:.0%}, {errors.token_agreement:.1%} of "
+        "the tokens equal"
+    )
+
+
+def _half_answers(folder: Path, setup: Setup) -> tuple[bool, str]:
+    """Most answers of float16 are those of float32; the bound of the errors decides the rest."""
+    found = _answers(_open(folder, "fp16", setup), num_beams=3)
+    same, detail = _equal(found, _answers(_on_cpu(folder, setup), num_beams=3))
+    equal = int(detail.split()[0])
+    return same or equal >= 0.8 * len(found), detail
+
+
+def _parity(folder: Path, setup: Setup) -> tuple[bool, str]:
+    """The cases of tests/parity.py that need few models."""
+    from tests.helpers.onnx_runner import OnnxRunner
+    from tests.helpers.parity import cases, compare
+
+    drawn = (c for c in cases(100 * CASES, 7) if (c.geometry.name, c.model_seed) in PARITY_MODELS)
+    chosen = [case for case, _ in zip(drawn, range(CASES), strict=False)]
+    report = compare(chosen, OnnxRunner(folder / "parity", setup.providers))
+    return not report.failures, (
+        f"{report.requests} requests of {report.cases} cases: {len(report.failures)} differ, "
+        f"{len(report.excused)} of them within the reference's own rounding"
+    )

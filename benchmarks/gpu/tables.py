@@ -1,0 +1,123 @@
+"""The times of one geometry on a provider, for as long as there is time."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
+
+from benchmarks.compare import CASES
+from benchmarks.harness.common import BEAMS, Setup, make_picture, progress
+from benchmarks.harness.measuring import Samples, alternate, seconds
+from benchmarks.peers import Peer, open_peers
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.transformers_eager import Transformers
+from benchmarks.peers.transformers_stages import time_transformers, vision_alone
+from florence_onnx.profiling import time_stages
+
+STAGE_TOKENS = 64
+BATCHES = (1, 8, 32)
+OURS = ("ours:fp32", "ours:fp16")
+THEIRS = ("transformers_eager:fp16-eager", "transformers_eager:fp16")
+COMPILED = "transformers_compiled:fp16"
+"""Opened last, since compiling takes minutes."""
+
+
+class Budget:
+    """The seconds that are left."""
+
+    def __init__(self, total: float) -> None:
+        """Starts now."""
+        self._end = time.monotonic() + total
+
+    def left(self) -> float:
+        """Seconds, below zero when the time is over."""
+        return self._end - time.monotonic()
+
+
+Cases = dict[str, Samples]
+
+
+def measure(
+    setup: Setup, names: Sequence[str], repeats: int, budget: Budget
+) -> Iterator[tuple[Cases, list[str]]]:
+    """Times what there is time for, the shortest first.
+
+    A case is begun when the budget has as many seconds left as the one before took, times four.
+
+    Args:
+        setup: The model.
+        names: The peers.
+        repeats: Counted rounds.
+        budget: What is left of the whole run.
+
+    Yields:
+        All that is measured so far, and notes on what was left out.
+    """
+    peers, notes = open_peers(names, setup)
+    cases: Cases = {}
+    lasted = 0.0
+    for case, sides in _cases(peers).items():
+        if budget.left() < 4 * lasted:
+            notes.append(f"{case} was left out: {max(0, budget.left()):.0f} s were left.")
+            continue
+        progress(f"{case}, {budget.left():.0f} s left")
+        lasted = seconds(lambda sides=sides, case=case: cases.update(sides(case, repeats)))
+        yield cases, notes
+    yield cases, notes
+
+
+def _cases(peers: Sequence[Peer]) -> Mapping[str, Callable[[str, int], Cases]]:
+    """Case -> what measures it."""
+
+    def stages(case: str, repeats: int) -> Cases:
+        rounds = alternate({peer.name: _stages_of(peer) for peer in peers}, repeats)
+        names = next(iter(rounds.values()))[0]
+        return {n: {side: [r[n] for r in all_] for side, all_ in rounds.items()} for n in names}
+
+    def whole(task: str, tokens: int, count: int) -> Callable[[str, int], Cases]:
+        pictures = [make_picture(seed=seed) for seed in range(count)]
+
+        def timed(peer: Peer) -> Callable[[], float]:
+            return lambda: seconds(lambda: peer.answer(pictures, task, tokens, BEAMS))
+
+        return lambda case, repeats: {
+            case: alternate({peer.name: timed(peer) for peer in peers}, repeats)
+        }
+
+    named = {"stages": stages}
+    for count in BATCHES:
+        for case, (task, tokens) in CASES.items():
+            of = "1 picture" if count == 1 else f"{count} pictures"
+            named[f"{case}, {of}"] = whole(task, tokens, count)
+    return named
+
+
+def _stages_of(peer: Peer) -> Callable[[], dict[str, float]]:
+    """Times the vision encoder, the first token, and a step of three beams."""
+    if isinstance(peer, Ours):
+        return lambda: _our_stages(peer)
+    return _their_stages(cast(Transformers, peer))
+
+
+def _our_stages(peer: Ours) -> dict[str, float]:
+    length = {"tokens": STAGE_TOKENS, "repeats": 1, "warmup": 0}
+    times = time_stages(peer.model, make_picture(), num_beams=BEAMS, **length)
+    return _named(times, times["vision"], times["per_token"])
+
+
+def _their_stages(peer: Transformers) -> Callable[[], dict[str, float]]:
+    picture = make_picture()
+    pixels = peer.inputs([picture], "<OD>")["pixel_values"].float().cpu().numpy()
+    vision = vision_alone(peer)
+
+    def stages() -> dict[str, float]:
+        alone = seconds(lambda: vision(pixels))
+        times, steps = time_transformers(peer, picture, STAGE_TOKENS)
+        return _named(times, alone, statistics.median(steps[1:]))
+
+    return stages
+
+
+def _named(times: Mapping[str, float], vision: float, step: float) -> dict[str, float]:
+    first = times["embed_encoder"] + times["first_token"]
+    return {"vision": vision, "first token after the picture is encoded": first, "a step": step}

@@ -1,0 +1,133 @@
+"""The command that checks and times a GPU, on the CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import __main__ as kit
+from benchmarks.gpu import checks, tables, wheels
+from benchmarks.harness import measuring
+from benchmarks.harness.common import BenchmarkError
+from florence_onnx import Florence2, Result
+from florence_onnx_export.quantization.quantize import BOUNDS, Bounds
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gpu")
+
+
+@pytest.fixture
+def options(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(measuring, "PAUSE", 0)
+    monkeypatch.setattr(checks, "PICTURES", 1)
+    monkeypatch.setattr(checks, "CASES", 2)
+    monkeypatch.setattr(checks, "PARITY_MODELS", checks.PARITY_MODELS[:1])
+    monkeypatch.setattr(tables, "BATCHES", (1, 2))
+    monkeypatch.setattr(tables, "THEIRS", ("transformers_eager:fp32-eager",))
+    monkeypatch.setattr(tables, "CASES", {"CAPTION of 4 tokens": ("<CAPTION>", 4)})
+    options = ["--provider", "CPUExecutionProvider", "--geometry", "tiny", "--no-compiled"]
+    options += ["--threads", "1", "--repeats", "1", "--seconds", "1e6"]
+    return [*options, "--work", str(work), "--out", str(tmp_path / "gpu.json")]
+
+
+def written(tmp_path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((tmp_path / "gpu.json").read_text())
+    return record
+
+
+def test_everything_is_checked_and_timed(options: list[str], tmp_path: Path) -> None:
+    assert kit.main(options) == 0
+    record = written(tmp_path)
+    assert [check["name"] for check in record["checks"] if check["passed"]] == [
+        "the provider runs every graph",
+        *("demo, fp32 answers", "demo, fp16 errors", "demo, fp16 answers"),
+        *("random model, fp32 answers", "random model, a cache that grows"),
+        *("random model, a batch of all tasks", "searches beside transformers"),
+    ]
+    assert record["checks"][1]["detail"] == "30 of 30 answers have the tokens of the CPU"
+    assert list(record["values"]) == [
+        *("tiny: vision", "tiny: first token after the picture is encoded", "tiny: a step"),
+        *("tiny: CAPTION of 4 tokens, 1 picture", "tiny: CAPTION of 4 tokens, 2 pictures"),
+    ]
+    for sides in record["values"].values():
+        assert list(sides) == ["ours fp32", "ours fp16", "transformers fp32-eager"]
+    assert "tiny: a step: ours fp16 / transformers fp32-eager" in record["ratios"]
+    assert record["notes"] == []
+
+
+def test_what_fails_is_told_and_stops_nothing(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Florence2.run
+
+    def broken(model: Florence2, *arguments: Any, **more: Any) -> list[Result]:
+        if more.get("min_new_tokens") == 200:
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED\nand where")
+        results = run(model, *arguments, **more)
+        return results if model.precision == "fp32" else results[:1] * len(results)
+
+    monkeypatch.setattr(Florence2, "run", broken)
+    monkeypatch.setitem(BOUNDS, "fp16", Bounds(1e-9, 1e-9))
+    for other in ("_same_answers", "_batched_answers", "_parity"):
+        monkeypatch.setattr(checks, other, lambda *ignored: (True, ""))
+    assert kit.main([*options, "--seconds", "0"]) == 1
+    record = written(tmp_path)
+    failed = {check["name"]: check["detail"] for check in record["checks"] if not check["passed"]}
+    assert failed.keys() == {
+        *("demo, fp16 errors", "demo, fp16 answers", "random model, a cache that grows")
+    }
+    assert failed["random model, a cache that grows"] == "RuntimeError: CUBLAS_STATUS_ALLOC_FAILED"
+    assert record["values"] == {}
+    assert record["notes"] == [
+        "tiny with ours:fp32, ours:fp16, transformers_eager:fp32-eager was left out: the time was "
+        "over."
+    ]
+
+
+def test_cases_are_begun_only_where_there_is_time(
+    options: list[str], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = kit.make_setup("tiny", work, "CPUExecutionProvider", 1)
+    budget = tables.Budget(0)
+    monkeypatch.setattr(budget, "left", iter([9, 9, -1, -1, -1, -1]).__next__)
+    *_, (cases, notes) = tables.measure(setup, ["ours:fp32"], 1, budget)
+    assert "vision" in cases and "CAPTION of 4 tokens, 2 pictures" not in cases
+    assert notes[-1] == "CAPTION of 4 tokens, 2 pictures was left out: 0 s were left."
+
+
+def make_wheel(folder: Path, name: str, value: int) -> Path:
+    """A wheel with one module."""
+    project = folder / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        f'[project]\nname = "{name}"\nversion = "1.0"\n'
+        f'[tool.hatch.build.targets.wheel]\ninclude = ["{name}.py"]\n'
+    )
+    (project / f"{name}.py").write_text(f"VALUE = {value}\n")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps"]
+    subprocess.run([*pip, "-w", str(folder), str(project)], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_wheels_in_parts_are_joined_and_installed(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    wheel = make_wheel(tmp_path / "made", "florence_onnx_probe", 7)
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    content = wheel.read_bytes()
+    for number, start in enumerate(range(0, len(content), 300)):
+        part = folder / f"{wheel.name}.part-{number:02}"
+        part.write_bytes(content[start : start + 300])
+    wheels.install(folder, tmp_path / "site")
+    assert (tmp_path / "site" / "florence_onnx_probe.py").read_text() == "VALUE = 7\n"
+
+
+def test_a_folder_without_wheels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="holds no wheels and no parts of wheels"):
+        wheels.install(tmp_path, tmp_path / "site")
