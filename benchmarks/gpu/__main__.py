@@ -57,6 +57,7 @@ def _measure(
     for model, peers in groups:
         if budget.left() <= 0:
             notes.append(f"{model} with {', '.join(peers)} was left out: the time was over.")
+            _publish(arguments, argv, content, cases, notes)
             continue
         setup = make_setup(model, arguments.work, arguments.provider, arguments.threads)
         before, told = dict(cases), list(notes)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu import __main__ as kit
-from benchmarks.gpu import checks, tables, wheels
+from benchmarks.gpu import checks, models, tables, wheels
 from benchmarks.harness import measuring
 from benchmarks.harness.common import BenchmarkError
 from florence_onnx import Florence2, Result
@@ -92,7 +92,7 @@ def test_what_fails_is_told_and_stops_nothing(
 def test_cases_are_begun_only_where_there_is_time(
     options: list[str], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = kit.make_setup("tiny", work, "CPUExecutionProvider", 1)
+    setup = models.make_setup("tiny", work, "CPUExecutionProvider", 1)
     budget = tables.Budget(0)
     monkeypatch.setattr(budget, "left", iter([9, 9, -1, -1, -1, -1]).__next__)
     *_, (cases, notes) = tables.measure(setup, ["ours:fp32"], 1, budget)
