@@ -51,6 +51,7 @@ def _measure(
 
     cases: dict[str, Any] = {}
     notes: list[str] = []
+    groups: list[tuple[str, Sequence[str]]]
     groups = [(model, (*OURS, *THEIRS)) for model in arguments.geometry]
     if arguments.compiled:
         groups += [(model, (OURS[1], COMPILED)) for model in arguments.geometry]

@@ -14,6 +14,7 @@ from florence_onnx import Florence2, Request, Result, Task
 from florence_onnx.assets.reading import Assets
 from florence_onnx.engine.providers import first_line
 from florence_onnx.engine.sessions import open_graphs
+from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.resolver import DEMO
 from florence_onnx_export.quantization import fidelity
 from florence_onnx_export.quantization.quantize import BOUNDS
@@ -97,8 +98,8 @@ def _requests() -> Iterator[Request]:
             yield Request(picture, task, text=asked.text, region=asked.region)
 
 
-def _answers(model: Florence2, batch_size: int = 1, **options: int) -> list[Result]:
-    return model.run(list(_requests()), batch_size=batch_size, **options)
+def _answers(model: Florence2, num_beams: int, batch_size: int = 1) -> list[Result]:
+    return model.run(list(_requests()), batch_size=batch_size, num_beams=num_beams)
 
 
 def _equal(ours: Iterable[Result], theirs: Iterable[Result]) -> tuple[bool, str]:
@@ -127,7 +128,7 @@ def _long_answers(setup: Setup) -> tuple[bool, str]:
     """Answers of 200 tokens, for which the slots of a cache are added to."""
     model, cpu = _open(setup.exported, "fp32", setup), _on_cpu(setup.exported, setup)
     request = next(_requests())
-    length = {"num_beams": 3, "min_new_tokens": 200, "max_new_tokens": 200}
+    length: GenerationOptions = {"num_beams": 3, "min_new_tokens": 200, "max_new_tokens": 200}
     return _equal(model.run([request], **length), cpu.run([request], **length))
 
 

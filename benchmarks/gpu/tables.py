@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from benchmarks.compare import CASES
@@ -61,9 +62,13 @@ def measure(
             notes.append(f"{case} was left out: {max(0, budget.left()):.0f} s were left.")
             continue
         progress(f"{case}, {budget.left():.0f} s left")
-        lasted = seconds(lambda sides=sides, case=case: cases.update(sides(case, repeats)))
+        lasted = seconds(partial(_add, cases, partial(sides, case, repeats)))
         yield cases, notes
     yield cases, notes
+
+
+def _add(cases: Cases, measure: Callable[[], Cases]) -> None:
+    cases.update(measure())
 
 
 def _cases(peers: Sequence[Peer]) -> Mapping[str, Callable[[str, int], Cases]]:
@@ -84,7 +89,7 @@ def _cases(peers: Sequence[Peer]) -> Mapping[str, Callable[[str, int], Cases]]:
             case: alternate({peer.name: timed(peer) for peer in peers}, repeats)
         }
 
-    named = {"stages": stages}
+    named: dict[str, Callable[[str, int], Cases]] = {"stages": stages}
     for count in BATCHES:
         for case, (task, tokens) in CASES.items():
             of = "1 picture" if count == 1 else f"{count} pictures"
@@ -100,8 +105,9 @@ def _stages_of(peer: Peer) -> Callable[[], dict[str, float]]:
 
 
 def _our_stages(peer: Ours) -> dict[str, float]:
-    length = {"tokens": STAGE_TOKENS, "repeats": 1, "warmup": 0}
-    times = time_stages(peer.model, make_picture(), num_beams=BEAMS, **length)
+    times = time_stages(
+        peer.model, make_picture(), tokens=STAGE_TOKENS, repeats=1, warmup=0, num_beams=BEAMS
+    )
     return _named(times, times["vision"], times["per_token"])
 
 
