@@ -76,6 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time between two frames of a video (default: 1)",
     )
     add_prompt_options(parser)
+    _add_run_options(parser)
+    add_model_option(parser)
+    add_generation_options(parser)
+    add_model_options(parser)
+    add_hub_options(parser)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for what is written, and for how many pictures at a time."""
     parser.add_argument(
         "--out", metavar="DIR", required=True, help=f"folder to write; {_NULL} writes nothing"
     )
@@ -87,8 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "other options; replace begins anew and keeps the old annotations in "
         "annotations.previous.jsonl (default: fill)",
     )
-    add_model_option(parser)
-    add_generation_options(parser)
     parser.add_argument(
         "--labels",
         type=path,
@@ -110,8 +117,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say what there is to do, and do nothing"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as a JSON object")
-    add_model_options(parser)
-    add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
