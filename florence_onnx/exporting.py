@@ -11,13 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from florence_onnx.assets.browser import add_browser_config
 from florence_onnx.assets.ownership import digests, replaced_files
 from florence_onnx.assets.report import REPORT, write_report
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
-from florence_onnx.engine.layouts import SLOTS
+from florence_onnx.engine.layouts import SLOTS, Layout
 from florence_onnx.errors import ExportError, FlorenceError, PrecisionError
 from florence_onnx.examining import examine
 from florence_onnx.hub import ANYHOW, Access, commit_of
@@ -27,7 +28,7 @@ from florence_onnx.staging import staged_folder
 
 Progress = Callable[[str], None]
 
-SHARES = {"fp16": 0.5, "q8": 0.35, "q4": 0.3}
+SHARES = {"fp16": 0.5, "q8": 0.35, "q4": 0.3, "q4f16": 0.3}
 """The size of the graphs of a precision as a share of that of the float32 ones, rounded up."""
 _BESIDE = 6_000_000
 """Bytes of the graphs without weights and of the files beside them, rounded up."""
@@ -79,6 +80,7 @@ def export(
     force: bool = False,
     base: str | None = None,
     companions: str | None = None,
+    layout: Layout = SLOTS,
     progress: Progress = lambda message: None,
 ) -> dict[str, Any]:
     """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
@@ -88,12 +90,13 @@ def export(
         out: The model folder to write; it appears whole or not at all.
         write_graphs: How the float32 graphs are made.
         add_precisions: How other precisions are made from them; needed where there are some.
-        precisions: Precisions to write, of `contract.PRECISIONS`.
+        precisions: Precisions to write, of `written_precisions`.
         access: Which state of a hub repository is wanted.
         force: Whether the files of an export that is in ``out`` are replaced; other files stay.
         base: Folder or hub id of an adapter's base model, in place of the one that it names.
         companions: Folder or hub id of the model whose config.json, tokenizer and preprocessing are
             taken where the checkpoint has none.
+        layout: Which graphs ``write_graphs`` and ``add_precisions`` make.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -110,13 +113,14 @@ def export(
         ExportError: The disk is full, or the folder cannot be written, or another process is
             writing there.
     """
-    check_precisions(precisions)
+    check_precisions(precisions, layout)
     make = Making(write_graphs, add_precisions, Steps(progress))
-    replaced = partial(replaced_files, source=source, precisions=precisions, force=force)
+    files = [file for p in precisions for file in layout.files((), p).values()]
+    replaced = partial(replaced_files, source=source, graphs=files, force=force)
     try:
         with staged_folder(out, replaced) as folder:
             read = partial(read_checkpoint, source, access, base, companions)
-            report = _export_into(folder, source, read, precisions, make)
+            report = _export_into(folder, source, read, precisions, make, layout)
             write_report(folder / REPORT, report)
             return report
     except FlorenceError:
@@ -125,17 +129,21 @@ def export(
         raise ExportError(f"exporting to {out} failed: {error}") from error
 
 
-def check_precisions(precisions: Sequence[str]) -> None:
-    """Refuses precisions that no export has.
+def written_precisions(layout: Layout) -> list[str]:
+    """The precisions in which graphs of a layout can be written."""
+    return [*contract.PRECISIONS] if layout is SLOTS else [*contract.PRECISIONS, "q4f16"]
+
+
+def check_precisions(precisions: Sequence[str], layout: Layout = SLOTS) -> None:
+    """Refuses precisions that no export in a layout has.
 
     Raises:
-        PrecisionError: Not all are of `contract.PRECISIONS`.
+        PrecisionError: Not all are of `written_precisions`.
     """
-    unknown = [name for name in precisions if name not in contract.PRECISIONS]
+    known = written_precisions(layout)
+    unknown = [name for name in precisions if name not in known]
     if unknown:
-        raise PrecisionError(
-            f"unknown precision {unknown[0]!r}; choose from {', '.join(contract.PRECISIONS)}"
-        )
+        raise PrecisionError(f"unknown precision {unknown[0]!r}; choose from {', '.join(known)}")
 
 
 def _export_into(
@@ -144,6 +152,7 @@ def _export_into(
     read: Callable[[], Checkpoint],
     precisions: Sequence[str],
     make: Making,
+    layout: Layout,
 ) -> dict[str, Any]:
     """Writes all files but the report, which it returns."""
     steps = make.steps
@@ -158,6 +167,8 @@ def _export_into(
         steps.progress(f"note: {repair}")
     graphs = make.write_graphs(checkpoint, folder, steps)
     others = make.add_precisions(folder, precisions, steps.progress) if make.add_precisions else {}
+    if layout is not SLOTS:
+        add_browser_config(folder, precisions)
     versions = {
         "python": platform.python_version(),
         "florence-onnx": metadata.version("florence-onnx"),
@@ -177,7 +188,7 @@ def _export_into(
         "bytes": {path.name: path.stat().st_size for path in sorted(folder.glob("onnx/*"))},
         **graphs,
         "precisions": others,
-        "files": digests(folder, _files(folder, precisions)),
+        "files": digests(folder, _files(folder, precisions, layout)),
     }
 
 
@@ -193,8 +204,8 @@ def needed_bytes(config: ModelConfig, precisions: Sequence[str] = ("fp32",)) -> 
     return _BESIDE + int(fp32 * (1 + sum(SHARES[name] for name in set(precisions) - {"fp32"})))
 
 
-def _files(folder: Path, precisions: Sequence[str]) -> list[Path]:
+def _files(folder: Path, precisions: Sequence[str], layout: Layout) -> list[Path]:
     """Files that the report lists itself; those of other precisions are in their entries."""
-    graphs = contract.GRAPHS if "fp32" in precisions else ()
-    parts = [part for graph in graphs for part in SLOTS.parts(folder, graph, "fp32")]
+    graphs = layout.graphs if "fp32" in precisions else ()
+    parts = [part for graph in graphs for part in layout.parts(folder, graph, "fp32")]
     return [*(folder / name for name in contract.ASSETS), *parts]

@@ -14,9 +14,13 @@ import transformers
 from florence_onnx import exporting
 from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.engine import contract
+from florence_onnx.engine.hub_contract import SHARED
+from florence_onnx.engine.layouts import SLOTS, WITH_PAIR, Layout
 from florence_onnx.exporting import Progress, Steps
+from florence_onnx_export.graphs.hub_specs import build_hub_specs
+from florence_onnx_export.graphs.merging import merge_decoders
 from florence_onnx_export.graphs.reference import compare_with_transformers, transformers_model
-from florence_onnx_export.graphs.specs import build_specs
+from florence_onnx_export.graphs.specs import GraphSpec, build_specs
 from florence_onnx_export.graphs.tracing import OPSET, trace
 from florence_onnx_export.graphs.validation import TOLERANCE, validate
 from florence_onnx_export.quantization.quantize import add_precisions
@@ -65,14 +69,16 @@ def export(
     )
 
 
-def trace_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str, Any]:
+def trace_graphs(
+    checkpoint: Checkpoint, folder: Path, steps: Steps, layout: Layout = SLOTS
+) -> dict[str, Any]:
     """Traces the modules, each compared with transformers before and with its graph after.
 
     See `florence_onnx.exporting.WriteGraphs`.
     """
     with steps.step("compare", "comparing the export modules with transformers"):
         modules = _compare_modules(checkpoint)
-        specs = build_specs(checkpoint.config, torch_weights(checkpoint))
+        specs = _specs(checkpoint, layout)
     checks = []
     for spec in specs:
         path = folder / contract.graph_file(spec.name, "fp32")
@@ -80,6 +86,9 @@ def trace_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
         with steps.step(f"{spec.name} fp32", f"tracing and validating {path.name}"):
             trace(spec, path)
             checks += [check.to_dict() for check in validate(spec, path, "fp32")]
+    if layout is not SLOTS:
+        with steps.step("merge", "putting both decoders into one graph"):
+            merge_decoders(folder, "fp32", keep=layout is WITH_PAIR)
     return {
         "opset": OPSET,
         "tolerance": TOLERANCE,
@@ -91,6 +100,16 @@ def trace_graphs(checkpoint: Checkpoint, folder: Path, steps: Steps) -> dict[str
             for package in (torch, transformers, onnx, onnxscript, onnxruntime)
         },
     }
+
+
+def _specs(checkpoint: Checkpoint, layout: Layout) -> list[GraphSpec]:
+    """The graphs to trace."""
+    weights = torch_weights(checkpoint)
+    own = build_specs(checkpoint.config, weights)
+    if layout is SLOTS:
+        return own
+    others = build_hub_specs(checkpoint.config, weights)
+    return [spec for spec in own if spec.name in SHARED] + others
 
 
 def _compare_modules(checkpoint: Checkpoint) -> dict[str, float]:

@@ -14,7 +14,10 @@ from torch import Tensor
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.skeletons.recipes import Recipe
-from florence_onnx_export.graphs.specs import build_specs
+from florence_onnx_export.graphs.specs import GraphSpec, build_specs
+
+BuildSpecs = Callable[[ModelConfig, dict[str, Tensor]], list[GraphSpec]]
+"""Gives graphs of a geometry and its weights."""
 
 _ASKED = ("__get__", "size", "dim", "is_floating_point", "numel", "stride", "any", "__len__")
 _UNCHANGED = ("clone", "contiguous", "detach", "requires_grad_")
@@ -107,12 +110,15 @@ def _add_identity(kernel: _Recorder, index: Any, value: _Recorder) -> None:
     kernel.recipe = [*kernel.recipe, ["identity"]]
 
 
-def derive_recipes(config: ModelConfig, logits_bias: bool) -> dict[str, dict[str, Recipe]]:
+def derive_recipes(
+    config: ModelConfig, logits_bias: bool, build: BuildSpecs = build_specs
+) -> dict[str, dict[str, Recipe]]:
     """The recipe of every weight of every graph.
 
     Args:
         config: The checkpoint's geometry.
         logits_bias: Whether the checkpoint has a bias on the logits.
+        build: Gives the graphs.
 
     Returns:
         Graph name -> name of an initializer -> its recipe.
@@ -130,5 +136,5 @@ def derive_recipes(config: ModelConfig, logits_bias: bool) -> dict[str, dict[str
             for name, parameter in spec.module.named_parameters()
             if isinstance(parameter, _Recorder)
         }
-        for spec in build_specs(config, weights)
+        for spec in build(config, weights)
     }

@@ -8,22 +8,22 @@ import argparse
 import json
 import lzma
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.engine import contract
+from florence_onnx.engine.hub_contract import FIRST_DECODER, LATER_DECODER, MERGED_DECODER
 from florence_onnx.files import read_json, write_whole
-from florence_onnx.skeletons.filling import (
-    BIASED,
-    GEOMETRY,
-    GRAPH,
-    RECIPES,
-    SKELETONS,
-)
-from florence_onnx_export.graphs.specs import build_specs
+from florence_onnx.skeletons.filling import BIAS, GEOMETRY, GRAPH, HUB, RECIPES, SKELETONS
+from florence_onnx_export.graphs.hub_specs import build_hub_specs
+from florence_onnx_export.graphs.merging import merge
+from florence_onnx_export.graphs.specs import GraphSpec, build_specs
 from florence_onnx_export.graphs.tracing import trace
 from florence_onnx_export.recipes import derive_recipes
 
@@ -38,24 +38,57 @@ def write_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
     """
     for logits_bias in (False, True):
         recipes = derive_recipes(config, logits_bias)
-        shapes = key_maps.expected_shapes(config)
-        if logits_bias:
-            shapes[key_maps.LOGITS_BIAS] = (1, config.text.vocab_size)
-        weights = {name: torch.empty(shape) for name, shape in shapes.items()}
-        specs = build_specs(config, weights)
+        specs = build_specs(config, placeholders(config, logits_bias))
         for spec in specs if not logits_bias else [specs[-1]]:
-            path = scratch / f"{spec.name}.onnx"
-            trace(spec, path)
-            name = BIASED if logits_bias else spec.name
-            graph = _without_weights(path, set(recipes[spec.name]))
-            packed = lzma.compress(graph, preset=9 | lzma.PRESET_EXTREME)
-            write_whole(out / f"{name}{GRAPH}", packed)
+            stub = without_weights(spec, set(recipes[spec.name]), scratch)
+            _write(stub, out, spec.name + BIAS if logits_bias else spec.name)
+    _write_recipes(recipes, out)
+
+
+def write_hub_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
+    """Writes the graphs that transformers.js has besides those it shares with ours.
+
+    Takes the arguments of `write_skeleton`.
+    """
+    for logits_bias in (False, True):
+        recipes = derive_recipes(config, logits_bias, build_hub_specs)
+        specs = build_hub_specs(config, placeholders(config, logits_bias))
+        stubs = {
+            spec.name: without_weights(spec, set(recipes[spec.name]), scratch) for spec in specs
+        }
+        first, later = (stubs[name] for name in (FIRST_DECODER, LATER_DECODER))
+        stubs[MERGED_DECODER] = merge(first, later)
+        if not logits_bias:
+            _write(stubs.pop(contract.ENCODER), out, contract.ENCODER)
+        stubs.pop(contract.ENCODER, None)
+        for name, stub in stubs.items():
+            _write(stub, out, name + BIAS if logits_bias else name)
+    # The other decoders have no weight that this one lacks.
+    _write_recipes({FIRST_DECODER: recipes[FIRST_DECODER]}, out)
+
+
+def placeholders(config: ModelConfig, logits_bias: bool) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint without values."""
+    shapes = key_maps.expected_shapes(config)
+    if logits_bias:
+        shapes[key_maps.LOGITS_BIAS] = (1, config.text.vocab_size)
+    return {name: torch.empty(shape) for name, shape in shapes.items()}
+
+
+def _write(model: onnx.ModelProto, out: Path, name: str) -> None:
+    packed = lzma.compress(model.SerializeToString(), preset=9 | lzma.PRESET_EXTREME)
+    write_whole(out / f"{name}{GRAPH}", packed)
+
+
+def _write_recipes(recipes: Mapping[str, Any], out: Path) -> None:
     text = json.dumps(recipes, separators=(",", ":"))
     write_whole(out / RECIPES, text + "\n")
 
 
-def _without_weights(path: Path, names: set[str]) -> bytes:
+def without_weights(spec: GraphSpec, names: set[str], scratch: Path) -> onnx.ModelProto:
     """The graph with nothing but the names of its weights, and whether they lie beside it."""
+    path = scratch / f"{spec.name}.onnx"
+    trace(spec, path)
     model = onnx.load(str(path), load_external_data=False)
     for tensor in model.graph.initializer:
         if tensor.name in names:
@@ -65,8 +98,7 @@ def _without_weights(path: Path, names: set[str]) -> bytes:
             tensor.name = name
             if beside:
                 tensor.data_location = onnx.TensorProto.EXTERNAL
-    content: bytes = model.SerializeToString()
-    return content
+    return model
 
 
 def main() -> None:
@@ -81,6 +113,8 @@ def main() -> None:
         config = ModelConfig.from_dict(read_json(SKELETONS / name / GEOMETRY))
         with tempfile.TemporaryDirectory() as scratch:
             write_skeleton(config, SKELETONS / name, Path(scratch))
+            (SKELETONS / name / HUB).mkdir(exist_ok=True)
+            write_hub_skeleton(config, SKELETONS / name / HUB, Path(scratch))
         print(f"wrote {SKELETONS / name}")
 
 

@@ -16,15 +16,13 @@ _AT_ONCE = 4
 """Files that are hashed at a time: the graphs whose weights lie beside them."""
 
 
-def replaced_files(
-    out: Path, source: str | Path, precisions: Sequence[str], force: bool
-) -> set[str]:
+def replaced_files(out: Path, source: str | Path, graphs: Sequence[str], force: bool) -> set[str]:
     """The files of an existing ``out`` that go when ``source`` is exported there.
 
     Args:
         out: Where the export is to be.
         source: The checkpoint.
-        precisions: Precisions that are exported.
+        graphs: The files of the graphs to come, by relative path.
         force: Whether an export that is there may be replaced.
 
     Returns:
@@ -39,7 +37,6 @@ def replaced_files(
         raise OutputExistsError(f"{out} exists; choose another folder or pass --force")
     check_apart(out, source)
     ours = exported_files(out)
-    graphs = [contract.graph_file(g, p) for g in contract.GRAPHS for p in precisions]
     check_places(out, [*contract.ASSETS, REPORT, *graphs], ours)
     return ours
 

@@ -19,11 +19,16 @@ from florence_onnx.cli.exporting import (
 from florence_onnx.cli.options import add_hub_options, path, requested_access
 from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import MERGED, SLOTS, WITH_PAIR, Layout
+from florence_onnx.errors import ExportError
 from florence_onnx.exporting import AddPrecisions, WriteGraphs, check_precisions, export
 from florence_onnx.packages import require_packages
 from florence_onnx.skeletons.filling import find_skeleton
 from florence_onnx.skeletons.writing import write_graphs
 from florence_onnx.terminal import show
+
+OWN, BROWSER = "florence-onnx", "transformers.js"
+"""The choices of ``--layout``."""
 
 NAME = "export"
 SUMMARY = "Export a Florence-2 checkpoint to ONNX."
@@ -32,6 +37,7 @@ EXAMPLES = """examples:
   florence-onnx export ./my-fine-tune my-onnx --force
   florence-onnx export ./my-fine-tune my-onnx --precision fp32,q8
   florence-onnx export ./my-adapter my-onnx --base microsoft/Florence-2-base-ft
+  florence-onnx export ./my-fine-tune my-onnx --layout transformers.js --precision fp32,q8
   florence-onnx export org/name:folder my-onnx --companions microsoft/Florence-2-base
 
 CHECKPOINT is in Microsoft's or transformers' format, .bin or safetensors, or a LoRA adapter of
@@ -55,7 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="fp32",
         type=comma_list,
         metavar="P,P",
-        help=f"precisions to write, of {', '.join(contract.PRECISIONS)} (default fp32)",
+        help=f"precisions to write, of {', '.join(contract.PRECISIONS)}, and with --layout "
+        f"{BROWSER} also q4f16 (default fp32)",
+    )
+    parser.add_argument(
+        "--layout",
+        default=OWN,
+        choices=[OWN, BROWSER],
+        help=f"graphs for this package, or for {BROWSER} in Node and browsers (default {OWN})",
+    )
+    parser.add_argument(
+        "--split-decoder",
+        action="store_true",
+        help=f"with --layout {BROWSER}: write decoder_model and decoder_with_past_model too",
     )
     parser.add_argument(
         "--with",
@@ -76,10 +94,14 @@ def execute(arguments: argparse.Namespace) -> int:
     asked = arguments.ways == "torch"
     if asked:
         require_packages(_NEEDED, "tracing a checkpoint", "export")
-    released = find_skeleton(_check(arguments).config) is not None
-    traced = asked or not released
+    layout = _layout(arguments)
+    config = _check(arguments).config
+    traced = asked or find_skeleton(config, layout) is None
     if traced:
-        why = "as --with torch asks" if asked else "because its geometry is no released one"
+        released = find_skeleton(config) is not None
+        why = "because its geometry is no released one"
+        if asked or released:
+            why = "as --with torch asks" if asked else f"as --layout {BROWSER} needs here"
         require_packages(_NEEDED, f"tracing the checkpoint, {why},", "export")
         progress(f"tracing the graphs with torch, {why}")
     if set(arguments.precision) - {"fp32"}:
@@ -88,13 +110,14 @@ def execute(arguments: argparse.Namespace) -> int:
         report = export(
             arguments.checkpoint,
             arguments.out,
-            _writer(traced),
+            _writer(traced, arguments),
             add_precisions=_adder(arguments),
             precisions=arguments.precision,
             access=requested_access(arguments),
             force=arguments.force,
             base=arguments.base,
             companions=arguments.companions,
+            layout=layout,
             progress=progress,
         )
     size = sum(report["bytes"].values()) / 1e6
@@ -106,24 +129,41 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _writer(traced: bool) -> WriteGraphs:
+def _layout(arguments: argparse.Namespace) -> Layout:
+    if arguments.layout == OWN:
+        return SLOTS
+    return WITH_PAIR if arguments.split_decoder else MERGED
+
+
+def _writer(traced: bool, arguments: argparse.Namespace) -> WriteGraphs:
+    layout = _layout(arguments)
+    if layout is not SLOTS and arguments.precision != ["fp32"]:
+        layout = WITH_PAIR  # Other precisions are made of the pair.
     if not traced:
-        return write_graphs
-    writer: WriteGraphs = importlib.import_module("florence_onnx_export.exporter").trace_graphs
-    return writer
+        return partial(write_graphs, layout=layout)
+    exporter = importlib.import_module("florence_onnx_export.exporter")
+    return partial(exporter.trace_graphs, layout=layout)
 
 
 def _adder(arguments: argparse.Namespace) -> AddPrecisions | None:
     if arguments.precision == ["fp32"]:
         return None
+    layout, force = _layout(arguments), arguments.accept_error
+    if layout is not SLOTS:
+        hub_layout = importlib.import_module("florence_onnx_export.quantization.hub_layout")
+        return partial(hub_layout.add_precisions, layout=layout, force=force)
     quantizing = importlib.import_module("florence_onnx_export.quantization.quantize")
-    return partial(quantizing.add_precisions, accept_error=arguments.accept_error)
+    return partial(quantizing.add_precisions, accept_error=force)
 
 
 def _check(arguments: argparse.Namespace) -> Checkpoint:
     """Raises what the exporter would raise after the import of torch; returns the checkpoint."""
-    check_precisions(arguments.precision)
+    layout = _layout(arguments)
+    check_precisions(arguments.precision, layout)
+    if arguments.split_decoder and layout is SLOTS:
+        raise ExportError(f"--split-decoder is of --layout {BROWSER}, which was not asked for")
     out, source = arguments.out, arguments.checkpoint
     if os.path.lexists(out):
-        replaced_files(out, source, arguments.precision, arguments.force)
+        files = [file for p in arguments.precision for file in layout.files((), p).values()]
+        replaced_files(out, source, files, arguments.force)
     return requested_checkpoint(arguments)

@@ -52,6 +52,9 @@ _PAST = {
     "past_key_values.{i}.encoder.value": CROSS_CACHE,
 }
 
+SHARED = (VISION_ENCODER, EMBED_TOKENS)
+"""Graphs that are the same in this package's own layout."""
+
 ENCODERS = {
     VISION_ENCODER: Signature(
         inputs={"pixel_values": Tensor(_FLOATS, ("batch", 3, "height", "width"))},

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,6 +134,9 @@ SPLIT = Layout(
     others=tuple(hub_contract.MERGED),
 )
 """Layout of the hub with one decoder for the first token and another for the later tokens."""
+
+WITH_PAIR = replace(MERGED, graphs={**hub_contract.MERGED, **hub_contract.SPLIT})
+"""What the exporter writes where the pair is wanted beside the merged decoder."""
 
 LAYOUTS = (SLOTS, MERGED, SPLIT)
 """Layouts, the preferred one first."""

@@ -96,6 +96,10 @@ class LogitScores:
             raise impossible_numbers(self._file, "logits")
         return self._logits
 
+    def unchecked_logits(self) -> Floats:
+        """See `GraphScores.unchecked_logits`."""
+        return self._logits
+
 
 def _best(logits: Floats, k: int) -> tuple[Floats, Ids]:
     ids = best_ids(logits, k)

@@ -17,7 +17,8 @@ from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.checkpoints.tensors import StoredTensor
-from florence_onnx.engine import contract
+from florence_onnx.engine import contract, hub_contract
+from florence_onnx.engine.layouts import SLOTS, Layout
 from florence_onnx.errors import MissingDependencyError
 from florence_onnx.files import read_json
 from florence_onnx.skeletons.recipes import Recipe, carry_out
@@ -27,8 +28,10 @@ GEOMETRY, RECIPES = "geometry.json", "recipes.json"
 """Files of a skeleton beside its graphs: its geometry, as config.json has it, and the recipes."""
 GRAPH = ".onnx.xz"
 """The end of the name of a skeleton's graph. The zip of a wheel takes twice as much for it."""
-BIASED = f"{contract.DECODER}_with_bias"
-"""The skeleton of the decoder for checkpoints with a bias on the logits."""
+BIAS = "_with_bias"
+"""What the names of decoders for checkpoints with a bias on the logits end in."""
+HUB = "transformers.js"
+"""Folder in a skeleton: the graphs of this layout that are not those of the skeleton itself."""
 
 Array = npt.NDArray[np.float32]
 
@@ -43,15 +46,16 @@ _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9
 _FLOAT, _EXTERNAL = 1, 1
 
 
-def released_names() -> list[str]:
-    """The names of the geometries that have skeletons."""
-    return sorted(path.parent.name for path in SKELETONS.glob(f"*/{GEOMETRY}"))
+def skeletons(layout: Layout = SLOTS) -> list[Path]:
+    """The folders of the skeletons that have the graphs of a layout."""
+    folders = sorted(path.parent for path in SKELETONS.glob(f"*/{GEOMETRY}"))
+    return [folder for folder in folders if layout is SLOTS or (folder / HUB).is_dir()]
 
 
-def find_skeleton(config: ModelConfig) -> Path | None:
-    """The folder of the skeleton for a geometry, None where there is none."""
-    for path in sorted(SKELETONS.glob(f"*/{GEOMETRY}")):
-        geometry = ModelConfig.from_dict(read_json(path))
+def find_skeleton(config: ModelConfig, layout: Layout = SLOTS) -> Path | None:
+    """The folder of the skeleton for a geometry and a layout, None where there is none."""
+    for folder in skeletons(layout):
+        geometry = ModelConfig.from_dict(read_json(folder / GEOMETRY))
         text = replace(
             geometry.text,
             vocab_size=config.text.vocab_size,
@@ -59,7 +63,7 @@ def find_skeleton(config: ModelConfig) -> Path | None:
         )
         tied = config.tie_word_embeddings
         if replace(geometry, text=text, tie_word_embeddings=tied) == config:
-            return path.parent
+            return folder
     return None
 
 
@@ -68,6 +72,7 @@ def fill(
     checkpoint: Checkpoint,
     out: Path,
     advance: Callable[[int], object] = lambda count: None,
+    layout: Layout = SLOTS,
 ) -> None:
     """Writes the float32 graphs of a checkpoint, tensor by tensor.
 
@@ -76,16 +81,19 @@ def fill(
         checkpoint: The checkpoint.
         out: An existing folder, which gets a folder ``onnx``.
         advance: Called with the bytes of every weight that is written.
+        layout: Which graphs.
 
     Raises:
         CheckpointError: A file of weights is truncated.
         MissingDependencyError: This Python was built without lzma.
     """
     recipes = read_json(skeleton / RECIPES)
+    if layout is not SLOTS:
+        of_decoders = read_json(skeleton / HUB / RECIPES)[hub_contract.FIRST_DECODER]
+        recipes |= {graph: of_decoders for graph in layout.graphs if graph not in recipes}
     biased = key_maps.LOGITS_BIAS in checkpoint.weights
-    for graph in contract.GRAPHS:
-        name = BIASED if biased and graph == contract.DECODER else graph
-        content = _unpacked(skeleton / f"{name}{GRAPH}")
+    for graph in layout.graphs:
+        content = _unpacked(_stub(skeleton, graph, layout, biased))
         path = out / contract.graph_file(graph, "fp32")
         path.parent.mkdir(exist_ok=True)
         data = path.with_name(path.name + contract.DATA_SUFFIX)
@@ -106,6 +114,14 @@ def _unpacked(path: Path) -> bytes:
             "package; use another build of Python, or florence-onnx export --with torch"
         ) from error
     return lzma.decompress(path.read_bytes())
+
+
+def _stub(skeleton: Path, graph: str, layout: Layout, biased: bool) -> Path:
+    """The file of a graph without weights."""
+    folders = [skeleton] if layout is SLOTS else [skeleton / HUB, skeleton]
+    names = [graph + BIAS, graph] if biased else [graph]
+    paths = [folder / f"{name}{GRAPH}" for folder in folders for name in names]
+    return next(path for path in paths if path.exists())
 
 
 class _Filler:

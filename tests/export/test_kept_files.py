@@ -16,6 +16,7 @@ from florence_onnx.assets.ownership import digests, replaced_files
 from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.errors import ExportError, ModelFileError, OutputExistsError
 from florence_onnx.resolver import DEMO
 from florence_onnx_export.exporter import export
@@ -453,7 +454,9 @@ def test_a_kill_at_any_step_of_an_export_leaves_one_whole_model(
     old = contents(out)
 
     def finish() -> None:
-        replaced_files(out, new, ["fp32"], force=True)  # as the command does, before any work
+        replaced_files(
+            out, new, [*SLOTS.files((), "fp32").values()], force=True
+        )  # as the command does, before any work
         export(new, out, force=True)
 
     first, second = states_after_kills(tmp_path, out, EXPORT, new, "fp32", finish)

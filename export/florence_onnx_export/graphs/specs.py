@@ -96,7 +96,8 @@ class GraphSpec:
 
 
 def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Generator) -> Tensor:
-    dims = {**asdict(sizes), "rows": sizes.batch * sizes.beams}
+    dims = {**asdict(sizes), "rows": sizes.batch * sizes.beams, "past": sizes.slots}
+    dims["batch_size"] = sizes.batch
     shape = [dims[axis] if isinstance(axis, str) else axis for axis in axes]
     if name.endswith("attention_mask"):
         mask = torch.ones(shape, dtype=torch.int64)
@@ -132,27 +133,31 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
         contract.ENCODER: TextEncoder(text, config.text),
         contract.DECODER: decoder,
     }
-    heads = config.text.decoder_attention_heads
-    fixed: dict[str | int, int] = {
-        "hidden_size": config.text.d_model,
-        "decoder_heads": heads,
-        "head_dim": config.text.d_model // heads,
-        "vocabulary": head.shape[0],
-        "candidates": decoder.topk,
-    }
+    fixed = {**fixed_sizes(config, head), "candidates": decoder.topk}
     sizes = example_sizes(config.vision)
     specs = []
     for name, signature in contract.SIGNATURES.items():
         inputs, outputs = signature.of(config.text.decoder_layers)
-        axes = _sized(inputs, fixed), _sized(outputs, fixed)
+        axes = axes_of(inputs, fixed), axes_of(outputs, fixed)
         specs.append(GraphSpec(name, modules[name], *axes, sizes))
     return specs
 
 
-def _sized(
-    tensors: Mapping[str, contract.Tensor], fixed: Mapping[str | int, int]
+def fixed_sizes(config: ModelConfig, head: Tensor) -> dict[str | int, int]:
+    """The sizes of a model whose graphs declare them, by the names of `contract.FIXED`."""
+    heads = config.text.decoder_attention_heads
+    return {
+        "hidden_size": config.text.d_model,
+        "decoder_heads": heads,
+        "head_dim": config.text.d_model // heads,
+        "vocabulary": head.shape[0],
+    }
+
+
+def axes_of(
+    tensors: Mapping[str, contract.Tensor], fixed: Mapping[str | int, str | int]
 ) -> dict[str, Axes]:
-    """The axes of tensors in a model with these sizes."""
+    """The axes of tensors in a model with these sizes, or names."""
     return {
         name: tuple(fixed.get(axis, axis) for axis in tensor.axes)
         for name, tensor in tensors.items()

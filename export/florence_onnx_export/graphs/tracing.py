@@ -25,6 +25,11 @@ bias of zeros."""
 
 def trace(spec: GraphSpec, path: Path) -> None:
     """Writes the graph of ``spec`` to ``path``; its nodes do not depend on the weights' values."""
+    save_graph(traced_model(spec), path)
+
+
+def traced_model(spec: GraphSpec) -> onnx.ModelProto:
+    """The graph of ``spec``; its nodes do not depend on the weights' values."""
     program = traced_program(spec)
     program.apply_weights({name: p.data for name, p in spec.module.named_parameters()})
     model = program.model_proto
@@ -36,7 +41,7 @@ def trace(spec: GraphSpec, path: Path) -> None:
         strict=True,
     ):
         _name_axes(value, axes)
-    save_graph(model, path)
+    return model
 
 
 def traced_program(spec: GraphSpec) -> torch.onnx.ONNXProgram:

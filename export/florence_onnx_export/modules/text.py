@@ -131,32 +131,44 @@ class EncoderLayer(nn.Module):
         return self.ffn_norm(x + self.ffn(x))
 
 
-class TextEncoder(nn.Module):
-    """BART's encoder, and the cross-attention keys and values of every decoder layer."""
+class Encoder(nn.Module):
+    """BART's encoder."""
 
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__()
-        encoder, decoder = weights.at("encoder"), weights.at("decoder")
+        encoder = weights.at("encoder")
         self.positions = Positions(encoder)
         self.layers = nn.ModuleList(
             EncoderLayer(encoder.at(f"layers.{i}"), config) for i in range(config.encoder_layers)
         )
+
+    def states(self, attention_mask: Tensor, inputs_embeds: Tensor) -> Tensor:
+        """Maps inputs_embeds [B,S,D] to last_hidden_state [B,S,D]."""
+        bias = mask_bias(attention_mask)
+        x = self.positions(inputs_embeds)
+        for layer in self.layers:
+            x = layer(x, bias)
+        return x
+
+
+class TextEncoder(Encoder):
+    """BART's encoder, and the cross-attention keys and values of every decoder layer."""
+
+    def __init__(self, weights: Weights, config: TextConfig) -> None:
+        super().__init__(weights, config)
         self.cross = nn.ModuleList(
-            KeyValue(decoder.at(f"layers.{i}.encoder_attn"), config.decoder_attention_heads)
+            KeyValue(weights.at(f"decoder.layers.{i}.encoder_attn"), config.decoder_attention_heads)
             for i in range(config.decoder_layers)
         )
 
     def forward(self, attention_mask: Tensor, inputs_embeds: Tensor) -> tuple[Tensor, ...]:
         """Maps inputs_embeds [B,S,D] to last_hidden_state [B,S,D], then key, value per layer."""
-        bias = mask_bias(attention_mask)
-        x = self.positions(inputs_embeds)
-        for layer in self.layers:
-            x = layer(x, bias)
+        x = self.states(attention_mask, inputs_embeds)
         return (x, *(tensor for cross in self.cross for tensor in cross(x)))
 
 
-class DecoderLayer(nn.Module):
-    """Self-attention over the cache, cross-attention, feed-forward."""
+class DecoderBlock(nn.Module):
+    """The parts of a decoder layer."""
 
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__()
@@ -168,6 +180,10 @@ class DecoderLayer(nn.Module):
         self.cross_norm = LayerNorm(weights.at("encoder_attn_layer_norm"))
         self.ffn = FeedForward(weights, config.activation_function)
         self.ffn_norm = LayerNorm(weights.at("final_layer_norm"))
+
+
+class DecoderLayer(DecoderBlock):
+    """Self-attention over the cache, cross-attention, feed-forward."""
 
     def forward(
         self, x: Tensor, own: "Cache", cross: "Cache", slots: Tensor

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from florence_onnx.assets.reading import Assets
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs
-from florence_onnx.engine.slot_decoder import SlotDecoder, SlotSteps
+from florence_onnx.engine.slot_decoder import SlotSteps
 from florence_onnx.requests import EncodedImage
 from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import ask
@@ -131,7 +131,7 @@ def decoder_steps(
     Yields:
         The tokens that were fed, [R]; the steps, whose last one this was; its logits, [R,V].
     """
-    steps = SlotDecoder(model).start(*encoder.values())
+    steps: Any = model.decoder.start(*encoder.values())
     rows = np.arange(len(encoder["attention_mask"]))
     forced = assets.policy.forced_bos_token_id
     tokens = np.full(len(rows), assets.policy.decoder_start_token_id)

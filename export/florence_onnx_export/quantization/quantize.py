@@ -250,12 +250,12 @@ def make_precision(
     start = time.perf_counter()
     mixed = _write(reference, precision, folder, {}, progress)
     fidelity = reference.fidelity(folder, precision)
-    beyond = "" if accept_error else _beyond_bounds(precision, fidelity)
+    beyond = "" if accept_error else beyond_bounds(precision, fidelity, BOUNDS[precision])
     if beyond and precision in GRAPH_LIMITS:
         progress(beyond)
         mixed = _write(reference, precision, folder, GRAPH_LIMITS[precision], progress)
         fidelity = reference.fidelity(folder, precision)
-        beyond = _beyond_bounds(precision, fidelity)
+        beyond = beyond_bounds(precision, fidelity, BOUNDS[precision])
     if beyond:
         raise ValidationError(f"{beyond}; pass --accept-error to write it all the same")
     parts = _parts(folder, precision)
@@ -319,9 +319,9 @@ def _write_graph(
     return {name: method for name, method in methods.items() if method != fastest[name]}
 
 
-def _beyond_bounds(precision: str, fidelity: Fidelity) -> str:
+def beyond_bounds(precision: str, fidelity: Fidelity, bounds: Bounds) -> str:
     """What is beyond the bounds, or ""."""
-    for name, bound in asdict(BOUNDS[precision]).items():
+    for name, bound in asdict(bounds).items():
         error = getattr(fidelity, name)
         if not error <= bound:
             return (

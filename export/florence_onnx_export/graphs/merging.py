@@ -1,0 +1,107 @@
+"""One graph of two: that of the first step and that of later steps, chosen by a switch.
+
+transformers.js reads decoders that way. Weights that both have are stored once.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from florence_onnx.engine.hub_contract import (
+    FIRST_DECODER,
+    LATER_DECODER,
+    MERGED_DECODER,
+    SWITCH,
+)
+from florence_onnx.engine.layouts import MERGED, SPLIT
+from florence_onnx_export.graphs.files import save_graph
+
+
+def merge(first: onnx.ModelProto, later: onnx.ModelProto) -> onnx.ModelProto:
+    """The decoder that runs ``later`` where the switch is on, and else ``first``.
+
+    Its outputs are those of ``first``. What ``later`` lacks of them has no elements where the
+    switch is on: these are the keys and values of the cross-attention, which a caller has.
+    """
+    weights = _shared(first.graph, later.graph)
+    inputs = {value.name: value for value in (*first.graph.input, *later.graph.input)}
+    outputs = [value.name for value in first.graph.output]
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                "If",
+                [SWITCH],
+                outputs,
+                name="first_or_later",
+                then_branch=_branch(later.graph, "later", first.graph, weights),
+                else_branch=_branch(first.graph, "first", first.graph, weights),
+            )
+        ],
+        "decoder",
+        [*inputs.values(), helper.make_tensor_value_info(SWITCH, TensorProto.BOOL, [1])],
+        [_with_past_length(value, later.graph) for value in first.graph.output],
+        list(weights.values()),
+    )
+    domains = {opset.domain: opset for opset in (*first.opset_import, *later.opset_import)}
+    merged = helper.make_model(
+        graph,
+        opset_imports=list(domains.values()),
+        ir_version=first.ir_version,
+        producer_name=first.producer_name,
+        functions=list({f.name: f for f in (*first.functions, *later.functions)}.values()),
+    )
+    merged.producer_version = ""
+    return merged
+
+
+def merge_decoders(folder: Path, precision: str, keep: bool) -> None:
+    """Writes the merged decoder of a model folder.
+
+    Args:
+        folder: A folder with the two decoders.
+        precision: Their precision.
+        keep: Whether they stay.
+    """
+    first, later = (SPLIT.path(folder, name, precision) for name in (FIRST_DECODER, LATER_DECODER))
+    merged = merge(onnx.load(str(first)), onnx.load(str(later)))
+    save_graph(merged, folder / MERGED.file(MERGED_DECODER, precision))
+    if not keep:
+        for graph in (FIRST_DECODER, LATER_DECODER):
+            for path in SPLIT.parts(folder, graph, precision):
+                path.unlink()
+
+
+def _shared(first: onnx.GraphProto, later: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Tensors that belong outside both branches: all whose names mean one thing in both."""
+    made = {name for graph in (first, later) for node in graph.node for name in node.output}
+    tensors = {tensor.name: tensor for tensor in (*later.initializer, *first.initializer)}
+    other = {tensor.name: tensor for tensor in later.initializer}
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name not in made and other.get(name, tensor) == tensor
+    }
+
+
+def _branch(
+    graph: onnx.GraphProto, name: str, whole: onnx.GraphProto, outer: Collection[str]
+) -> onnx.GraphProto:
+    """A graph that reads inputs and weights from outside, and has the outputs of ``whole``."""
+    own = {value.name for value in graph.output}
+    nodes, outputs = list(graph.node), []
+    for value in whole.output:
+        kind = value.type.tensor_type.elem_type
+        outputs.append(helper.make_tensor_value_info(value.name, kind, None))
+        if value.name not in own:
+            sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            nothing = helper.make_tensor(f"no_{value.name}", kind, sizes, [])
+            nodes.append(helper.make_node("Constant", [], [value.name], value=nothing))
+    kept = [tensor for tensor in graph.initializer if tensor.name not in outer]
+    return helper.make_graph(nodes, name, [], outputs, kept)
+
+
+def _with_past_length(value: onnx.ValueInfoProto, later: onnx.GraphProto) -> onnx.ValueInfoProto:
+    """An output as the later steps declare it, whose length counts the past too."""
+    return next((other for other in later.output if other.name == value.name), value)

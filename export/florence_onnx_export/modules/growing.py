@@ -1,0 +1,170 @@
+"""The text model as transformers.js runs it: BART's encoder, and its decoder with a growing cache.
+
+The decoder is two modules. The first step computes the keys and values of the cross-attention from
+the encoder's states; later steps are given these, and what the decoder has kept of its own.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from florence_onnx.checkpoints.config import TextConfig
+from florence_onnx_export.modules.layers import Linear, Weights, attention
+from florence_onnx_export.modules.text import (
+    LOWEST,
+    Cache,
+    DecoderBlock,
+    Encoder,
+    KeyValue,
+    Positions,
+    mask_bias,
+)
+
+
+class StatesEncoder(Encoder):
+    """BART's encoder alone."""
+
+    def forward(self, attention_mask: Tensor, inputs_embeds: Tensor) -> Tensor:
+        """Maps inputs_embeds [B,S,D] to last_hidden_state [B,S,D]."""
+        return self.states(attention_mask, inputs_embeds)
+
+
+class GrowingLayer(DecoderBlock):
+    """A layer whose keys and values follow those of the past."""
+
+    def follow(
+        self, x: Tensor, past: list[Tensor], cross: Cache, hidden: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps x [B,T,D] to the same shape, and the keys and values with those of the past.
+
+        Args:
+            x: The tokens.
+            past: Keys and values of the past [B,heads,P,head_dim]; empty at the first step.
+            cross: Of the cross-attention.
+            hidden: Bias [T,P+T] that hides what comes later.
+        """
+        key, value = self.key_value(x)
+        if past:
+            key = torch.cat([past[0], key], dim=2)
+            value = torch.cat([past[1], value], dim=2)
+        mixed = attention(self.attention.query(x), key, value, hidden)
+        x = self.attention_norm(x + self.attention.output(mixed))
+        mixed = attention(self.cross.query(x), cross.key, cross.value, cross.bias)
+        x = self.cross_norm(x + self.cross.output(mixed))
+        return self.ffn_norm(x + self.ffn(x)), key, value
+
+
+class _Decoder(nn.Module):
+    Layer: type[GrowingLayer]
+
+    def __init__(
+        self, weights: Weights, head: Tensor, head_bias: Tensor | None, config: TextConfig
+    ) -> None:
+        super().__init__()
+        self.positions = Positions(weights.at("decoder"))
+        self.layers = nn.ModuleList(
+            self.Layer(weights.at(f"decoder.layers.{i}"), config)
+            for i in range(config.decoder_layers)
+        )
+        self.head = Linear(head, head_bias)
+
+
+class LaterLayer(GrowingLayer):
+    """A layer at a later step."""
+
+    def forward(
+        self, x: Tensor, past: list[Tensor], cross: Cache, hidden: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes `follow`."""
+        return self.follow(x, past, cross, hidden)
+
+
+class LaterDecoder(_Decoder):
+    """Every step but the first."""
+
+    Layer = LaterLayer
+
+    def forward(
+        self,
+        encoder_attention_mask: Tensor,
+        inputs_embeds: Tensor,
+        decoder_cache: list[Tensor],
+        encoder_cache: list[Tensor],
+    ) -> tuple[Tensor, ...]:
+        """Maps inputs_embeds [B,T,D] to logits [B,T,V], then key and value of every layer.
+
+        Args:
+            encoder_attention_mask: int64 [B,S].
+            inputs_embeds: [B,T,D].
+            decoder_cache: Key and value of every layer, [B,heads,P,head_dim].
+            encoder_cache: Key and value of every layer, [B,heads,S,head_dim].
+        """
+        past, tokens = decoder_cache[0].shape[2], inputs_embeds.shape[1]
+        positions = torch.arange(past, past + tokens)
+        hidden = _later_hidden(positions, past + tokens)
+        bias = mask_bias(encoder_attention_mask)
+        x = self.positions.at(inputs_embeds, positions)
+        present: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            cross = Cache(encoder_cache[2 * i], encoder_cache[2 * i + 1], bias)
+            x, key, value = layer(x, decoder_cache[2 * i : 2 * i + 2], cross, hidden)
+            present += [key, value]
+        return (self.head(x), *present)
+
+
+class FirstLayer(GrowingLayer):
+    """A layer at the first step."""
+
+    def __init__(self, weights: Weights, config: TextConfig) -> None:
+        super().__init__(weights, config)
+        heads = config.decoder_attention_heads
+        self.cross_key_value = KeyValue(weights.at("encoder_attn"), heads)
+
+    def forward(
+        self, x: Tensor, states: Tensor, bias: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Maps x [B,T,D] to the same shape, and its keys and values and the cross-attention's.
+
+        Args:
+            x: The tokens.
+            states: The encoder's, [B,S,D].
+            bias: Hides some of them.
+            hidden: Bias [T,T] that hides what comes later.
+        """
+        key, value = self.cross_key_value(states)
+        x, own_key, own_value = self.follow(x, [], Cache(key, value, bias), hidden)
+        return x, own_key, own_value, key, value
+
+
+class FirstDecoder(_Decoder):
+    """The first step."""
+
+    Layer = FirstLayer
+
+    def forward(
+        self, encoder_attention_mask: Tensor, encoder_hidden_states: Tensor, inputs_embeds: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Maps inputs_embeds [B,T,D] to logits [B,T,V], then four tensors of every layer.
+
+        These are its own key and value [B,heads,T,head_dim], and those of the cross-attention
+        [B,heads,S,head_dim].
+
+        Args:
+            encoder_attention_mask: int64 [B,S].
+            encoder_hidden_states: [B,S,D].
+            inputs_embeds: [B,T,D].
+        """
+        tokens = inputs_embeds.shape[1]
+        positions = torch.arange(tokens)
+        hidden = _later_hidden(positions, tokens)
+        bias = mask_bias(encoder_attention_mask)
+        x = self.positions.at(inputs_embeds, positions)
+        present: list[Tensor] = []
+        for layer in self.layers:
+            x, *tensors = layer(x, encoder_hidden_states, bias, hidden)
+            present += tensors
+        return (self.head(x), *present)
+
+
+def _later_hidden(positions: Tensor, length: int) -> Tensor:
+    """A bias [T,length] that hides from the tokens at positions int64 [T] what comes after them."""
+    return torch.where(torch.arange(length) <= positions[:, None], 0.0, LOWEST)

@@ -1,0 +1,297 @@
+"""Exports in the layout of transformers.js: their graphs, what reads them here, and the client."""
+
+import json
+import lzma
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from florence_onnx import Florence2
+from florence_onnx.checkpoints import key_maps
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
+from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.cli.program import main
+from florence_onnx.engine import hub_contract
+from florence_onnx.engine.layouts import MERGED, SPLIT, WITH_PAIR
+from florence_onnx.skeletons import filling
+from florence_onnx.skeletons.filling import GEOMETRY, GRAPH, HUB, RECIPES, SKELETONS, fill
+from florence_onnx_export.graphs import files as graph_files
+from florence_onnx_export.graphs.hub_specs import build_hub_specs
+from florence_onnx_export.graphs.merging import merge
+from florence_onnx_export.graphs.tracing import traced_model
+from florence_onnx_export.graphs.validation import validate
+from florence_onnx_export.recipes import derive_recipes
+from florence_onnx_export.skeletons import placeholders, without_weights, write_hub_skeleton
+from florence_onnx_export.weights import torch_weights
+from tests.export.conftest import BESIDE
+from tests.export.test_end_to_end import LONGEST, OPTIONS, requests
+from tests.helpers.exports import Exported
+
+FIRST, LATER = hub_contract.FIRST_DECODER, hub_contract.LATER_DECODER
+NEW = 24
+"""Tokens of an answer that clients are compared on."""
+NODE = Path(__file__).parents[1] / "node"
+"""Where .ci/run installs the client's packages."""
+SCRIPT = Path(__file__).parents[1] / "helpers" / "transformers_js.mjs"
+TASKS = ("<CAPTION>", "<OD>")
+
+
+@pytest.fixture(scope="module")
+def skeleton(skeletons: Path, native: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The skeleton of `native`'s geometry with the graphs of this layout."""
+    place = tmp_path_factory.mktemp("skeletons")
+    folder = Path(shutil.copytree(skeletons / "square", place / "square"))
+    (folder / HUB).mkdir()
+    config = ModelConfig.from_dict(json.loads((folder / GEOMETRY).read_text()))
+    scratch = tmp_path_factory.mktemp("scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_files, "LARGE", BESIDE)
+        write_hub_skeleton(config, folder / HUB, scratch)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(skeleton: Path, native: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command makes of `native`'s checkpoint, in all precisions; not to be changed."""
+    out = tmp_path_factory.mktemp("exported") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filling, "SKELETONS", skeleton.parent)
+        options = ["--layout", "transformers.js", "--split-decoder", "--accept-error"]
+        precisions = "fp32,fp16,q8,q4,q4f16"
+        command = ["export", str(native.checkpoint), str(out), "--precision", precisions]
+        assert main([*command, *options]) == 0
+    return out
+
+
+# The graphs
+
+
+def test_filled_decoders_equal_traced_ones(
+    native: Exported, skeleton: Path, tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(native.checkpoint)
+    fill(skeleton, checkpoint, tmp_path, layout=WITH_PAIR)
+    specs = build_hub_specs(checkpoint.config, torch_weights(checkpoint))
+    traced = {spec.name: traced_model(spec) for spec in specs}
+    traced[hub_contract.MERGED_DECODER] = merge(traced[FIRST], traced[LATER])
+    for name, model in traced.items():
+        path = tmp_path / f"onnx/{name}.onnx"
+        filled = onnx.load(str(path))
+        for tensor in filled.graph.initializer:
+            tensor.ClearField("data_location")
+        assert filled == model, name
+        onnx.checker.check_model(filled)
+    for spec in specs:
+        assert validate(spec, tmp_path / f"onnx/{spec.name}.onnx", "fp32")
+
+
+def test_weights_of_both_branches_are_stored_once(exported: Path) -> None:
+    graph = onnx.load(str(exported / "onnx/decoder_model_merged.onnx")).graph
+    (switch,) = graph.node
+    assert (switch.op_type, list(switch.input)) == ("If", ["use_cache_branch"])
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    first = onnx.load(str(exported / "onnx/decoder_model.onnx")).graph.initializer
+    large = [tensor.name for tensor in first if np.prod(tensor.dims) > 64]
+    assert len(large) > 20
+    assert weights.keys() >= set(large)
+    for attribute in switch.attribute:
+        assert sum(np.prod(tensor.dims) for tensor in attribute.g.initializer) < 64
+
+
+@pytest.mark.parametrize("name", [folder.name for folder in filling.skeletons(MERGED)])
+def test_recipes_of_the_released_geometries_are_those_of_the_modules(name: str) -> None:
+    geometry = json.loads((SKELETONS / name / GEOMETRY).read_text())
+    derived = derive_recipes(ModelConfig.from_dict(geometry), True, build_hub_specs)
+    saved = json.loads((SKELETONS / name / HUB / RECIPES).read_text())
+    assert saved == {FIRST: json.loads(json.dumps(derived[FIRST]))}
+    assert derived[LATER].items() <= derived[FIRST].items()
+    for graph in (*SPLIT.graphs, *MERGED.graphs):
+        file = SKELETONS / name / HUB / f"{graph}{GRAPH}"
+        assert file.exists() or graph in hub_contract.SHARED
+
+
+def test_the_later_decoder_of_base_is_what_the_tracer_makes(tmp_path: Path) -> None:
+    """Takes 20 seconds; the other decoders would take three times as long."""
+    config = ModelConfig.from_dict(json.loads((SKELETONS / "base" / GEOMETRY).read_text()))
+    recipes = derive_recipes(config, False, build_hub_specs)
+    specs = build_hub_specs(config, placeholders(config, logits_bias=False))
+    (spec,) = [spec for spec in specs if spec.name == LATER]
+    made = without_weights(spec, set(recipes[LATER]), tmp_path)
+    packed = (SKELETONS / "base" / HUB / f"{LATER}{GRAPH}").read_bytes()
+    assert made.SerializeToString() == lzma.decompress(packed)
+
+
+def test_a_bias_on_the_logits(native: Exported, skeleton: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(native.checkpoint)
+    rows = checkpoint.weights[key_maps.HEAD].shape[0]
+    bias = np.linspace(-1, 1, rows, dtype=np.float32)[None]
+
+    @dataclass(frozen=True)
+    class Bias:
+        shape: tuple[int, ...]
+
+        def read(self) -> Any:
+            return bias
+
+    fill(skeleton, checkpoint, tmp_path / "without", layout=MERGED)
+    weights: dict[str, Any] = {**checkpoint.weights, key_maps.LOGITS_BIAS: Bias(bias.shape)}
+    object.__setattr__(checkpoint, "weights", weights)
+    fill(skeleton, checkpoint, tmp_path / "with", layout=MERGED)
+    logits = []
+    for name in ("without", "with"):
+        for path in native.folder.glob("*.json"):
+            shutil.copy(path, tmp_path / name)
+        model = Florence2.load(tmp_path / name, threads=1)
+        mask, embeds = np.ones((1, 4), np.int64), model.graphs.embed(np.array([[3, 4, 5, 6]]))
+        steps: Any = model.graphs.decoder.start(mask, embeds)
+        logits.append(steps(np.array([2]), np.array([0]), np.array([0])).logits())
+    np.testing.assert_allclose(logits[1] - logits[0], bias, atol=1e-5)
+
+
+# What reads them here
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_tokens_are_those_of_our_own_layout(
+    native: Exported, exported: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    split = Path(shutil.copytree(exported, tmp_path / "split"))
+    for path in split.glob("onnx/decoder_model_merged*"):
+        path.unlink()
+    answers = [
+        Florence2.load(folder, threads=1).run(requests(), max_new_tokens=LONGEST, **options)
+        for folder in (native.folder, exported, split)
+    ]
+    own, merged, pair = ([result.token_ids for result in found] for found in answers)
+    assert merged == own
+    assert pair == own
+
+
+@pytest.mark.parametrize("precision", ["fp16", "q8", "q4", "q4f16"])
+def test_other_precisions_answer_nearly_the_same(exported: Path, precision: str) -> None:
+    report = json.loads((exported / "export_report.json").read_text())
+    fidelity = report["precisions"][precision]["fidelity"]
+    # The matrices are small, so 4 bits cost twice what the bound allows of real ones.
+    assert fidelity["first_logits"] < {"fp16": 0.01, "q8": 0.06}.get(precision, 0.32)
+    assert fidelity["token_agreement"] > 0.8
+    model = Florence2.load(exported, precision=precision, threads=1)
+    assert model.precision == precision
+    sizes = [
+        sum(path.stat().st_size for path in MERGED.parts(exported, "decoder_model_merged", name))
+        for name in ("fp32", precision)
+    ]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+# The command
+
+
+def test_what_an_export_holds(exported: Path) -> None:
+    names = {path.name for path in exported.glob("onnx/*.onnx")}
+    assert names == {
+        Path(file).name
+        for precision in ("fp32", "fp16", "q8", "q4", "q4f16")
+        for file in WITH_PAIR.files((), precision).values()
+    }
+    config = json.loads((exported / "config.json").read_text())
+    beside = {path.name.removesuffix("_data"): 1 for path in exported.glob("onnx/*_data")}
+    assert beside
+    assert config["transformers.js_config"] == {
+        "dtype": "fp32",
+        "use_external_data_format": beside,
+    }
+    assert main(["verify", str(exported)]) == 0
+
+
+def test_without_the_pair_and_without_float32(
+    native: Exported, skeleton: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "SKELETONS", skeleton.parent)
+    out = tmp_path / "model"
+    command = ["export", str(native.checkpoint), str(out), "--layout", "transformers.js"]
+    assert main([*command, "--precision", "fp16"]) == 0
+    names = {path.name for path in out.glob("onnx/*.onnx")}
+    assert names == {Path(file).name for file in MERGED.files((), "fp16").values()}
+    assert main(["verify", str(out)]) == 0
+    assert main(command) == 2, "it exists"
+    assert main([*command, "--force"]) == 0
+    names = {path.name for path in out.glob("onnx/*.onnx")}
+    assert names == {Path(file).name for file in MERGED.files((), "fp32").values()}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--split-decoder"], "--split-decoder is of --layout transformers.js"),
+        (["--precision", "q4f16"], "unknown precision 'q4f16'; choose from fp32, fp16, q8, q4"),
+        (["--layout", "transformers.js", "--precision", "bnb4"], "fp32, fp16, q8, q4, q4f16"),
+    ],
+)
+def test_wrong_options(
+    native: Exported,
+    tmp_path: Path,
+    options: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["export", str(native.checkpoint), str(tmp_path / "m"), *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+# The client
+
+
+def asked_of_client(
+    folder: Path, place: Path, tasks: Sequence[str], dtype: str | None
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """What transformers.js answers, and our greedy token ids, for the same pixel_values."""
+    model = Florence2.load(folder, precision=dtype or "fp32", threads=1)
+    picture = place / "picture.png"
+    height, width = 48, 70
+    smooth = np.add.outer(np.arange(height), np.arange(width))[..., None] * np.array([1, 2, 3])
+    Image.fromarray((smooth % 256).astype(np.uint8)).save(picture)
+    pixels = model.assets.preprocessor(np.asarray(Image.open(picture)))[None]
+    (place / "pixels").write_bytes(pixels.tobytes())
+    content = {
+        "picture": str(picture),
+        "pixels": str(place / "pixels"),
+        "shape": pixels.shape,
+        "tasks": tasks,
+        "dtype": dtype,
+        "max_new_tokens": NEW,
+    }
+    (place / "asked.json").write_text(json.dumps(content))
+    command = ["node", str(SCRIPT), str(NODE), str(folder), str(place / "asked.json")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    options: Any = {"num_beams": 1, "max_new_tokens": NEW}
+    ours = [list(model(picture, task.strip("<>").lower(), **options).token_ids) for task in tasks]
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found, ours
+
+
+needs_client = pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE / "node_modules").is_dir(),
+    reason="Node or the packages of tests/node are not installed",
+)
+
+
+@needs_client
+@pytest.mark.parametrize("dtype", [None, "fp16", "q8", "q4"])
+def test_transformers_js_gives_our_tokens(
+    exported: Path, tmp_path: Path, dtype: str | None
+) -> None:
+    found, ours = asked_of_client(exported, tmp_path, TASKS, dtype)
+    assert [found["ids"][task] for task in TASKS] == ours
+    assert found["answers"]["<OD>"].keys() == {"labels", "bboxes"}
+    # Its resize is not Pillow's: libvips computes in fixed point, with another filter.
+    assert found["mean"] < 0.1
