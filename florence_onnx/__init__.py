@@ -1,5 +1,6 @@
 """Florence-2 on ONNX Runtime: captions, boxes, grounding, polygons and OCR without torch."""
 
+from florence_onnx.cascading import CascadeResult
 from florence_onnx.errors import (
     CheckpointError,
     DiskSpaceError,
@@ -33,12 +34,14 @@ from florence_onnx.parsing import parse_answer
 from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
 from florence_onnx.results import Detection, DetectionScores, Result, Token
 from florence_onnx.tasks import AnswerKind, Task
+from florence_onnx.tiling import Tiles
 
 __version__ = "0.1.0"
 
 __all__ = [
     "TASK_OPTIONS",
     "AnswerKind",
+    "CascadeResult",
     "CheckpointError",
     "Detection",
     "DetectionScores",
@@ -71,6 +74,7 @@ __all__ = [
     "SessionOptionsError",
     "Task",
     "TaskError",
+    "Tiles",
     "Token",
     "TokenizerError",
     "ValidationError",

@@ -2,23 +2,31 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 from florence_onnx.assets.reading import Assets
 from florence_onnx.constraining import grammars
+from florence_onnx.encoding import encode, encode_pictures
 from florence_onnx.engine.decoder import Ids
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs
+from florence_onnx.errors import GenerationError
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.processors import Scores
 from florence_onnx.generation.search import Hypothesis, search
+from florence_onnx.merging import about_tiles, merge
 from florence_onnx.parsing import read_answer
-from florence_onnx.requests import EncodedImage, Picture, Prepared
+from florence_onnx.requests import EncodedImage, EncodedTiles, Picture, Prepared, TiledPicture
 from florence_onnx.results import Result
 from florence_onnx.selecting import select
+from florence_onnx.tiling import takes_tiles
 
 Watch = Callable[[str], None]
 """Function to call as every ``"step"`` of the search begins, and as every stage ends:
 ``"vision"``, ``"embed_encoder"``, ``"search"``, ``"parse"``."""
+
+_TILES_AT_ONCE = 8
+"""Tiles of a picture that are answered together."""
 
 
 def answer_batch(
@@ -28,7 +36,7 @@ def answer_batch(
     policy: GenerationPolicy,
     watch: Watch = lambda stage: None,
 ) -> list[Result]:
-    """Encodes each picture once, then the prompts behind them, searches, and reads the answers.
+    """Answers requests together, and then those about tiles, the tiles of one picture at a time.
 
     Args:
         assets: Of the model.
@@ -40,14 +48,50 @@ def answer_batch(
     Raises:
         ImageError: An encoded picture is not of this model.
         TaskError: A rule of the policy has no meaning for a request's task.
+        GenerationError: More than one answer is asked for about tiles.
     """
+    tiled = [_is_tiled(one) for one in batch]
+    whole = [one for one, is_tiled in zip(batch, tiled, strict=True) if not is_tiled]
+    answers = iter(_answer(assets, graphs, whole, policy, watch) if whole else ())
+    return [
+        _answer_tiles(assets, graphs, one, policy, watch) if is_tiled else next(answers)
+        for one, is_tiled in zip(batch, tiled, strict=True)
+    ]
+
+
+def _is_tiled(prepared: Prepared) -> bool:
+    has_tiles = isinstance(prepared.picture, TiledPicture | EncodedTiles)
+    return has_tiles and takes_tiles(prepared.asked, prepared.answer_kind)
+
+
+def _answer_tiles(
+    assets: Assets, graphs: Graphs, prepared: Prepared, policy: GenerationPolicy, watch: Watch
+) -> Result:
+    """Asks the tiles of a picture what is asked about it, and puts their answers together."""
+    if policy.num_return_sequences > 1:
+        raise GenerationError(
+            f"num_return_sequences is {policy.num_return_sequences}; answers about tiles are put "
+            "together from the best one of each, so it must be 1"
+        )
+    tiles = cast(EncodedTiles, encode(graphs, prepared.picture))
+    asked = about_tiles(assets, prepared, tiles)
+    answers: list[Result] = []
+    for start in range(0, len(asked), _TILES_AT_ONCE):
+        some = asked[start : start + _TILES_AT_ONCE]
+        answers += _answer(assets, graphs, some, policy, watch)
+    return merge(prepared, tiles, answers)
+
+
+def _answer(
+    assets: Assets,
+    graphs: Graphs,
+    batch: Sequence[Prepared],
+    policy: GenerationPolicy,
+    watch: Watch,
+) -> list[Result]:
+    """Encodes each picture once, then the prompts behind them, searches, and reads the answers."""
     constraints = grammars(assets.tokenizer, batch, policy)
-    encoded: dict[int, EncodedImage] = {}
-    for prepared in batch:
-        key = id(prepared.picture)
-        if key not in encoded:
-            encoded[key] = encode(graphs, prepared.picture)
-    pictures = [encoded[id(prepared.picture)] for prepared in batch]
+    pictures = _encoded(graphs, batch)
     watch("vision")
     input_ids = [prepared.input_ids for prepared in batch]
     mask, embeds = encoder_inputs(graphs, pictures, input_ids, policy.pad_token_id)
@@ -73,12 +117,13 @@ def answer_batch(
     return results
 
 
-def encode(graphs: Graphs, picture: Picture | EncodedImage) -> EncodedImage:
-    """Runs the vision encoder, unless it has been run."""
-    if isinstance(picture, EncodedImage):
-        return picture
-    features = graphs.image_features(picture.pixel_values[None])
-    return EncodedImage(features[0], picture.size)
+def _encoded(graphs: Graphs, batch: Sequence[Prepared]) -> list[EncodedImage]:
+    """The pictures of requests, each one encoded once."""
+    seen = {id(one.picture): one.picture for one in batch}
+    new = {key: picture for key, picture in seen.items() if isinstance(picture, Picture)}
+    encoded = dict(zip(new, encode_pictures(graphs, [*new.values()]), strict=True))
+    known = {key: picture for key, picture in seen.items() if isinstance(picture, EncodedImage)}
+    return [(encoded | known)[id(one.picture)] for one in batch]
 
 
 def _result(

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from florence_onnx import preparing
-from florence_onnx.answering import answer_batch, encode
+from florence_onnx.answering import answer_batch
 from florence_onnx.assets.reading import Assets
+from florence_onnx.cascading import Cascade, CascadeResult
 from florence_onnx.choosing import locate
+from florence_onnx.encoding import encode
 from florence_onnx.engine.precision import Precision
 from florence_onnx.engine.providers import Providers
 from florence_onnx.engine.sessions import Graphs
@@ -18,11 +20,13 @@ from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.hub import Access
 from florence_onnx.images.pixels import ImageInput
 from florence_onnx.opening import open_folder
+from florence_onnx.picture_sizes import ImageSize
 from florence_onnx.prompts import Region
 from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
 from florence_onnx.results import Result
 from florence_onnx.streaming import Stream, iterator
 from florence_onnx.tasks import AnswerKind, Task
+from florence_onnx.tiling import TilesOption, check_tiles
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -60,6 +64,7 @@ class Florence2:
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        image_size: ImageSize | None = None,
     ) -> "Florence2":
         """Opens a model.
 
@@ -79,10 +84,13 @@ class Florence2:
             revision: Branch, tag or commit of a hub id; its main branch by default.
             cache_dir: Folder for what is fetched and made, instead of the usual caches.
             local_files_only: Whether only the cache is used, and the hub never asked.
+            image_size: (width, height) to which pictures are resized, or one number for both, for
+                a model that was trained so; None for the checkpoint's.
 
         Raises:
             ModelError: The model, one of its files or a provider cannot be had.
             ExportError: No model can be made of a checkpoint of the hub.
+            InputError: The model cannot take pictures of the size.
 
         Warns:
             ModelWarning: A generation setting of the checkpoint is not supported here, as
@@ -90,7 +98,8 @@ class Florence2:
         """
 
         def opened(folder: Path, name: Precision) -> "Florence2":
-            return cls(*open_folder(folder, name, providers, threads, session_options))
+            assets, graphs = open_folder(folder, name, providers, threads, session_options)
+            return cls(assets.at_size(image_size), graphs)
 
         access = Access(revision, None if cache_dir is None else Path(cache_dir), local_files_only)
         model = locate(source, precision, providers, opened, access)
@@ -113,17 +122,26 @@ class Florence2:
         """The checkpoint's generation policy, which the options of a call override."""
         return self.assets.policy
 
-    def encode(self, image: ImageInput) -> EncodedImage:
+    def encode(
+        self,
+        image: ImageInput,
+        *,
+        tiles: TilesOption | None = None,
+        image_size: ImageSize | None = None,
+    ) -> EncodedImage:
         """Runs the vision encoder, for several tasks on one picture.
 
         Args:
             image: uint8 array [H,W,3], [H,W,4] or [H,W]; a Pillow image; a path or the bytes of
                 an image file (these need Pillow, and honour EXIF orientation).
+            tiles: For large pictures and tasks that list what there is, as `Request` has it.
+            image_size: (width, height) to which it is resized, or one number for both.
 
         Raises:
             ImageError: The image is not a picture the model can read.
+            InputError: The model cannot take the size, or the tiles are none.
         """
-        return encode(self.graphs, preparing.read_picture(self.assets, image))
+        return encode(self.graphs, preparing.read_picture(self.assets, image, tiles, image_size))
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # The first takes text and bytes.
@@ -135,6 +153,8 @@ class Florence2:
         region: Region | None = None,
         prompt: str | None = None,
         answer: AnswerKind | str | None = None,
+        tiles: TilesOption | None = None,
+        image_size: ImageSize | None = None,
         **options: "Unpack[GenerationOptions]",
     ) -> Result: ...
 
@@ -148,6 +168,8 @@ class Florence2:
         region: Region | None = None,
         prompt: str | None = None,
         answer: AnswerKind | str | None = None,
+        tiles: TilesOption | None = None,
+        image_size: ImageSize | None = None,
         **options: "Unpack[GenerationOptions]",
     ) -> list[Result]: ...
 
@@ -160,6 +182,8 @@ class Florence2:
         region: Region | None = None,
         prompt: str | None = None,
         answer: AnswerKind | str | None = None,
+        tiles: TilesOption | None = None,
+        image_size: ImageSize | None = None,
         **options: "Unpack[GenerationOptions]",
     ) -> Result | list[Result]:
         """Answers one task on a picture, or on every picture of a list.
@@ -172,6 +196,8 @@ class Florence2:
                 location tokens.
             prompt: A fine-tune's own prompt, instead of a task.
             answer: How the answer to a prompt is read, such as ``"boxes"``.
+            tiles: For large pictures, ``"auto"`` or (columns, rows).
+            image_size: (width, height) to which pictures are resized, or one number for both.
             **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
@@ -182,11 +208,49 @@ class Florence2:
             InputError: The picture, the task, its input or an option is wrong.
         """
         self.policy.replace(**options)  # Else run() would take a batch_size.
+        asked = (task, text, region, prompt, answer, tiles, image_size)
         if preparing.are_several(image):
-            requests = [Request(one, task, text, region, prompt, answer) for one in image]
-            return self.run(requests, **options)
-        request = Request(cast(ImageInput, image), task, text, region, prompt, answer)
+            return self.run([Request(one, *asked) for one in image], **options)
+        request = Request(cast(ImageInput, image), *asked)
         return self.answer(self.prepare(request), **options)
+
+    def cascade(
+        self,
+        image: ImageInput | EncodedImage,
+        name: str,
+        text: str | None = None,
+        *,
+        tiles: TilesOption | None = None,
+        image_size: ImageSize | None = None,
+        batch_size: int = 8,
+        **options: "Unpack[GenerationOptions]",
+    ) -> CascadeResult:
+        """Asks a second task about the answer to the first, on one run of the vision encoder.
+
+        Args:
+            image: As `__call__` takes one.
+            name: ``"caption+grounding"``, of any length of caption; or a task that locates things
+                and one that takes a region, as in ``"od+region_to_category"``.
+            text: For a first task that takes text.
+            tiles: For a first task that takes tiles; see `Request`.
+            image_size: See `Request`.
+            batch_size: Questions of the second task that are answered together.
+            **options: As `__call__` takes them, for both tasks; ``labels`` and ``recall`` for that
+                one for which they have a meaning.
+
+        Raises:
+            InputError: The picture, a task, its input or an option is wrong.
+        """
+        cascade = Cascade.parse(name)
+        if tiles is not None:
+            check_tiles(cascade.first, cascade.first.answer_kind)
+        of_first, of_then = cascade.options(options)
+        picture = preparing.read_picture(self.assets, image, tiles, image_size)
+        seen = encode(self.graphs, picture)
+        first = self(seen, cascade.first, text, **of_first)
+        asked = cascade.follow_up(seen, first)
+        then = tuple(self.run(asked, batch_size=batch_size, **of_then))
+        return CascadeResult(name=cascade.name, first=first, then=then)
 
     def prepare(self, request: Request) -> Prepared:
         """Checks a request, decodes and resizes its picture and tokenizes its prompt.
@@ -197,9 +261,10 @@ class Florence2:
             InputError: The picture, the task or its input is wrong.
         """
         preparing.check_request(request)
-        return preparing.prepare(
-            self.assets, request, preparing.read_picture(self.assets, request.image)
+        picture = preparing.read_picture(
+            self.assets, request.image, request.tiles, request.image_size
         )
+        return preparing.prepare(self.assets, request, picture)
 
     @overload
     def answer(self, prepared: Prepared, **options: "Unpack[GenerationOptions]") -> Result: ...

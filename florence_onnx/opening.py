@@ -1,6 +1,7 @@
 """A model folder opened: its graphs and its files, checked against each other."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,4 +47,5 @@ def open_folder(
             f"{folder / 'config.json'} is of another model: text_config.vocab_size is {rows}, and "
             f"the graphs know {known} tokens"
         )
-    return assets, graphs
+    sizes = replace(assets.picture_sizes, fixed=fixed)
+    return replace(assets, picture_sizes=sizes), graphs

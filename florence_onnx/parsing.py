@@ -120,7 +120,7 @@ def read_answer(
         answer_kind=kind,
         generated=text,
         text=clean.strip(),
-        detections=tuple(replace(found, scores=_scores(found, known)) for found in detections),
+        detections=tuple(replace(found, scores=scores_of(found, known)) for found in detections),
         token_ids=tuple(token_ids),
         score=score,
         image_size=size,
@@ -129,8 +129,13 @@ def read_answer(
     )
 
 
-def _scores(found: Detection, known: Sequence[float | None]) -> DetectionScores | None:
-    """Scores of a detection; None where no log-probability of the coordinates is known."""
+def scores_of(found: Detection, known: Sequence[float | None]) -> DetectionScores | None:
+    """Scores of a detection; None where no log-probability of the coordinates is known.
+
+    Args:
+        found: The detection, which knows its tokens.
+        known: The log-probability of every token, None for those that were not chosen.
+    """
     location = mean_probability(known[i] for i in found.location_tokens)
     if location is None:
         return None

@@ -8,26 +8,64 @@ import numpy as np
 from florence_onnx.assets.reading import Assets
 from florence_onnx.errors import ImageError, InputError
 from florence_onnx.images.pixels import ImageInput, to_rgb
+from florence_onnx.picture_sizes import ImageSize
 from florence_onnx.prompts import fill_prompt, what_is_asked
-from florence_onnx.requests import EncodedImage, Picture, Prepared, Request
+from florence_onnx.requests import (
+    EncodedImage,
+    EncodedTiles,
+    Picture,
+    Prepared,
+    Request,
+    TiledPicture,
+)
+from florence_onnx.tiling import TilesOption, check_tiles, tiles_of
 
 
-def read_picture(assets: Assets, image: ImageInput | EncodedImage) -> Picture | EncodedImage:
+def read_picture(
+    assets: Assets,
+    image: ImageInput | EncodedImage,
+    tiles: TilesOption | None = None,
+    image_size: ImageSize | None = None,
+) -> Picture | TiledPicture | EncodedImage:
     """Decodes and resizes a picture; one that is encoded already is returned as it is.
+
+    Args:
+        assets: Of the model.
+        image: The picture.
+        tiles: As `Request` has it; a picture that makes one tile is read without.
+        image_size: As `Request` has it.
 
     Raises:
         ImageError: The image is not a picture the model can read, or another model encoded it.
+        InputError: ``tiles`` or ``image_size`` is wrong, or given for an encoded picture.
     """
     if isinstance(image, EncodedImage):
-        shape = np.shape(image.image_features)
-        if len(shape) != 2 or shape[0] != assets.image_tokens:
-            raise ImageError(
-                f"the picture was encoded by another model: image features {list(shape)}, where "
-                f"this model has {assets.image_tokens} tokens for a picture"
-            )
+        for name, option in (("tiles", tiles), ("image_size", image_size)):
+            if option is not None:
+                raise InputError(f"{name}= needs the picture itself, not one that is encoded")
+        for part in image.parts if isinstance(image, EncodedTiles) else [image]:
+            _check_encoded(assets, part)
         return image
+    sized = assets.at_size(image_size)
+    height, width = sized.preprocessor.size
+    resized = None if image_size is None else (width, height)
+    grid = None if tiles is None else tiles_of(tiles)
     rgb = to_rgb(image)
-    return Picture(assets.preprocessor(rgb), (rgb.shape[1], rgb.shape[0]))
+    size = rgb.shape[1], rgb.shape[0]
+    if grid is not None:
+        frames = grid.frames(size, (width, height))
+        if len(frames) > 1:
+            return TiledPicture(rgb, frames, grid.per_label, sized.preprocessor, resized)
+    return Picture(sized.preprocessor(rgb), size, resized)
+
+
+def _check_encoded(assets: Assets, image: EncodedImage) -> None:
+    shape, tokens = np.shape(image.image_features), assets.at_size(image.image_size).image_tokens
+    if len(shape) != 2 or shape[0] != tokens:
+        raise ImageError(
+            f"the picture was encoded by another model: image features {list(shape)}, where "
+            f"this model has {tokens} tokens for a picture"
+        )
 
 
 def check_request(request: object) -> Request:
@@ -65,12 +103,29 @@ def are_several(image: object) -> TypeGuard[Sequence[ImageInput | EncodedImage]]
     return isinstance(image, Sequence) and not isinstance(image, one)
 
 
-def prepare(assets: Assets, request: Request, picture: Picture | EncodedImage) -> Prepared:
+def prepare(
+    assets: Assets,
+    request: Request,
+    picture: Picture | TiledPicture | EncodedImage,
+) -> Prepared:
     """Checks a request whose picture has been read.
 
     Raises:
-        InputError: The task, the prompt or its input is wrong.
+        InputError: The task, the prompt or its input is wrong, or tiles do not suit the task.
     """
     asked, answer_kind = what_is_asked(request.task, request.prompt, request.answer)
+    if request.tiles is not None:
+        check_tiles(asked, answer_kind)
     prompt = fill_prompt(asked, request.text, request.region, picture.size)
-    return Prepared(picture, asked, answer_kind, tuple(assets.encode_prompt(prompt)), request.text)
+    ids = tuple(assets.encode_prompt(prompt, _image_tokens(assets, picture)))
+    return Prepared(picture, asked, answer_kind, ids, request.text)
+
+
+def _image_tokens(assets: Assets, picture: Picture | TiledPicture | EncodedImage) -> int:
+    """Positions that a picture, or a tile of it, takes."""
+    if isinstance(picture, EncodedImage):
+        return len(picture.image_features)
+    if isinstance(picture, TiledPicture):
+        return assets.picture_sizes.tokens(picture.preprocessor.size)
+    _, height, width = picture.pixel_values.shape
+    return assets.picture_sizes.tokens((height, width))

@@ -6,8 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.images.pixels import ImageInput
+from florence_onnx.images.preprocessor import Preprocessor
+from florence_onnx.picture_sizes import ImageSize
 from florence_onnx.prompts import Region
 from florence_onnx.tasks import AnswerKind, Task
+from florence_onnx.tiling import Frame, TilesOption
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +21,8 @@ class EncodedImage:
     """Features [N,D], the mean token first."""
     size: tuple[int, int]
     """Size of the picture in pixels, (width, height)."""
+    image_size: tuple[int, int] | None = None
+    """Size after the resize, (width, height); None for the checkpoint's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,12 @@ class Request:
     ``"polygons"``, ``"quadrilaterals"``, ``"proposals"``, ``"grounding"``, ``"boxes_or_polygons"``
     as those of ``od``, ``referring_expression_segmentation``, ``ocr_with_region``,
     ``region_proposal``, ``caption_to_phrase_grounding``, ``open_vocabulary_detection``."""
+    tiles: TilesOption | None = None
+    """For tasks that list what there is in a large picture: ``"auto"``, (columns, rows) or `Tiles`.
+    The tiles and the whole picture are asked, and what they find is put together."""
+    image_size: ImageSize | None = None
+    """(width, height) to which pictures are resized, or one number for both, where the model was
+    trained so; None for the checkpoint's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +63,57 @@ class Picture:
     """Pixels [3,H,W], resized and normalised."""
     size: tuple[int, int]
     """Size of the picture in pixels before the resize, (width, height)."""
+    image_size: tuple[int, int] | None = None
+    """Size after the resize, (width, height); None for the checkpoint's."""
+
+
+@dataclass(frozen=True, eq=False)
+class TiledPicture:
+    """A picture that is cut into tiles, which are resized when the vision encoder takes them."""
+
+    rgb: npt.NDArray[np.uint8]
+    """Pixels [H,W,3]."""
+    frames: tuple[Frame, ...]
+    """The tiles, the whole picture last."""
+    per_label: bool
+    """Whether boxes are duplicates only if they have one label."""
+    preprocessor: Preprocessor
+    """Resizes a tile."""
+    image_size: tuple[int, int] | None = None
+    """Size of a tile after the resize, (width, height); None for the checkpoint's."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Size of the picture in pixels, (width, height)."""
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+    def part(self, frame: Frame) -> Picture:
+        """A tile, ready for the vision encoder."""
+        x1, y1, x2, y2 = frame
+        pixels = self.preprocessor(self.rgb[y1:y2, x1:x2])
+        return Picture(pixels, (x2 - x1, y2 - y1), self.image_size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EncodedTiles(EncodedImage):
+    """A picture that has been through the vision encoder, whole and in tiles.
+
+    Tasks that list what there is are asked about the tiles too, others about the whole picture.
+    """
+
+    parts: tuple[EncodedImage, ...]
+    """The tiles, the whole picture last."""
+    frames: tuple[Frame, ...]
+    """Where they are in the picture."""
+    per_label: bool
+    """Whether boxes are duplicates only if they have one label."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A checked request, ready for the engine: its picture is resized, its prompt tokenized."""
 
-    picture: Picture | EncodedImage
+    picture: Picture | TiledPicture | EncodedImage
     """The picture; requests that share one object share one run of the vision encoder."""
     asked: Task | str
     """The task, or the prompt in its place."""

@@ -138,6 +138,10 @@ class Result:
     label without coordinates; an outline keeps whole points."""
     alternatives: "tuple[Result, ...]" = ()
     """The other returned sequences, best first, where num_return_sequences asks for several."""
+    tiles: tuple[tuple[int, int, int, int], ...] = ()
+    """x1, y1, x2, y2 of every tile in whole pixels, the whole picture last, where the picture was
+    asked about in tiles. Then ``generated``, ``token_ids`` and ``tokens`` are those of all tiles in
+    this order, with places in tiles, and ``text`` has the places in the picture."""
 
     @property
     def confidence(self) -> float | None:
@@ -176,6 +180,7 @@ class Result:
                       (``location``, ``label`` or null, ``score``) where these are known; and
                       ``reversed``, true, where the corners of the box had to be put in order.
         alternatives  Records of the other returned sequences; absent where there are none.
+        tiles         Boxes of the tiles that were asked about, in pixels; absent without tiles.
         ============  ========================================================================
 
         Args:
@@ -197,6 +202,8 @@ class Result:
         }
         if self.alternatives:
             record["alternatives"] = [other.record() for other in self.alternatives]
+        if self.tiles:
+            record["tiles"] = [list(frame) for frame in self.tiles]
         return record
 
     def _answer(self, integers: bool) -> str | dict[str, Any]:

@@ -4,18 +4,27 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Integral
 from weakref import WeakValueDictionary
 
-from florence_onnx.answering import answer_batch, encode
+from florence_onnx.answering import answer_batch
 from florence_onnx.assets.reading import Assets
+from florence_onnx.encoding import encode, encode_pictures
 from florence_onnx.engine.sessions import Graphs
 from florence_onnx.errors import InputError
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.images.pixels import ImageInput
 from florence_onnx.preparing import check_request, prepare, read_picture
-from florence_onnx.requests import EncodedImage, Failure, Picture, Prepared, Request
+from florence_onnx.requests import (
+    EncodedImage,
+    Failure,
+    Picture,
+    Prepared,
+    Request,
+    TiledPicture,
+)
 from florence_onnx.results import Result
 
 _THREADS = 4
@@ -68,8 +77,18 @@ class Stream:
     def _answer(self, batch: "Sequence[_Entry]") -> Iterator[Result | Failure]:
         ready: list[Prepared | Failure] = []
         asked: list[tuple[Request, Prepared]] = []
-        for entry in batch:
-            prepared = self._prepare(entry)
+        checked = [self._check(entry) for entry in batch]
+        with suppress(Exception):  # What fails is tried again alone.
+            _SharedPicture.encode_together(
+                self._graphs,
+                [
+                    entry.picture
+                    for entry, found in zip(batch, checked, strict=True)
+                    if isinstance(found, Prepared)
+                ],
+            )
+        for entry, found in zip(batch, checked, strict=True):
+            prepared = self._encode(entry, found)
             ready.append(prepared)
             if isinstance(prepared, Prepared):
                 asked.append((entry.request, prepared))
@@ -79,11 +98,18 @@ class Stream:
         for prepared in ready:
             yield prepared if isinstance(prepared, Failure) else next(results)
 
-    def _prepare(self, entry: "_Entry") -> Prepared | Failure:
+    def _check(self, entry: "_Entry") -> Prepared | Failure:
         try:
             check_request(entry.request)
-            prepared = prepare(self._assets, entry.request, entry.picture.decoded())
-            return replace(prepared, picture=entry.picture.encoded(self._graphs))
+            return prepare(self._assets, entry.request, entry.picture.decoded())
+        except Exception as error:
+            return Failure(entry.request, error)
+
+    def _encode(self, entry: "_Entry", found: Prepared | Failure) -> Prepared | Failure:
+        if isinstance(found, Failure):
+            return found
+        try:
+            return replace(found, picture=entry.picture.encoded(self._graphs))
         except Exception as error:
             return Failure(entry.request, error)
 
@@ -141,12 +167,22 @@ def _drop_tracebacks(error: BaseException | None) -> None:
 class _SharedPicture:
     """A picture of one or more requests: decoded in a thread, encoded when it is first needed."""
 
-    def __init__(self, image: object, decoded: "Future[Picture | EncodedImage]") -> None:
+    def __init__(
+        self, image: object, decoded: "Future[Picture | TiledPicture | EncodedImage]"
+    ) -> None:
         self.image = image
         self._decoded = decoded
         self._encoded: EncodedImage | None = None
 
-    def decoded(self) -> Picture | EncodedImage:
+    @staticmethod
+    def encode_together(graphs: Graphs, pictures: "Sequence[_SharedPicture]") -> None:
+        """Encodes decoded pictures that are not encoded; small ones share a run."""
+        new = {one: one.decoded() for one in dict.fromkeys(pictures) if one._encoded is None}
+        plain = {one: picture for one, picture in new.items() if isinstance(picture, Picture)}
+        for one, encoded in zip(plain, encode_pictures(graphs, [*plain.values()]), strict=True):
+            one._encoded = encoded
+
+    def decoded(self) -> Picture | TiledPicture | EncodedImage:
         return self._decoded.result()
 
     def encoded(self, graphs: Graphs) -> EncodedImage:
@@ -194,9 +230,11 @@ class _Window:
     def _picture(self, request: Request) -> _SharedPicture:
         image: ImageInput | EncodedImage = getattr(request, "image", b"")
         # An equal path is the same picture; other pictures are the same if the object is.
-        key = os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else id(image)
+        tiles, image_size = getattr(request, "tiles", None), getattr(request, "image_size", None)
+        key = (name, repr(tiles), repr(image_size))
         shared = self._pictures.get(key)
         if shared is None:
-            decoded = self._pool.submit(read_picture, self._assets, image)
+            decoded = self._pool.submit(read_picture, self._assets, image, tiles, image_size)
             shared = self._pictures[key] = _SharedPicture(image, decoded)
         return shared

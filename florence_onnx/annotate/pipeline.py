@@ -13,13 +13,22 @@ from florence_onnx.annotate.batching import Batches
 from florence_onnx.annotate.output import SCHEMA, Output
 from florence_onnx.annotate.questions import Plan, Question
 from florence_onnx.annotate.sources import Item
-from florence_onnx.answering import encode
-from florence_onnx.errors import FlorenceError, MissingDependencyError
+from florence_onnx.cascading import Cascade
+from florence_onnx.encoding import encode
+from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
 from florence_onnx.model import Florence2
 from florence_onnx.preparing import read_picture
-from florence_onnx.requests import EncodedImage, Failure, Picture, Prepared, Request
+from florence_onnx.requests import (
+    EncodedImage,
+    Failure,
+    Picture,
+    Prepared,
+    Request,
+    TiledPicture,
+)
 from florence_onnx.results import Result
 from florence_onnx.streaming import answer_or_fail
+from florence_onnx.tasks import AnswerKind
 
 _THREADS = 4
 _AHEAD = 8
@@ -56,16 +65,28 @@ class _Asked:
     """How many answers are to come."""
 
 
+@dataclass
+class _Begun:
+    """A cascade whose first task is answered."""
+
+    first: Result
+    left: int
+    """Answers to the second task that are to come."""
+    then: list[Result] = field(default_factory=list)
+    is_lost: bool = False
+    """Whether one of them failed, which is one failure of the question."""
+
+
 @dataclass(frozen=True)
 class _Asking:
     """A request that waits for its batch."""
 
     about: _Asked
     question: Question
-    caption: str | None
-    """The answer to the first of two tasks; None before there is one."""
     request: Request
     prepared: Prepared
+    begun: _Begun | None
+    """The cascade that it goes on with; None for a first task."""
 
 
 @dataclass
@@ -84,7 +105,7 @@ class Annotation:
     def __post_init__(self) -> None:
         self._policy = self.model.policy.replace(**self.plan.options)
         size, tokens = self.plan.batch_size, self.model.assets.image_tokens
-        second = [question.name for question in self.plan.questions if question.then is not None]
+        second = [question.name for question in self.plan.questions if question.cascade]
         # Whatever else an answer's length depends on, the task decides it.
         self._batches: dict[tuple[str, bool], Batches[_Asking]] = {
             **{(question.name, False): Batches(size, tokens) for question in self.plan.questions},
@@ -140,33 +161,61 @@ class Annotation:
     ) -> None:
         lines = []
         for asking, answer in zip(batch, answers, strict=True):
-            about, question = asking.about, asking.question
-            if isinstance(answer, Failure):
-                self._fail(about.item, answer.error, about.content, question)
-            elif question.then is not None and asking.caption is None:
-                if self._ask(about, question, answer.text):
-                    continue
+            begun, cascade = asking.begun, asking.question.cascade
+            if begun is not None:
+                self._go_on(asking, begun, answer)
+            elif cascade is not None and isinstance(answer, Result):
+                begun = self._begin(asking, cascade, self.plan.relabelled(answer))
+            if begun is not None and begun.left:
+                continue
+            if begun is not None:
+                lines += [] if begun.is_lost else [self._cascade_line(asking, begun, seconds)]
+            elif isinstance(answer, Failure):
+                self._fail(asking.about.item, answer.error, asking.about.content, asking.question)
             else:
                 lines.append(self._line(asking, self.plan.relabelled(answer), seconds))
-            about.open_questions -= 1
-            self.summary.pictures += about.open_questions == 0
+            asking.about.open_questions -= 1
+            self.summary.pictures += asking.about.open_questions == 0
         self.output.add(lines)
         self.summary.answers += len(lines)
 
-    def _ask(self, about: _Asked, question: Question, caption: str | None = None) -> bool:
-        """Has a question wait for its batch; tells whether it can be asked at all."""
-        if caption is None:
-            request = question.request(about.encoded)
-        else:
-            request = Request(about.encoded, question.then, caption)
+    def _begin(self, asking: _Asking, cascade: Cascade, first: Result) -> _Begun:
+        """Has what is asked about the answer to the first task wait for its batch."""
+        about, question = asking.about, asking.question
+        requests = cascade.follow_up(about.encoded, first)
+        begun = _Begun(first, len(requests))
+        if cascade.hands_on_text and not requests:
+            error = TaskError(f"the answer to {cascade.first} is empty: there is nothing to ask")
+            begun.is_lost = True
+            self._fail(about.item, error, about.content, question)
+        for request in requests:
+            if not self._ask(about, question, request, begun):
+                begun.left -= 1
+        return begun
+
+    def _go_on(self, asking: _Asking, begun: _Begun, answer: Result | Failure) -> None:
+        begun.left -= 1
+        if isinstance(answer, Result):
+            begun.then.append(answer)
+        elif not begun.is_lost:
+            begun.is_lost = True
+            self._fail(asking.about.item, answer.error, asking.about.content, asking.question)
+
+    def _ask(
+        self, about: _Asked, question: Question, request: Request, begun: _Begun | None = None
+    ) -> bool:
+        """Has a request wait for its batch; tells whether it can be asked at all."""
         try:
             prepared = self.model.prepare(request)
         except Exception as error:
-            self._fail(about.item, error, about.content, question)
+            if begun is None or not begun.is_lost:
+                self._fail(about.item, error, about.content, question)
+            if begun is not None:
+                begun.is_lost = True
             return False
         tokens = self.model.assets.image_tokens + len(prepared.input_ids)
-        batches = self._batches[question.name, caption is not None]
-        batches.add(_Asking(about, question, caption, request, prepared), tokens)
+        batches = self._batches[question.name, begun is not None]
+        batches.add(_Asking(about, question, request, prepared, begun), tokens)
         return True
 
     def _open(self, item: Item, future: "Future[_Reading]") -> None:
@@ -192,7 +241,7 @@ class Annotation:
         about = _Asked(item, content, encoded, len(questions))
         for question in questions:
             self.output.claim(item.path, content, question)
-            if not self._ask(about, question):
+            if not self._ask(about, question, question.request(encoded)):
                 about.open_questions -= 1
         self.summary.pictures += about.open_questions == 0
 
@@ -202,7 +251,8 @@ class Annotation:
         content = hashlib.sha256(data).hexdigest()
         if not self._unanswered(item, content):
             return content, None
-        return content, read_picture(self.model.assets, data)
+        plan = self.plan
+        return content, read_picture(self.model.assets, data, plan.tiles, plan.image_size)
 
     def _unanswered(self, item: Item, content: str) -> list[Question]:
         return [
@@ -223,8 +273,6 @@ class Annotation:
             "task": question.name,
             "input": question.text,
         }
-        if asking.caption is not None:
-            line["caption"] = asking.caption
         return line | {
             "text": result.text,
             "record": result.record(),
@@ -232,6 +280,14 @@ class Annotation:
             "options": self.output.settings,
             "seconds": seconds,
         }
+
+    def _cascade_line(self, asking: _Asking, begun: _Begun, seconds: float) -> dict[str, Any]:
+        """The line of a text and what it names; or of what was located, and what that is."""
+        if begun.first.answer_kind is AnswerKind.TEXT:
+            line = self._line(asking, self.plan.relabelled(begun.then[0]), seconds)
+            return line | {"caption": begun.first.text}
+        line = self._line(asking, begun.first, seconds)
+        return line | {"regions": [one.record() for one in begun.then]}
 
     def _fail(
         self, item: Item, error: Exception, content: str | None, question: Question | None = None
@@ -249,7 +305,7 @@ class Annotation:
         self.output.fail(line)
 
 
-_Reading = tuple[str, Picture | EncodedImage | None]
+_Reading = tuple[str, Picture | TiledPicture | EncodedImage | None]
 """The SHA-256 of a picture's file, and the picture where there is something to ask about it."""
 
 

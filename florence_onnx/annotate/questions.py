@@ -3,18 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from florence_onnx.cascading import Cascade
 from florence_onnx.errors import TaskError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.prompts import check_input, what_is_asked
 from florence_onnx.requests import EncodedImage, Request
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, InputKind, Task
-
-_GROUNDING = "grounding"
-"""What `Task.CAPTION_TO_PHRASE_GROUNDING` is called behind a plus sign."""
+from florence_onnx.tiling import Tiles, check_tiles, takes_tiles
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,13 @@ class Question:
     text: str | None = None
     prompt: str | None = None
     answer: str | None = None
-    then: Task | None = None
-    """A second task, whose text is the answer to the first."""
+    cascade: Cascade | None = None
+    """What is asked about the answer, where it is the first of two."""
+
+    @property
+    def takes_tiles(self) -> bool:
+        """Whether the question, or the first of two, can be asked about parts of a picture."""
+        return takes_tiles(*what_is_asked(self.task, self.prompt, self.answer))
 
     def request(self, image: EncodedImage) -> Request:
         """The question about a picture; the first one, where there are two."""
@@ -48,6 +52,15 @@ class Plan:
     """Most questions that are answered together; None to find the fastest size."""
     limit: int | None = None
     """Most pictures that are asked about."""
+    tiles: Tiles | None = None
+    """How large pictures are cut, for the questions that can be asked about parts."""
+    image_size: tuple[int, int] | None = None
+    """(width, height) to which pictures are resized; None for the checkpoint's."""
+
+    def __post_init__(self) -> None:
+        """Refuses tiles that no question takes."""
+        if self.tiles is not None and not any(one.takes_tiles for one in self.questions):
+            check_tiles(self.questions[0].name, AnswerKind.TEXT)
 
     def settings(self) -> dict[str, Any]:
         """What makes answers differ besides the model and the question, ready for JSON."""
@@ -55,6 +68,10 @@ class Plan:
         if self.labels:
             content = json.dumps(self.labels, sort_keys=True).encode()
             settings["labels"] = hashlib.sha256(content).hexdigest()[:16]
+        if self.tiles is not None:
+            settings["tiles"] = asdict(self.tiles)
+        if self.image_size is not None:
+            settings["image_size"] = list(self.image_size)
         return settings
 
     def relabelled(self, result: Result) -> Result:
@@ -72,7 +89,7 @@ def plan_questions(
     """The questions that the command line names.
 
     Args:
-        tasks: Names of tasks; ``"caption+grounding"`` for one whose text is the answer to another.
+        tasks: Names of tasks, and of cascades such as ``"caption+grounding"``.
         text: For the tasks that take text.
         prompt: A fine-tune's own prompt, besides the tasks or instead of them.
         answer: How the answer to the prompt is read.
@@ -95,7 +112,7 @@ def plan_questions(
 
 
 def _question(name: str, text: str | None) -> Question:
-    first, plus, second = name.partition("+")
+    first, plus, _ = name.partition("+")
     task = Task.parse(first)
     given = text if task.input_kind is InputKind.TEXT else None
     if task.input_kind is InputKind.REGION:
@@ -103,10 +120,5 @@ def _question(name: str, text: str | None) -> Question:
     check_input(task, given, None)
     if not plus:
         return Question(task.name.lower(), task, given)
-    then = Task.CAPTION_TO_PHRASE_GROUNDING if second == _GROUNDING else Task.parse(second)
-    if task.answer_kind is not AnswerKind.TEXT or then.input_kind is not InputKind.TEXT:
-        raise TaskError(
-            f"{name!r}: before + stands a task that answers with text, behind it one that takes "
-            "text, as in caption+grounding"
-        )
-    return Question(f"{task.name.lower()}+{second}", task, given, then=then)
+    cascade = Cascade.parse(name)
+    return Question(cascade.name, task, given, cascade=cascade)

@@ -1,8 +1,7 @@
 """The files beside the graphs: preprocessing, tokenizer, generation policy."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ from florence_onnx.generation.checkpoint_policy import read_policy
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.settings import notes, of_model_config, shorten
 from florence_onnx.images.preprocessor import Preprocessor
+from florence_onnx.picture_sizes import ImageSize, PictureSizes
 from florence_onnx.tokenizer import LONGEST_TOKEN, Tokenizer
 
 _RELEASED_IMAGE_TOKEN = 51289
-
-_MOST_PLACES = 1 << 20
-"""Tokens of the largest grid in the vision encoder; the released models have 36,864."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,8 @@ class Assets:
     """The checkpoint's settings for the search."""
     max_positions: int
     """Rows of the position tables: the longest encoder input and the longest answer, in tokens."""
-    image_tokens: int
-    """Positions that a picture takes: the rows of its image features."""
+    picture_sizes: PictureSizes
+    """The sizes that pictures may have instead of the preprocessor's."""
     image_token_id: int | None = None
     """The token that stands for each of these positions in the prompt of transformers; None in
     Microsoft's format, where no token does."""
@@ -78,25 +75,49 @@ class Assets:
             config.text.vocab_size,
         )
         preprocessor = Preprocessor.from_config(read_json(folder / "preprocessor_config.json"))
-        image_tokens = _image_tokens(preprocessor.size, config)
+        sizes = PictureSizes(config)
+        problem = sizes.problem(preprocessor.size)
+        if problem is not None:
+            raise ModelFileError(f"preprocessor_config.json: {problem}")
         return cls(
             preprocessor,
             tokenizer,
             policy,
             policy.max_positions,
-            image_tokens,
+            sizes,
             _image_token(content),
             (*cut, *notes(said)),
         )
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    @property
+    def image_tokens(self) -> int:
+        """Positions that a picture takes: the rows of its image features."""
+        return self.picture_sizes.tokens(self.preprocessor.size)
+
+    def at_size(self, image_size: ImageSize | None) -> "Assets":
+        """The same with pictures of another size; None for the checkpoint's.
+
+        Raises:
+            InputError: The model cannot take this size.
+        """
+        if image_size is None:
+            return self
+        size = self.picture_sizes.read(image_size)
+        return replace(self, preprocessor=replace(self.preprocessor, size=size))
+
+    def encode_prompt(self, prompt: str, image_tokens: int | None = None) -> list[int]:
         """The ids of a prompt, as `Tokenizer.encode_text` gives them.
+
+        Args:
+            prompt: The words.
+            image_tokens: Positions of the picture before them; None for the usual `image_tokens`.
 
         Raises:
             TaskError: With a picture before it, the prompt is longer than the model's positions;
                 or the prompt holds what is no text.
         """
-        room = self.max_positions - self.image_tokens
+        taken = self.image_tokens if image_tokens is None else image_tokens
+        room = self.max_positions - taken
         if len(prompt) > room * LONGEST_TOKEN or self.tokenizer.least_tokens(prompt) > room:
             raise TaskError(
                 f"the prompt has {len(prompt)} characters, which are more tokens than the "
@@ -105,7 +126,7 @@ class Assets:
         ids = self.tokenizer.encode_text(prompt)
         if len(ids) > room:
             raise TaskError(
-                f"picture and prompt are {self.image_tokens + len(ids)} tokens long; the model "
+                f"picture and prompt are {taken + len(ids)} tokens long; the model "
                 f"has {self.max_positions} positions, so shorten the text"
             )
         return ids
@@ -116,21 +137,3 @@ def _image_token(content: Mapping[str, Any]) -> int | None:
         return None
     fields = Fields(content, "config.json", ModelFileError)
     return fields.integer("image_token_id", 0, 1 << 31, _RELEASED_IMAGE_TOKEN)
-
-
-def _image_tokens(size: tuple[int, int], config: ModelConfig) -> int:
-    """Counts the tokens of a picture: one for each place of the grid, and their mean."""
-    rows, columns = config.vision.grid(*size)
-    places, positions = config.vision.max_position_embeddings, config.text.max_position_embeddings
-    picture = (
-        f"preprocessor_config.json: a picture of {size[1]}x{size[0]} pixels becomes "
-        f"{columns}x{rows} image tokens"
-    )
-    most = min(math.prod(size), _MOST_PLACES)
-    if max(map(math.prod, config.vision.grids(*size))) > most:
-        raise ModelFileError(f"{picture} by way of a grid of more than {most} places")
-    if not 0 < min(rows, columns) <= max(rows, columns) <= places:
-        raise ModelFileError(f"{picture}, but the position tables have {places} rows")
-    if rows * columns + 1 >= positions:
-        raise ModelFileError(f"{picture}, which leaves no room for a prompt in {positions}")
-    return rows * columns + 1

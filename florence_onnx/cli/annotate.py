@@ -22,10 +22,12 @@ from florence_onnx.cli.options import (
     add_hub_options,
     add_model_option,
     add_model_options,
+    add_picture_options,
     add_prompt_options,
     generation_options,
     open_model,
     path,
+    requested_tiles,
     whole_number,
 )
 from florence_onnx.cli.progress import progress
@@ -78,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_prompt_options(parser)
     _add_run_options(parser)
     add_model_option(parser)
+    add_picture_options(parser)
     add_generation_options(parser)
     add_model_options(parser)
     add_hub_options(parser)
@@ -130,7 +133,9 @@ def execute(arguments: argparse.Namespace) -> int:
         return 0
     require_packages(("PIL",), NAME, "annotate")
     model = open_model(arguments)
-    model.policy.replace(**plan.options)  # A wrong option is refused before anything is written.
+    # Wrong options are refused before anything is written.
+    model.policy.replace(**plan.options)
+    model.assets.at_size(plan.image_size)
     digest = model_digest(model.graphs.folder, [*model.graphs.files.values()])
     with ExitStack() as stack:
         output = stack.enter_context(
@@ -160,7 +165,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         if name is not None and not isinstance(name, str):
             raise InputError(f"{arguments.labels}: {label!r} is {name!r}, not a label or null")
     return Plan(
-        questions, generation_options(arguments), labels, arguments.batch_size, arguments.limit
+        questions,
+        generation_options(arguments),
+        labels,
+        arguments.batch_size,
+        arguments.limit,
+        requested_tiles(arguments),
+        arguments.image_size,
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,11 +13,13 @@ from florence_onnx.cli.status import exit_on_termination
 from florence_onnx.engine import hub_contract
 from florence_onnx.engine.precision import AUTO, Precision
 from florence_onnx.engine.providers import OTHERS, Provider
+from florence_onnx.errors import InputError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.hub import Access
 from florence_onnx.model import Florence2
 from florence_onnx.tasks import AnswerKind
 from florence_onnx.terminal import say
+from florence_onnx.tiling import Tiles
 
 VARIABLE = "FLORENCE_ONNX_MODEL"
 """Names the model of commands that are given none."""
@@ -88,6 +91,55 @@ def generation_options(arguments: argparse.Namespace) -> GenerationOptions:
     if arguments.min_score is not None:
         options["min_score"] = arguments.min_score
     return options
+
+
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for large and small pictures."""
+    parser.add_argument(
+        "--tiles",
+        type=_tiles,
+        metavar="auto|CxR",
+        help="ask the parts of large pictures too, in columns x rows: for od, "
+        "dense_region_caption, region_proposal, ocr and ocr_with_region",
+    )
+    parser.add_argument(
+        "--any-label",
+        action="store_true",
+        help="boxes of two tiles that overlap are one thing whatever their labels",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="N|WxH",
+        help="pixels to which pictures are resized, for models trained so (default: the model's)",
+    )
+
+
+def requested_tiles(arguments: argparse.Namespace) -> Tiles | None:
+    """Reads the options of `add_picture_options` about tiles.
+
+    Raises:
+        InputError: The grid is none, or there is none to which ``--any-label`` could apply.
+    """
+    if arguments.tiles is None:
+        if arguments.any_label:
+            raise InputError("--any-label is about tiles; give --tiles too")
+        return None
+    return Tiles(arguments.tiles, per_label=not arguments.any_label)
+
+
+def _tiles(text: str) -> str | tuple[int, int]:
+    pair = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text)
+    if pair is None and text != "auto":
+        raise argparse.ArgumentTypeError(f"{text!r} is not auto, or columns and rows as in 3x2")
+    return text if pair is None else (int(pair[1]), int(pair[2]))
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    pair = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
+    if pair is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, or two as in 64x96")
+    return int(pair[1]), int(pair[2] or pair[1])
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

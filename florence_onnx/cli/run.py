@@ -6,16 +6,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from florence_onnx.cascading import CascadeResult
+from florence_onnx.cli.cascades import answers_of, named_cascade
 from florence_onnx.cli.drawings import plan_drawings, write_drawing
 from florence_onnx.cli.options import (
     add_generation_options,
     add_hub_options,
     add_model_option,
     add_model_options,
+    add_picture_options,
     add_prompt_options,
     generation_options,
     open_model,
     path,
+    requested_tiles,
 )
 from florence_onnx.constraining import check_rules
 from florence_onnx.errors import FlorenceError, ImageError, MissingDependencyError, TaskError
@@ -25,9 +29,12 @@ from florence_onnx.images.pixels import check_file
 from florence_onnx.packages import require_packages
 from florence_onnx.prompts import check_input, what_is_asked
 from florence_onnx.requests import Failure, Request
-from florence_onnx.results import Result
+from florence_onnx.results import Detection, Result
 from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.terminal import one_line, printable, say, show
+from florence_onnx.tiling import Tiles, check_tiles
+
+Answer = Result | CascadeResult
 
 NAME = "run"
 SUMMARY = "Answer a task on one or more pictures."
@@ -35,6 +42,8 @@ EXAMPLES = """examples:
   florence-onnx run photo.jpg --task od
   florence-onnx run photo.jpg --task caption_to_phrase_grounding --text "a green car"
   florence-onnx run photo.jpg --task region_to_category --region 34,160,597,372
+  florence-onnx run photo.jpg --task caption+grounding --draw drawn.png
+  florence-onnx run plan.png --task ocr --tiles auto
   florence-onnx run photo.jpg --prompt detect --answer boxes --model MODEL
   florence-onnx run photo.jpg --task od --draw drawn.png --model microsoft/Florence-2-large-ft
   florence-onnx run *.jpg --task ocr --json > answers.jsonl
@@ -47,7 +56,11 @@ One picture that cannot be read does not stop the others; the exit status is the
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
-    parser.add_argument("--task", help=", ".join(task.name.lower() for task in Task))
+    parser.add_argument(
+        "--task",
+        help=f"{', '.join(task.name.lower() for task in Task)}; or two, the second about the "
+        "answer to the first, as in caption+grounding or od+region_to_category",
+    )
     add_prompt_options(parser)
     add_model_option(parser)
     parser.add_argument(
@@ -56,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X1,Y1,X2,Y2",
         help="for the tasks that take a region: pixels, or four location tokens",
     )
+    add_picture_options(parser)
     add_generation_options(parser)
     _add_rules(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per picture and line")
@@ -72,11 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
-    asked, kind = what_is_asked(arguments.task, arguments.prompt, arguments.answer)
-    _refuse_file(asked, arguments.task)
-    check_input(asked, arguments.text, arguments.region)
-    options = _options(arguments)
-    check_rules(asked, kind, ANY_MODEL.replace(**options))
+    tiles, options = requested_tiles(arguments), _options(arguments)
+    cascade = named_cascade(arguments, tiles, options)
+    kind = (
+        _checked_kind(arguments, tiles, options) if cascade is None else cascade.located.answer_kind
+    )
     drawings = plan_drawings(arguments.images, kind, arguments.draw)
     require_packages(("PIL", "tqdm"), "the command line", "cli")
     errors = _errors_of_all(arguments.images)
@@ -85,6 +99,7 @@ def execute(arguments: argparse.Namespace) -> int:
             _say_error(image, error)
         return 2
     model = open_model(arguments)
+    model.assets.at_size(arguments.image_size)  # A wrong size concerns all pictures.
     requests = (
         Request(
             image,
@@ -93,10 +108,16 @@ def execute(arguments: argparse.Namespace) -> int:
             arguments.region,
             arguments.prompt,
             arguments.answer,
+            tiles,
+            arguments.image_size,
         )
         for image in arguments.images
     )
-    answers = model.stream(requests, on_error="return", **options)
+    answers: Iterable[Answer | Failure] = (
+        model.stream(requests, on_error="return", **options)
+        if cascade is None
+        else answers_of(model, cascade, arguments, tiles, options)
+    )
     status = 0
     for image, answer in zip(
         arguments.images, _with_progress(answers, len(arguments.images)), strict=True
@@ -112,6 +133,23 @@ def execute(arguments: argparse.Namespace) -> int:
             status = 2
             _say_error(image, wrong)
     return status
+
+
+def _checked_kind(
+    arguments: argparse.Namespace, tiles: Tiles | None, options: GenerationOptions
+) -> AnswerKind:
+    """How the answers are read.
+
+    Raises:
+        InputError: The task, its input or an option for it is wrong.
+    """
+    asked, kind = what_is_asked(arguments.task, arguments.prompt, arguments.answer)
+    _refuse_file(asked, arguments.task)
+    check_input(asked, arguments.text, arguments.region)
+    check_rules(asked, kind, ANY_MODEL.replace(**options))
+    if tiles is not None:
+        check_tiles(asked, kind)
+    return kind
 
 
 def _errors_of_all(images: Sequence[str]) -> list[ImageError]:
@@ -184,37 +222,50 @@ def _region(text: str) -> str | list[float]:
         return text
 
 
-def _with_progress(answers: Iterable[Result | Failure], total: int) -> Iterable[Result | Failure]:
+def _with_progress(answers: Iterable[Answer | Failure], total: int) -> Iterable[Answer | Failure]:
     """Counts answers on stderr while a person is watching."""
     from tqdm import tqdm
 
-    progress: Iterable[Result | Failure] = tqdm(
+    progress: Iterable[Answer | Failure] = tqdm(
         answers, total=total, unit="picture", disable=None if total > 1 else True
     )
     return progress
 
 
 def _drawing_error(
-    image: str, result: Result, drawings: Mapping[str, Path]
+    image: str, result: Answer, drawings: Mapping[str, Path]
 ) -> FlorenceError | None:
     """Draws an answer that is to be drawn; returns what went wrong."""
     try:
         if image in drawings:
-            write_drawing(image, result, drawings[image])
+            located = result.located if isinstance(result, CascadeResult) else result
+            write_drawing(image, located, drawings[image])
     except FlorenceError as error:
         return error
     return None
 
 
-def _print_result(image: str, result: Result, arguments: argparse.Namespace) -> None:
+def _print_result(image: str, result: Answer, arguments: argparse.Namespace) -> None:
     if arguments.json:
         show(json.dumps(result.record(image), ensure_ascii=False))
         return
     several = len(arguments.images) > 1
     if several:
         show(f"{printable(image)}:")
-    for line in _lines(result):
+    for line in _cascade_lines(result) if isinstance(result, CascadeResult) else _lines(result):
         show(f"  {line}" if several else line)
+
+
+def _cascade_lines(result: CascadeResult) -> Iterator[str]:
+    """A cascade for people: a caption and what it names; or every thing and what it is."""
+    if result.first.answer_kind is AnswerKind.TEXT:
+        yield from _lines(result.first)
+        for then in result.then:
+            yield from _lines(then)
+        return
+    for found, then in zip(result.first.detections, result.then, strict=True):
+        yield from _places(found)
+        yield from (f"  {line}" for line in _lines(then))
 
 
 def _lines(result: Result) -> Iterator[str]:
@@ -222,6 +273,11 @@ def _lines(result: Result) -> Iterator[str]:
     if result.answer_kind is AnswerKind.TEXT:
         yield result.text
     for found in result.detections:
-        for points in found.polygons or (found.quad or found.box,):
-            numbers = " ".join(f"{value:.1f}" for value in points)
-            yield f"{printable(found.label)}: {numbers}" if found.label else numbers
+        yield from _places(found)
+
+
+def _places(found: Detection) -> Iterator[str]:
+    """A label and pixels: a line for every outline."""
+    for points in found.polygons or (found.quad or found.box,):
+        numbers = " ".join(f"{value:.1f}" for value in points)
+        yield f"{printable(found.label)}: {numbers}" if found.label else numbers

@@ -36,13 +36,15 @@ def encoder_inputs(
         row[: len(ids)] = ids
     text = graphs.embed(padded)
     shapes = {picture.image_features.shape for picture in pictures}
-    if len(shapes) > 1 or any(len(s) != 2 or s[1] != text.shape[2] for s in shapes):
+    if any(len(s) != 2 or s[1] != text.shape[2] for s in shapes):
         raise ImageError(
             f"a picture was encoded by another model: image features {sorted(shapes)} in a batch, "
             f"where this model is {text.shape[2]} wide"
         )
-    features = np.stack([picture.image_features for picture in pictures])
-    embeds = np.concatenate([features, text], axis=1)
-    text_mask = np.arange(padded.shape[1]) < np.array(lengths)[:, None]
-    image_mask = np.ones(features.shape[:2], dtype=np.int64)
-    return np.concatenate([image_mask, text_mask.astype(np.int64)], axis=1), embeds
+    taken = [len(picture.image_features) for picture in pictures]
+    embeds = np.zeros((len(taken), max(taken) + padded.shape[1], text.shape[2]), dtype=np.float32)
+    for sequence, picture, words in zip(embeds, pictures, text, strict=True):
+        both = np.concatenate([picture.image_features, words])
+        sequence[: len(both)] = both
+    mask = np.arange(embeds.shape[1]) < (np.array(taken) + np.array(lengths))[:, None]
+    return mask.astype(np.int64), embeds

@@ -15,7 +15,7 @@ from florence_onnx.images.resize import resize_planes
 
 _BICUBIC = 3
 
-_LONGEST_SIDE = 4096
+LONGEST_SIDE = 4096
 """Pixels of a side; the released models take 768."""
 
 _LARGEST_VALUE = 1e6
@@ -91,7 +91,7 @@ def _size(fields: Fields, name: str) -> tuple[int, int]:
     if not isinstance(value, Mapping) or not {"height", "width"} <= value.keys():
         raise fields.refused(name, 'like {"height": 768, "width": 768}')
     size = fields.section(name)
-    return size.integer("height", 1, _LONGEST_SIDE), size.integer("width", 1, _LONGEST_SIDE)
+    return size.integer("height", 1, LONGEST_SIDE), size.integer("width", 1, LONGEST_SIDE)
 
 
 def _triple(fields: Fields, name: str, least: float) -> tuple[float, float, float]:

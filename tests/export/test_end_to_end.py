@@ -1,10 +1,13 @@
 """Exported folders against transformers' generate: the same tokens for every task."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil
 
 from florence_onnx import EncodedImage, Florence2, Request, Task
 from florence_onnx.images.pixels import to_rgb
@@ -65,8 +68,16 @@ def generated(
     rgb = to_rgb(request.image)
     size = (rgb.shape[1], rgb.shape[0])
     prompt = build_prompt(request.task, request.text, request.region, size)
-    pixels = model.assets.preprocessor(rgb)
-    image_ids = [exported.geometry.image_token_id] * exported.geometry.image_tokens
+    assets = model.assets.at_size(request.image_size)
+    height, width = assets.preprocessor.size
+    processor = CLIPImageProcessorPil(
+        size={"height": height, "width": width},
+        do_center_crop=False,
+        image_mean=assets.preprocessor.mean,
+        image_std=assets.preprocessor.std,
+    )
+    pixels = processor(Image.fromarray(rgb), return_tensors="np")["pixel_values"][0]
+    image_ids = [exported.geometry.image_token_id] * assets.image_tokens
     ids = torch.tensor([[*image_ids, *model.assets.tokenizer.encode(prompt)]])
     policy = {
         "num_beams": 3,
@@ -116,6 +127,26 @@ def test_every_task_gives_the_tokens_of_transformers(
             if score is not None:
                 # Sums of 70 float32 log-probabilities.
                 assert answer.score == pytest.approx(score, abs=1e-4)
+
+
+SIZES: list[Any] = [64, 32, (96, 64), (64, 128), (33, 70), (128, 31), (16, 16), None]
+
+
+def test_pictures_of_other_sizes_give_the_tokens_of_transformers(
+    exported: Exported, model: Florence2
+) -> None:
+    """In batches of mixed sizes here, one by one there, with the processor's size set so."""
+    asked = [
+        replace(request, image_size=SIZES[i % len(SIZES)]) for i, request in enumerate(requests())
+    ]
+    asked += [replace(asked[0], image_size=size) for size in SIZES]
+    cases: list[dict[str, Any]] = [{"num_beams": 1}, {}]
+    for options in cases:
+        found = model.run(asked, max_new_tokens=LONGEST, **options)
+        for request, result in zip(asked, found, strict=True):
+            ((expected, _), *_) = generated(exported, model, request, options)
+            assert result.token_ids == expected, (request.task, request.image_size)
+    assert len({result.token_ids for result in found[-len(SIZES) :]}) > 3
 
 
 def test_the_answers_are_worth_comparing(model: Florence2) -> None:

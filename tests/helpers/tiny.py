@@ -114,13 +114,15 @@ class Counted:
     def __init__(self, session: Any) -> None:
         self._session = session
         self.calls = 0
+        self.rows = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def run(self, *arguments: Any) -> Any:
+    def run(self, names: Any, feeds: Any) -> Any:
         self.calls += 1
-        return self._session.run(*arguments)
+        self.rows += len(next(iter(feeds.values())))
+        return self._session.run(names, feeds)
 
     def run_with_iobinding(self, binding: Any) -> None:
         self.calls += 1

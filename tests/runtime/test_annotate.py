@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from florence_onnx import Florence2, answering, streaming
+from florence_onnx import Failure, Florence2, answering, encoding, streaming
 from florence_onnx.annotate import pipeline
 from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, MODES, PREVIOUS, open_output
 from florence_onnx.annotate.sources import find_items
@@ -27,6 +27,7 @@ from tests.helpers.kills import posix
 from tests.helpers.tiny import TEXT, TINY, change_json, copy_tiny, picture
 
 MODEL = ("--model", str(TINY), "--threads", "1", "--max-new-tokens", "8")
+DEMO = ("--model", "demo", "--threads", "1", "--max-new-tokens", "50")
 Lines = list[dict[str, Any]]
 
 
@@ -130,6 +131,55 @@ def test_the_caption_is_what_is_grounded(
     (line,) = lines(tmp_path / "out")
     assert (line["task"], line["caption"]) == ("caption+grounding", "a car")
     assert line["record"]["task"] == "<CAPTION_TO_PHRASE_GROUNDING>"
+
+
+def test_every_box_is_asked_about(photos: Path, tmp_path: Path) -> None:
+    task, model = "od+region_to_category", Florence2.load("demo", threads=1)
+    command = [str(photos), "--task", task, "caption", "--batch-size", "2", "--image-size", "96"]
+    assert main(["annotate", *command, "--out", str(tmp_path / "out"), *DEMO]) == 0
+    found = [line for line in lines(tmp_path / "out") if line["task"] == task]
+    assert len(found) == len(NAMES)
+    assert any(line["regions"] for line in found)
+    for line in found:
+        image = (photos / line["path"]).read_bytes()
+        expected = model.cascade(image, task, image_size=96, max_new_tokens=50)
+        assert line["record"]["text"] == expected.first.text
+        texts = [one["text"] for one in line["regions"]]
+        assert texts == [one.text for one in expected.then]
+        assert line["options"]["image_size"] == [96, 96]
+
+
+def test_a_region_that_fails_costs_one_line(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = pipeline.answer_or_fail
+
+    def failing(assets: Any, graphs: Any, asked: Any, policy: Any) -> Any:
+        for (request, _), answer in zip(asked, answers(assets, graphs, asked, policy), strict=True):
+            yield Failure(request, ValueError("no")) if request.region else answer
+
+    monkeypatch.setattr(pipeline, "answer_or_fail", failing)
+    task, out = "od+region_to_category", tmp_path / "out"
+    status = main(["annotate", str(photos), "--task", task, "od", "--out", str(out), *DEMO])
+    found, failed = lines(out), lines(out, ERRORS)
+    assert status == 2
+    assert len([line for line in found if line["task"] == "od"]) == len(NAMES)
+    assert len(failed) + len([line for line in found if line["task"] == task]) == len(NAMES)
+    assert len({line["path"] for line in failed}) == len(failed) > 0
+
+
+def test_large_pictures_in_tiles(tmp_path: Path) -> None:
+    """Those tasks that take tiles; the others see the whole picture, which is encoded once."""
+    photos, image = tmp_path / "photos", picture(3, 200, 300)
+    photos.mkdir()
+    Image.fromarray(image).save(photos / "a.png")
+    command = ["annotate", str(photos), "--task", "od", "caption", "--tiles", "2x1"]
+    assert main([*command, "--out", str(tmp_path / "out"), *DEMO]) == 0
+    model = Florence2.load("demo", threads=1)
+    od, caption = lines(tmp_path / "out")
+    assert od["record"] == model(image, "od", tiles=(2, 1), max_new_tokens=50).record()
+    assert caption["text"] == model(image, "caption", max_new_tokens=50).text
+    assert od["options"]["tiles"] == {"grid": [2, 1], "per_label": True}
 
 
 def test_text_and_prompts(photos: Path, tmp_path: Path) -> None:
@@ -351,7 +401,11 @@ def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(
     [
         (("--task", "odd"), "'odd' is not a task"),
         (("--task", "region_to_ocr"), "takes a region"),
-        (("--task", "od+caption"), "before + stands a task"),
+        (("--task", "od+caption"), "one that takes a region"),
+        (("--task", "caption", "--tiles", "2x2"), "tiles= is for tasks that list"),
+        (("--task", "od", "--tiles", "0x2"), "tiles= must be"),
+        (("--task", "od", "--any-label"), "--any-label is about tiles"),
+        (("--task", "od", "--image-size", "1000"), "this model takes squares from 1 to"),
         (("--task", "caption+lost"), "'lost' is not a task"),
         (("--task", "caption_to_phrase_grounding"), "needs text"),
         (("--task", "od", "--text", "x"), "no task takes text"),
@@ -540,7 +594,7 @@ def test_an_interrupt_finishes_the_batch_and_the_next_run_goes_on(
     command = (photos, "--task", "od", "caption+grounding", "--batch-size", "2")
     annotate(*command, "--out", whole)
     capsys.readouterr()
-    encode = answering.encode
+    encode = encoding.encode
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), number)

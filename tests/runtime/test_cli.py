@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from florence_onnx import Florence2, Task, answering, streaming
+from florence_onnx import Florence2, Task, answering, encoding, streaming
 from florence_onnx.cli.program import COMMANDS, build_parser, main
 from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
@@ -203,14 +203,15 @@ def test_an_engine_error_costs_one_picture_only(
 ) -> None:
     other = tmp_path / "other.png"
     Image.fromarray(picture(2, 10, 10)).save(other)
-    encode = answering.encode
+    encode = encoding.encode_pictures
 
     def failing(graphs: Any, found: Any) -> Any:
-        if found.size == (10, 10):
+        if any(one.size == (10, 10) for one in found):
             raise RuntimeError("bad\nallocation")
         return encode(graphs, found)
 
-    monkeypatch.setattr(streaming, "encode", failing)
+    for module in (encoding, streaming):
+        monkeypatch.setattr(module, "encode_pictures", failing)
     assert main(["run", str(other), photo, "--task", "caption", "--json", *MODEL]) == 2
     out, err = capsys.readouterr()
     assert json.loads(out)["image"] == photo

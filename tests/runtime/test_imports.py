@@ -80,6 +80,7 @@ def test_public_names() -> None:
     assert "FlorenceError" in exceptions
     assert set(florence_onnx.__all__) == exceptions | {
         "AnswerKind",
+        "CascadeResult",
         "Detection",
         "DetectionScores",
         "EncodedImage",
@@ -92,6 +93,7 @@ def test_public_names() -> None:
         "Result",
         "TASK_OPTIONS",
         "Task",
+        "Tiles",
         "Token",
         "__version__",
         "parse_answer",

@@ -300,17 +300,17 @@ def test_a_picture_is_encoded_once(model: Florence2, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     Image.fromarray(image).save(path)
     model.run([Request(image, "od"), Request(other, "od"), Request(image, "ocr")], **SHORT)
-    assert vision.calls == 2
+    assert vision.rows == 2
     model.run([Request(image, "od")] * 3, batch_size=1, **SHORT)
-    assert vision.calls == 3
+    assert vision.rows == 3
     model.run([Request(str(path), "od"), Request(path, "ocr")], **SHORT)
-    assert vision.calls == 4
+    assert vision.rows == 4
     scene = model.encode(image)
-    assert vision.calls == 5
+    assert vision.rows == 5
     assert model(scene, "caption", **SHORT) == model(image, "caption", **SHORT)
-    assert vision.calls == 6
+    assert vision.rows == 6
     model.run([Request(scene, "caption"), Request(scene, "od")], **SHORT)
-    assert vision.calls == 6
+    assert vision.rows == 6
 
 
 def test_five_tasks_on_a_scene_are_decoded_together(model: Florence2) -> None:

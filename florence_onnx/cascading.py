@@ -1,0 +1,128 @@
+"""Two tasks on one run of the vision encoder: what the first answers, the second is asked about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from florence_onnx.constraining import check_rules
+from florence_onnx.errors import TaskError
+from florence_onnx.generation.grammar import has_labels, is_list
+from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.generation.policy import ANY_MODEL
+from florence_onnx.locations import to_bins, to_text
+from florence_onnx.requests import EncodedImage, Request
+from florence_onnx.results import SCHEMA, Result
+from florence_onnx.tasks import AnswerKind, InputKind, Task
+
+_SHORT = {
+    "grounding": Task.CAPTION_TO_PHRASE_GROUNDING,
+    "segmentation": Task.REGION_TO_SEGMENTATION,
+    "category": Task.REGION_TO_CATEGORY,
+    "description": Task.REGION_TO_DESCRIPTION,
+}
+"""What tasks behind a plus sign may be called besides their names."""
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """A task, and one that is asked about its answer: about the text, or about every box."""
+
+    first: Task
+    then: Task
+    name: str
+    """Both, as in ``"caption+grounding"``."""
+
+    @classmethod
+    def parse(cls, name: str) -> "Cascade":
+        """The cascade of a name such as ``"caption+grounding"`` or ``"od+region_to_category"``.
+
+        Raises:
+            TaskError: A task is unknown, or the second cannot be asked about the first's answer.
+        """
+        before, plus, behind = name.partition("+") if isinstance(name, str) else ("", "", "")
+        if not plus:
+            raise TaskError(f"{name!r} is no cascade: give two tasks, as in caption+grounding")
+        first = Task.parse(before)
+        then = _SHORT.get(behind.strip().lower()) or Task.parse(behind)
+        if first.input_kind is InputKind.REGION:
+            raise TaskError(f"{name!r}: {before} takes a region, which is another in every picture")
+        taken = InputKind.TEXT if first.answer_kind is AnswerKind.TEXT else InputKind.REGION
+        if then.input_kind is not taken:
+            raise TaskError(
+                f"{name!r}: behind a task that answers with text stands one that takes text, as in "
+                "caption+grounding; behind one that locates things, one that takes a region, as in "
+                "od+region_to_category"
+            )
+        return cls(first, then, f"{first.name.lower()}+{behind.strip().lower()}")
+
+    def follow_up(self, image: EncodedImage, answer: Result) -> list[Request]:
+        """What is asked about the answer to the first task; nothing where it found nothing."""
+        if self.hands_on_text:
+            return [Request(image, self.then, answer.text)] if answer.text.strip() else []
+        regions = (to_text(to_bins(found.box, answer.image_size)) for found in answer.detections)
+        return [Request(image, self.then, region=region) for region in regions]
+
+    @property
+    def located(self) -> Task:
+        """The task whose answer has places in the picture, to be drawn."""
+        return self.then if self.first.answer_kind is AnswerKind.TEXT else self.first
+
+    @property
+    def hands_on_text(self) -> bool:
+        """Whether the second task is asked about the text of the answer, and not about boxes."""
+        return self.then.input_kind is InputKind.TEXT
+
+    def options(self, options: GenerationOptions) -> tuple[GenerationOptions, GenerationOptions]:
+        """The options of both tasks: a rule that has no meaning for one is for the other alone.
+
+        Raises:
+            TaskError: A rule has no meaning for either.
+            GenerationError: An option is out of range.
+        """
+        rules = ANY_MODEL.replace(**options)
+        both = GenerationOptions(**options), GenerationOptions(**options)
+        steps = self.first, self.then
+        for given, has_meaning, name in (
+            (rules.labels, has_labels, "labels"),
+            (rules.recall, is_list, "recall"),
+        ):
+            without = [step for step in steps if not has_meaning(step.answer_kind)]
+            if given is not None and len(without) == len(steps):
+                check_rules(self.first, self.first.answer_kind, rules)
+            for step, own in zip(steps, both, strict=True):
+                if step in without:
+                    own.pop(name, None)  # type: ignore[misc]  # Both names are options.
+        return both
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeResult:
+    """The answers of a cascade."""
+
+    name: str
+    """Such as ``"caption+grounding"``."""
+    first: Result
+    """The answer to the first task."""
+    then: Sequence[Result]
+    """The answers to the second: one about a text, or one about every detection of ``first``, in
+    their order. Empty where the first found nothing to ask about."""
+
+    @property
+    def located(self) -> Result:
+        """The answer that has places in the picture; that to a caption where there is no other."""
+        is_text = self.first.answer_kind is AnswerKind.TEXT
+        return self.then[0] if is_text and self.then else self.first
+
+    def record(self, image: str | None = None) -> dict[str, Any]:
+        """The answers as the JSON object that ``florence-onnx run --json`` prints.
+
+        Args:
+            image: the picture's name, such as its path.
+        """
+        record: dict[str, Any] = {} if image is None else {"image": image}
+        return record | {
+            "schema": SCHEMA,
+            "cascade": self.name,
+            "first": self.first.record(),
+            "then": [one.record() for one in self.then],
+        }
