@@ -152,7 +152,7 @@ def test_every_box_is_asked_about(photos: Path, tmp_path: Path) -> None:
 def test_a_region_that_fails_costs_one_line(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = pipeline.answer_or_fail
+    answers = streaming.answer_or_fail
 
     def failing(assets: Any, graphs: Any, asked: Any, policy: Any) -> Any:
         for (request, _), answer in zip(asked, answers(assets, graphs, asked, policy), strict=True):
