@@ -40,12 +40,13 @@ class Constraints:
         recall = policy.recall
         self._least_places = int(recall) if recall is not None and recall >= 1 else 0
         self._least_end = math.log(recall) if recall is not None and recall < 1 else -math.inf
-        self._size = max(len(grammar.kinds) for grammar in grammars if grammar is not None)
+        size = max(len(grammar.kinds) for grammar in grammars if grammar is not None)
+        self._anything = np.ones(size, dtype=np.bool_)
         self._lists = [grammar is not None and is_list(grammar.kind) for grammar in grammars]
         self._states: dict[tuple[int, bytes], State] = {}
 
-    def masks(self, history: Ids, requests: Ids, banned: tuple[Ids, Ids]) -> Mask:
-        """The tokens that may continue each row, bool [R,V].
+    def masks(self, history: Ids, requests: Ids, banned: tuple[Ids, Ids]) -> list[Mask]:
+        """The tokens that may continue each row, bool [V] each, which rows share; not to write to.
 
         Args:
             history: The tokens of every row so far, int64 [R,L].
@@ -55,17 +56,19 @@ class Constraints:
         """
         states = self._follow(history, requests)
         room = self._most - (history.shape[1] - 1)
-        masks = np.ones((len(history), self._size), dtype=np.bool_)
+        masks = []
         for row, (request, state) in enumerate(zip(requests.tolist(), states, strict=True)):
             grammar = self._grammars[request]
-            if grammar is not None:
-                masks[row] = grammar.allowed(state, room)
-            self._without(masks[row], banned[1][banned[0] == row])
+            mask = self._anything if grammar is None else grammar.allowed(state, room)
+            mask = _without(mask, banned[1][banned[0] == row])
             if self._lists[request] and state.places < self._least_places:
-                self._without(masks[row], self._ends)
+                mask = _without(mask, self._ends)
+            masks.append(mask)
         return masks
 
-    def best(self, scores: "Scores", k: int, masks: Mask, requests: Ids) -> tuple[Floats, Ids]:
+    def best(
+        self, scores: "Scores", k: int, masks: Sequence[Mask], requests: Ids
+    ) -> tuple[Floats, Ids]:
         """The best tokens that may continue each row, as `Processors.best` has them.
 
         Logits are read where the best tokens of a graph are too few.
@@ -73,11 +76,12 @@ class Constraints:
         log_probs, ids = scores.top(max(k, _GRAPH_CANDIDATES))
         first = log_probs[:, 0], ids[:, 0]
         log_probs, ids = log_probs.copy(), ids.copy()
-        log_probs[~np.take_along_axis(masks, ids, axis=1)] = NEVER
+        allowed = np.stack([mask[row] for mask, row in zip(masks, ids, strict=True)])
+        log_probs[~allowed] = NEVER
         self.hold_back(log_probs, ids, masks, requests)
         found = (log_probs > NEVER).sum(axis=1)
         lack = np.array(
-            [row for row in np.flatnonzero(found < k) if found[row] < masks[row].sum()],
+            [row for row in np.flatnonzero(found < k).tolist() if found[row] < masks[row].sum()],
             dtype=np.int64,
         )
         if lack.size:
@@ -92,19 +96,19 @@ class Constraints:
             self.hold_back(log_probs, ids, masks, requests)
         return log_probs, ids
 
-    def hold_back(self, log_probs: Floats, ids: Ids, masks: Mask, requests: Ids) -> None:
+    def hold_back(self, log_probs: Floats, ids: Ids, masks: Sequence[Mask], requests: Ids) -> None:
         """Rules out ends that are not likely enough, in place; unless nothing else may come.
 
         Args:
             log_probs: Of the candidates, float32 [R,k].
             ids: The candidates, int64 [R,k].
-            masks: The tokens that may continue each row, bool [R,V].
+            masks: The tokens that may continue each row, bool [V] each.
             requests: Which request each row belongs to, int64 [R].
         """
         if self._least_end == -math.inf:
             return
         rows = np.array([self._lists[request] for request in requests.tolist()])
-        only_ends = masks[:, self._ends].sum(axis=1) == masks.sum(axis=1)
+        only_ends = np.array([mask[self._ends].sum() == mask.sum() for mask in masks])
         unlikely = np.isin(ids, self._ends) & (log_probs < self._least_end)
         log_probs[unlikely & (rows & ~only_ends)[:, None]] = NEVER
 
@@ -126,13 +130,15 @@ class Constraints:
             states.append(state)
         return states
 
-    def _without(self, mask: Mask, tokens: Ids) -> None:
-        """Takes tokens out of a row of a mask, unless nothing would be left."""
-        tokens = tokens[tokens < len(mask)]
-        kept = mask[tokens]
-        mask[tokens] = False
-        if not mask.any():
-            mask[tokens] = kept
+
+def _without(mask: Mask, tokens: Ids) -> Mask:
+    """A mask without tokens; the same one where there are none, or where nothing would be left."""
+    tokens = tokens[tokens < len(mask)]
+    if not tokens.size:
+        return mask
+    rest = mask.copy()
+    rest[tokens] = False
+    return rest if rest.any() else mask
 
 
 def _best_of_mask(values: Floats, mask: Mask, k: int) -> Ids:

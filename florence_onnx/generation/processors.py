@@ -158,7 +158,7 @@ class Processors:
             values[rows[known], tokens[known]] = -np.inf
         else:
             masks = self._constraints.masks(history, requests, banned)
-            values[~masks] = NEVER
+            values[~np.stack(masks)] = NEVER
         if policy.exponential_decay_length_penalty is not None:
             start, factor = policy.exponential_decay_length_penalty
             if generated > start:
