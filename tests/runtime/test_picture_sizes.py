@@ -54,7 +54,7 @@ def test_batches_of_mixed_sizes_answer_as_one_by_one(model: Florence2) -> None:
     found = model.run(requests, batch_size=20, num_beams=2, **SHORT)
     alone = [model.answer(model.prepare(one), num_beams=2, **SHORT) for one in requests]
     assert [one.token_ids for one in found] == [one.token_ids for one in alone]
-    assert len({one.token_ids for one in found}) > 5
+    assert len({one.token_ids for one in found}) > 3
 
 
 def test_crops_go_through_the_vision_encoder_together(model: Florence2) -> None:
