@@ -2,9 +2,8 @@
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from florence_onnx.annotate.batching import Batches
 from florence_onnx.annotate.output import SCHEMA, Output
 from florence_onnx.annotate.questions import Plan, Question
+from florence_onnx.annotate.reading import Reading, read_ahead
 from florence_onnx.annotate.sources import Item
 from florence_onnx.cascading import Cascade
 from florence_onnx.encoding import encode
@@ -21,18 +21,12 @@ from florence_onnx.preparing import read_picture
 from florence_onnx.requests import (
     EncodedImage,
     Failure,
-    Picture,
     Prepared,
     Request,
-    TiledPicture,
 )
 from florence_onnx.results import Result
 from florence_onnx.streaming import answer_or_fail
 from florence_onnx.tasks import AnswerKind
-
-_THREADS = 4
-_AHEAD = 8
-"""Pictures that are read ahead; of each, up to 7 MB of pixels at 768x768."""
 
 
 @dataclass
@@ -124,12 +118,12 @@ class Annotation:
             MissingDependencyError: Pictures cannot be decoded.
             OSError: The output cannot be written.
         """
-        with closing(_read_ahead(items, self._read)) as readings:
+        with closing(read_ahead(items, self._read)) as readings:
             while batches := self._next(readings):
                 self._answer(batches)
         return self.summary
 
-    def _next(self, readings: "Iterator[tuple[Item, Future[_Reading]]]") -> Batches[_Asking] | None:
+    def _next(self, readings: "Iterator[tuple[Item, Future[Reading]]]") -> Batches[_Asking] | None:
         """The questions to answer next: those that fill a batch, and at the end the others."""
         while not any(batches.is_full for batches in self._batches.values()):
             self.summary.interrupted |= self.stopped()
@@ -218,7 +212,7 @@ class Annotation:
         batches.add(_Asking(about, question, request, prepared, begun), tokens)
         return True
 
-    def _open(self, item: Item, future: "Future[_Reading]") -> None:
+    def _open(self, item: Item, future: "Future[Reading]") -> None:
         """Has the questions about a picture wait; none if it fails or all is answered."""
         content = None
         try:
@@ -245,7 +239,7 @@ class Annotation:
                 about.open_questions -= 1
         self.summary.pictures += about.open_questions == 0
 
-    def _read(self, item: Item) -> "_Reading":
+    def _read(self, item: Item) -> "Reading":
         """Runs in a thread."""
         data = item.read()
         content = hashlib.sha256(data).hexdigest()
@@ -303,24 +297,3 @@ class Annotation:
             "error": f"{name}{error}",
         }
         self.output.fail(line)
-
-
-_Reading = tuple[str, Picture | TiledPicture | EncodedImage | None]
-"""The SHA-256 of a picture's file, and the picture where there is something to ask about it."""
-
-
-def _read_ahead(
-    items: Iterable[Item], read: Callable[[Item], _Reading]
-) -> "Generator[tuple[Item, Future[_Reading]], None, None]":
-    """The pictures in their order, the next ones being read."""
-    futures: deque[tuple[Item, Future[_Reading]]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        try:
-            for item in items:
-                futures.append((item, pool.submit(read, item)))
-                if len(futures) > _AHEAD:
-                    yield futures.popleft()
-            while futures:
-                yield futures.popleft()
-        finally:
-            pool.shutdown(cancel_futures=True)
