@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.accuracy import ask
-from benchmarks.harness.checkpoint import prepare
-from benchmarks.harness.common import DEMO, make_parser, progress, publish
+from benchmarks.harness.common import make_parser, progress, publish
 from benchmarks.harness.measuring import describe
 from benchmarks.scores import SCORES, answer, precision
 from florence_onnx import Florence2, GenerationOptions, Task
@@ -27,12 +26,12 @@ LABELLED: dict[str, GenerationOptions] = {"any labels": {}, "labels=": {"labels"
 def main(argv: Sequence[str]) -> None:
     """Measures and publishes."""
     parser = make_parser(__doc__, repeats=1, precisions=False)
-    parser.set_defaults(model=str(DEMO))
+    parser.set_defaults(model="demo")
     parser.add_argument("--scenes", type=int, default=300, help="held-out scenes (default: 300)")
     arguments = parser.parse_args(argv)
-    arguments.precision = ["fp32"]
-    setup = prepare(arguments)
-    model = Florence2.load(setup.exported, providers=setup.providers, threads=setup.threads)
+    model = Florence2.load(
+        arguments.model, providers=[arguments.provider], threads=arguments.threads
+    )
     asked = ask([Task.OD], arguments.scenes)
     values: dict[str, dict[str, Any]] = {}
     notes = []

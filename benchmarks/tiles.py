@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.checkpoint import prepare
-from benchmarks.harness.common import DEMO, Picture, make_parser, progress, publish
+from benchmarks.harness.common import Picture, make_parser, progress, publish
 from benchmarks.harness.measuring import describe
 from florence_onnx import Florence2, Result, Task
 from florence_onnx.selecting import overlap
@@ -41,13 +40,13 @@ Thing = tuple[str, Box]
 def main(argv: Sequence[str]) -> None:
     """Measures and publishes."""
     parser = make_parser(__doc__, repeats=1, precisions=False)
-    parser.set_defaults(model=str(DEMO))
+    parser.set_defaults(model="demo")
     parser.add_argument("--pictures", type=int, default=2, help="of each size (default: 2)")
     parser.add_argument("--sizes", nargs="+", default=["2000x2000", "3000x2000", "4000x3000"])
     arguments = parser.parse_args(argv)
-    arguments.precision = ["fp32"]
-    setup = prepare(arguments)
-    model = Florence2.load(setup.exported, providers=setup.providers, threads=setup.threads)
+    model = Florence2.load(
+        arguments.model, providers=[arguments.provider], threads=arguments.threads
+    )
     values: dict[str, dict[str, Any]] = {}
     notes = []
     for size in arguments.sizes:
