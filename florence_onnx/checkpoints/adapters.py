@@ -27,9 +27,24 @@ _REFUSED = {
     "layer_replication": "layers that are repeated",
     "megatron_config": "Megatron's layers",
     "trainable_token_indices": "single tokens",
+    "target_parameters": "parameters that are no modules' weights",
+    "alora_invocation_tokens": "words that activate them",
+    "use_bdlora": "block-diagonal factors",
+    "arrow_config": "Arrow's routing",
+    "kasa_config": "KaSA",
+    "monteclora_config": "Monte Carlo sampling",
 }
 """Settings that change what the weights mean, and what they are about."""
-_CHANGED_BASES = ("pissa", "olora", "loftq", "corda")
+_KNOWN = (
+    *("peft_type", "task_type", "auto_mapping", "peft_version", "inference_mode", "runtime_config"),
+    *("base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "use_rslora"),
+    *("rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "modules_to_save"),
+    *("layers_to_transform", "layers_pattern", "bias", "fan_in_fan_out", "init_lora_weights"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"),
+    *("megatron_core", "velora_config", "ensure_weight_tying", "enable_lora", "merge_weights"),
+)
+"""Settings that are followed, that the tensors tell too, or that matter to training alone."""
+_CHANGED_BASES = ("pissa", "olora", "loftq", "corda", "lora_ga")
 """Beginnings that also change the base model's weights, which are saved nowhere."""
 
 
@@ -75,6 +90,12 @@ def read_adapter(folder: Path) -> Adapter:
     for key, about in _REFUSED.items():
         if config.get(key):
             raise CheckpointError(f"{path}: {key} is set; adapters with {about} cannot be merged")
+    for key, value in config.items():
+        if key not in _KNOWN and key not in _REFUSED and value:
+            raise CheckpointError(
+                f"{path}: {key!r:.80} is set, which is not known here; merge the adapter with "
+                "peft's merge_and_unload, and export what that saves"
+            )
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGED_BASES):
         raise CheckpointError(

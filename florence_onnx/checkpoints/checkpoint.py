@@ -115,13 +115,17 @@ def _read_adapted(
     find = partial(find_checkpoint, base, accept=_accept, is_completed=assets is not None)
     try:
         folder = find(named)
-    except ModelNotFoundError:
+    except ModelNotFoundError as error:
         if named.revision is None:
             raise
         folder = find(replace(named, revision=None))
+        gone = "has no revision" in str(error)
         notes.append(
             f"{base} has no revision {named.revision} any more, which the adapter names; its main "
             "branch was taken"
+            if gone
+            else f"the revision {named.revision} of {base}, which the adapter names, could not be "
+            f"had ({error}); its main branch was taken"
         )
     return _read(folder, assets, adapter, notes)
 

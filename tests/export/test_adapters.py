@@ -190,6 +190,8 @@ def test_ranks_and_alphas_of_single_modules(
         ({"init_lora_weights": "pissa_niter_4"}, "which changes the base model too"),
         ({"lora_alpha": None}, "lora_alpha is None, not a number"),
         ({"alpha_pattern": {".*q_proj": 3}}, "alpha_pattern has regular expressions"),
+        ({"use_new_kind": True}, "'use_new_kind' is set, which is not known here"),
+        ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens is set"),
         ({"alpha_pattern": {"q_proj": "3"}}, "alpha_pattern is not a map of modules to numbers"),
     ],
 )
