@@ -12,12 +12,17 @@ from florence_onnx.terminal import say, show
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Adds the checkpoint, and the models that complete it."""
+    """Adds the checkpoint, and what completes it."""
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
         help="folder, hub id, org/name:folder for a folder in a repository, or .safetensors file",
     )
+    add_completion(parser)
+
+
+def add_completion(parser: argparse.ArgumentParser) -> None:
+    """Adds the models that complete a checkpoint."""
     parser.add_argument(
         "--base",
         metavar="CHECKPOINT",
@@ -33,8 +38,13 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def requested_checkpoint(arguments: argparse.Namespace) -> Checkpoint:
     """Reads the checkpoint that the arguments of `add_checkpoint` name."""
+    return read_named(arguments.checkpoint, arguments)
+
+
+def read_named(source: str, arguments: argparse.Namespace) -> Checkpoint:
+    """Reads a checkpoint, with what `add_completion` and the options for the hub say."""
     access = requested_access(arguments)
-    return read_checkpoint(arguments.checkpoint, access, arguments.base, arguments.companions)
+    return read_checkpoint(source, access, arguments.base, arguments.companions)
 
 
 def add_accept_error(parser: argparse.ArgumentParser) -> None:
