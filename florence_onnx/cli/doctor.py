@@ -1,4 +1,4 @@
-"""``florence-onnx doctor``: what is odd about a checkpoint, and whether it can be exported."""
+"""Command ``florence-onnx doctor``: says what is odd about a checkpoint before it is exported."""
 
 import argparse
 import json
