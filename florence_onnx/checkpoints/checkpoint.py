@@ -166,7 +166,10 @@ def _read(
         check(weights, config)
         merge(adapter, weights, config)
     elif (folder / ADAPTER_CONFIG).is_file():
-        said.append(f"an adapter lies beside the weights in {folder}, and was not merged")
+        said.append(
+            f"an adapter lies beside the weights in {folder}, and was not merged; if it is not in "
+            "them yet, move it to a folder of its own and export that with --base"
+        )
     check(weights, config)
     form: Format = "native" if native else "original"
     file = place if place.is_file() else None

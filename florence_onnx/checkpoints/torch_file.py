@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from florence_onnx.checkpoints.tensors import FLOATS, StoredTensor
-from florence_onnx.checkpoints.torch_pickle import RefusedPickleError, Storage, View, load_pickle
+from florence_onnx.checkpoints.tensors import SIZES, StoredTensor
+from florence_onnx.checkpoints.torch_pickle import RefusedPickleError, View, load_pickle
 from florence_onnx.errors import CheckpointError
 
 _LARGEST_PICKLE = 64 << 20
@@ -33,8 +31,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """Returns where every tensor of the file lies, by name. Nothing in the file is run.
 
     Raises:
-        CheckpointError: The file is truncated, or holds something else than named tensors of
-            floating-point numbers.
+        CheckpointError: The file is truncated, or holds something else than named tensors.
     """
     try:
         with path.open("rb") as file:
@@ -116,30 +113,19 @@ def _read_old(data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
         if storage is None or int.from_bytes(data[at : at + 8], "little") != storage.count:
             raise RefusedPickleError("its storages do not fit its tensors")
         start = at + 8
-        at = start + storage.count * _item_size(storage)
+        at = start + storage.count * SIZES[storage.dtype]
         places[key] = (start, at)
     if at > len(data):
         raise RefusedPickleError("it ends too early")
     return content, places
 
 
-def _item_size(storage: Storage) -> int:
-    if storage.dtype not in FLOATS:
-        raise RefusedPickleError(f"it holds values of type {storage.dtype}, not weights")
-    return np.dtype(FLOATS[storage.dtype]).itemsize
-
-
 def _tensor(
     path: Path, name: str, view: View, places: Mapping[str, tuple[int, int]]
 ) -> StoredTensor:
     storage = view.storage
-    if storage.dtype not in FLOATS:
-        raise CheckpointError(
-            f"{path}: weight {name} is stored as {storage.dtype}; quantised checkpoints cannot be "
-            "exported, only float32, float16 and bfloat16"
-        )
     start, end = places.get(storage.key, (0, 0))
-    size = _item_size(storage)
+    size = SIZES[storage.dtype]
     if end - start < storage.count * size:
         raise CheckpointError(f"{path} is truncated: the values of weight {name} are not all there")
     offset = start + view.offset * size

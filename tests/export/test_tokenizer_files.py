@@ -39,6 +39,7 @@ def read(path: Path) -> dict[str, Any]:
         ("tokenizer/microsoft", 51289),
         ("tokenizer/onnx-community", 51289),
         ("configs/native/processor", 51328),
+        ("configs/native/processor", 51289),
     ],
 )
 def test_real_tokenizers_come_out_as_the_hubs(
@@ -51,8 +52,9 @@ def test_real_tokenizers_come_out_as_the_hubs(
     merges = [" ".join(m) if isinstance(m, list) else m for m in ours["model"].pop("merges")]
     assert merges == hubs["model"].pop("merges")
     if "native" in folder:
-        image = ours["added_tokens"].pop()
-        assert (image["content"], image["id"]) == ("<image>", 51289)
+        if rows > 51289:
+            image = ours["added_tokens"].pop()
+            assert (image["content"], image["id"]) == ("<image>", 51289)
         assert hubs["model"]["vocab"].items() <= ours["model"].pop("vocab").items()
         hubs["model"].pop("vocab")
     assert ours == hubs

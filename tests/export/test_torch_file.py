@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from florence_onnx.checkpoints import torch_file
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.checkpoints.torch_pickle import RefusedPickleError, View, load_pickle
 from florence_onnx.errors import CheckpointError
+from tests.helpers.checkpoints import GEOMETRY, original_weights, save_original
+from tests.helpers.random_models import make_model
 
 
 def read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -76,9 +79,19 @@ def test_a_module_with_a_long_state_dict(tmp_path: Path, older: bool) -> None:
 
 @pytest.mark.parametrize("older", [False, True])
 def test_integers_are_no_weights(tmp_path: Path, older: bool) -> None:
-    path = save({"ids": torch.arange(3)}, tmp_path / "pytorch_model.bin", older)
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin.* I64"):
-        torch_file.stored_tensors(path)
+    """A head may hold some, which is left out; a part of a Florence-2 may not."""
+    model = make_model(GEOMETRY, seed=1)
+    counts = {"head.num_batches_tracked": torch.arange(3)}
+    weights = original_weights(model)
+    folder = save_original(model, tmp_path / "a")
+    save({**weights, **counts}, folder / "pytorch_model.bin", older)
+    (note,) = read_checkpoint(folder).notes
+    assert note.startswith("head (1 tensor) are no part of a Florence-2")
+    name = "language_model.model.decoder.layers.0.fc1.weight"
+    weights[name] = weights[name].to(torch.int64)
+    save(weights, folder / "pytorch_model.bin", older)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin.* I64; quantised .* such as "):
+        read_checkpoint(folder)
 
 
 @pytest.mark.parametrize("content", [nn.Linear(2, 2), {"a": torch.device("cpu")}, {"a": print}])

@@ -386,6 +386,23 @@ def test_a_folder_of_a_repository(
     assert findings[0] == "tokenizer.json was taken from org/base"
 
 
+def test_what_lies_beside_the_weights_of_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """An adapter is told of every time; a second set of weights when the first is fetched."""
+    an_adapter_beside(tmp_path / "a")
+    use_empty_cache(monkeypatch, tmp_path / "hub")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    with serve_hub("org/tuned", {**files, "pytorch_model.bin": b"other"}) as hub:
+        use_hub(monkeypatch, hub.url)
+        assert main(["doctor", "org/tuned"]) == 0
+    assert not hub.fetched & {"pytorch_model.bin", "adapter_model.safetensors"}
+    out, err = capsys.readouterr()
+    assert "org/tuned also holds pytorch_model.bin, which is not fetched or read\n" in err
+    assert "note: an adapter lies beside the weights" in out
+    assert "an adapter lies beside the weights" in diagnose(capsys, "org/tuned")[1][0]
+
+
 def adapter(folder: Path, **settings: Any) -> Path:
     """An adapter as peft saves it for Microsoft's format."""
     folder.mkdir()
