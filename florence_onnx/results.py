@@ -206,6 +206,48 @@ class Result:
             record["tiles"] = [list(frame) for frame in self.tiles]
         return record
 
+    def to_supervision(self, names: Sequence[str] | None = None) -> Any:
+        """The detections as ``supervision.Detections``, those without an area left out.
+
+        ``xyxy``, ``class_id``, ``data["class_name"]``; ``confidence`` where scores are known;
+        ``mask`` where all have outlines. What the task does not name is called ``object``.
+
+        Args:
+            names: The classes, in the order of their numbers, from 0; by default the labels of
+                this answer in alphabetical order.
+
+        Raises:
+            InputError: The answer is text, or has a label that is not in ``names``.
+            MissingDependencyError: supervision is not installed.
+        """
+        from florence_onnx.converting import one_result
+
+        return one_result.to_supervision(self, names)
+
+    def to_coco(self, image: str = "", names: Sequence[str] | None = None) -> dict[str, Any]:
+        """COCO's JSON object of one picture, named ``image``; else as `to_supervision`.
+
+        Image, categories and annotations are numbered from 1.
+        """
+        from florence_onnx.converting import one_result
+
+        return one_result.to_coco(self, image, names)
+
+    def to_labelme(self, image: str) -> dict[str, Any]:
+        """LabelMe's JSON object, to be saved in the folder from which ``image`` is the path.
+
+        Raises InputError if the answer is text.
+        """
+        from florence_onnx.converting import one_result
+
+        return one_result.to_labelme(self, image)
+
+    def to_yolo(self, names: Sequence[str] | None = None) -> str:
+        """YOLO's text file: class, then box or outline, 0 to 1; else as `to_supervision`."""
+        from florence_onnx.converting import one_result
+
+        return one_result.to_yolo(self, names)
+
     def _answer(self, integers: bool) -> str | dict[str, Any]:
         def numbers(points: Sequence[float]) -> list[float] | list[int]:
             return to_integers(points, self.image_size) if integers else list(points)

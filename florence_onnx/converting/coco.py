@@ -1,6 +1,7 @@
 """COCO's JSON: boxes, and polygons as segmentations."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,21 @@ from florence_onnx.files import write_whole
 
 
 def write_coco(labels: Labels, path: Path) -> None:
-    """Writes the annotations of all pictures.
+    """Writes the annotations of all pictures."""
+    write_whole(path, json.dumps(coco(labels, labels.names)))
+
+
+def coco(labels: Labels, names: Sequence[str]) -> dict[str, Any]:
+    """The annotations of all pictures.
 
     Images, categories and annotations are numbered from 1. An annotation with a score has it as
     ``score``, so that the annotations are results for COCOeval too.
+
+    Args:
+        labels: The pictures.
+        names: The categories, in the order of their numbers: all labels, and maybe others.
     """
-    categories = {name: number for number, name in enumerate(labels.names, 1)}
+    categories = {name: number for number, name in enumerate(names, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image, picture in enumerate(labels.pictures, 1):
@@ -27,12 +37,11 @@ def write_coco(labels: Labels, path: Path) -> None:
                 "category_id": categories[found.label],
             }
             annotations.append(place | _annotation(found))
-    content = {
+    return {
         "images": images,
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in categories.items()],
     }
-    write_whole(path, json.dumps(content))
 
 
 def _annotation(found: Found) -> dict[str, Any]:

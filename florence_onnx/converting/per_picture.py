@@ -78,7 +78,6 @@ def write_labelme(labels: Labels, folder: Path) -> None:
 
     def labelme(picture: Labelled) -> str:
         place = (folder / labels.stems[picture.name]).parent
-        width, height = picture.size
         item, image = files[picture.name], b""
         name = os.path.relpath(item.file, place)
         if item.span is not None or item.load is not None:
@@ -86,18 +85,29 @@ def write_labelme(labels: Labels, folder: Path) -> None:
             data = read_file(picture, files)
             # LabelMe turns what it reads from a file, but not what it holds.
             image = write_bitmap(to_rgb(data)) if is_turned(data) else data
-        content: dict[str, Any] = {
-            "version": "5.4.1",
-            "flags": {},
-            "shapes": [shape for found in picture.found for shape in _shapes(found)],
-            "imagePath": name,
-            "imageData": base64.b64encode(image).decode("ascii") or None,
-            "imageHeight": height,
-            "imageWidth": width,
-        }
-        return json.dumps(content, indent=2) + "\n"
+        return json.dumps(labelme_content(picture, name, image), indent=2) + "\n"
 
     write_files(labels, folder, ".json", labelme)
+
+
+def labelme_content(picture: Labelled, name: str, image: bytes) -> dict[str, Any]:
+    """LabelMe's JSON of a picture.
+
+    Args:
+        picture: The picture.
+        name: Path of the picture file, seen from the folder of the JSON file.
+        image: The picture file; empty where LabelMe is to read it.
+    """
+    width, height = picture.size
+    return {
+        "version": "5.4.1",
+        "flags": {},
+        "shapes": [shape for found in picture.found for shape in _shapes(found)],
+        "imagePath": name,
+        "imageData": base64.b64encode(image).decode("ascii") or None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
 
 
 def _shapes(found: Found) -> list[dict[str, Any]]:

@@ -179,14 +179,15 @@ def _answer(line: dict[str, Any], min_score: float | None) -> Answer:
     record = line["record"]
     found = tuple(
         one
-        for one in map(_found, record["detections"])
+        for one in map(read_found, record["detections"])
         if min_score is None or one.score is None or one.score >= min_score
     )
     locates = not isinstance(record["answer"][record["task"]], str)
     return Answer(line["task"], line["input"], line["text"], found, locates)
 
 
-def _found(one: dict[str, Any]) -> Found:
+def read_found(one: dict[str, Any]) -> Found:
+    """A thing of ``Result.record``."""
     quads = [one["quad"]] if "quad" in one else []
     outlines = tuple(tuple(map(float, points)) for points in one.get("polygons", quads))
     x1, y1, x2, y2 = map(float, one["box"])

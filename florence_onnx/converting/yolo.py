@@ -1,7 +1,7 @@
 """A data set for YOLO: pictures, a text file of boxes or outlines for each, and data.yaml."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from florence_onnx.converting.reading import Labelled, Labels, picture_files, read_file
@@ -32,7 +32,7 @@ def write_yolo(labels: Labels, folder: Path, share: float) -> None:
             part = "val" if picture.is_held_out(share) else "train"
             stem = f"{part}/{labels.stems[picture.name]}"
             _write(staging / f"images/{stem}{picture.suffix}", read_file(picture, files))
-            lines = "".join(line + "\n" for line in _lines(picture, numbers))
+            lines = "".join(line + "\n" for line in yolo_lines(picture, numbers))
             _write(staging / f"labels/{stem}.txt", lines.encode())
         held_out = "val" if (staging / "images/val").exists() else "train"
         trained = "train" if (staging / "images/train").exists() else "val"
@@ -42,7 +42,13 @@ def write_yolo(labels: Labels, folder: Path, share: float) -> None:
         _write(staging / "data.yaml", content.encode())
 
 
-def _lines(picture: Labelled, numbers: dict[str, int]) -> Iterator[str]:
+def yolo_lines(picture: Labelled, numbers: Mapping[str, int]) -> Iterator[str]:
+    """The lines of a picture: number of the class, then the box or an outline, in parts of 1.
+
+    Args:
+        picture: The picture.
+        numbers: Label -> number of its class, for all labels of the picture.
+    """
     width, height = picture.size
     for found in picture.found:
         x1, y1, x2, y2 = found.box
