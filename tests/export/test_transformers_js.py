@@ -15,6 +15,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
+from benchmarks import transformers_js
 from florence_onnx import Florence2
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.checkpoint import read_checkpoint
@@ -295,3 +296,14 @@ def test_transformers_js_gives_our_tokens(
     assert found["answers"]["<OD>"].keys() == {"labels", "bboxes"}
     # Its resize is not Pillow's: libvips computes in fixed point, with another filter.
     assert found["mean"] < 0.1
+
+
+@needs_client
+def test_the_benchmark(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--exported", str(exported), "--repeats", "1", "--threads", "1", "--json"]
+    transformers_js.main(options)
+    record = json.loads(capsys.readouterr().out)
+    assert record["ratios"].keys() == {
+        f"token: {side} / transformers.js greedy" for side in ("ours greedy", "ours 3 beams")
+    }
+    assert all(side["min"] > 0 for side in record["values"]["token"].values())
