@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import helper
 
+from florence_onnx_export.quantization import hessians
 from florence_onnx_export.quantization.fidelity import relative_error
 from florence_onnx_export.quantization.gptq import inverse_factor, round_weight
-from florence_onnx_export.quantization.hessians import moments_graph
+from florence_onnx_export.quantization.hessians import Moments
 from florence_onnx_export.quantization.matmuls import replace_products
 from florence_onnx_export.quantization.methods import METHODS, SMOOTH
 from florence_onnx_export.quantization.stored import store_weights
@@ -127,39 +128,74 @@ def test_moments_are_of_what_sums_are_taken_over() -> None:
         helper.make_node("MatMul", ["x", "right"], ["a"]),
         helper.make_node("MatMul", ["left", "x"], ["b"]),
         helper.make_node("Gemm", ["m", "square", "bias"], ["c"]),
-        helper.make_node("MatMul", ["x", "x"], ["d"]),
+        helper.make_node("MatMul", ["x", "x"], ["y"]),
     ]
     weights = {"right": gaussian(2, 4, 6), "left": gaussian(7, 4), "square": gaussian(4, 4)}
     weights["bias"] = gaussian(4)
     model = make_model(nodes, weights, {"x": (3, 2, 4, 4), "m": (5, 4)})
-    measuring, names = moments_graph(model)
     x, m = gaussian(3, 2, 4, 4), gaussian(5, 4)
-    outputs = [output.name for output in measuring.graph.output]
-    got = dict(zip(outputs, run(measuring, {"x": x, "m": m}), strict=True))
     rows, columns = x.reshape(-1, 4), x.swapaxes(2, 3).reshape(-1, 4)
+    got = sums(model, {"x": x, "m": m}, {"x": 2 * x, "m": 2 * m})
     for name, want in (("right", rows), ("left", columns), ("square", m)):
-        (output,) = names.pop(name)
-        np.testing.assert_allclose(got[output], want.T @ want, rtol=1e-4, atol=1e-4)
-    assert not names
+        # Moments are squares: those of both runs are five times those of the first.
+        np.testing.assert_allclose(got.pop((name,)), 5 * want.T @ want, rtol=1e-4, atol=1e-4)
+    assert not got
+
+
+def sums(model: onnx.ModelProto, *runs: dict[str, np.ndarray]) -> dict[tuple[str, ...], np.ndarray]:
+    """Names of weights -> the moment that they share."""
+    moments = Moments(model)
+    own = len(model.graph.output)
+    for feeds in runs:
+        moments.add(run(moments.graph, feeds)[own:])
+    return {tuple(names): moment for names, moment in moments.pop_sums()}
 
 
 def test_matmuls_with_one_input_share_a_moment_and_one_weight_has_all_of_its() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "v"], ["a"]),
-        helper.make_node("MatMul", ["x", "w"], ["b"]),
-        helper.make_node("MatMul", ["b", "w"], ["y"]),
+        helper.make_node("MatMul", ["x", "u"], ["b"]),
+        helper.make_node("MatMul", ["x", "w"], ["c"]),
+        helper.make_node("MatMul", ["c", "w"], ["y"]),
     ]
-    model = make_model(nodes, {"v": gaussian(4, 4), "w": gaussian(4, 4)}, {"x": (5, 4)})
-    measuring, names = moments_graph(model)
-    assert len(measuring.graph.output) == 2
-    assert names["w"] == [*names["v"], "moments.1"]
+    weights = {name: gaussian(4, 4) for name in "uvw"}
+    x = gaussian(5, 4)
+    got = sums(make_model(nodes, weights, {"x": (5, 4)}), {"x": x})
+    c = x @ weights["w"]
+    assert set(got) == {("v", "u"), ("w",)}
+    np.testing.assert_allclose(got["v", "u"], x.T @ x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got["w",], x.T @ x + c.T @ c, rtol=1e-4, atol=1e-4)
 
 
 def test_moments_of_no_rows_are_zero() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    measuring, _ = moments_graph(make_model([node], {"w": gaussian(4, 6)}, {"x": (-1, 4)}))
-    (moment,) = run(measuring, {"x": np.empty((0, 4), np.float32)})
+    model = make_model([node], {"w": gaussian(4, 6)}, {"x": (-1, 4)})
+    (moment,) = sums(model, {"x": np.empty((0, 4), np.float32)}).values()
     np.testing.assert_array_equal(moment, np.zeros((4, 4)))
+
+
+@pytest.mark.parametrize(("rows", "step"), [(10, 1), (11, 2), (20, 2), (21, 3)])
+def test_of_many_rows_some_count_evenly_spread(
+    monkeypatch: pytest.MonkeyPatch, rows: int, step: int
+) -> None:
+    monkeypatch.setattr(hessians, "_ROWS", 10)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    x = gaussian(rows, 4)
+    (moment,) = sums(make_model([node], {"w": gaussian(4, 6)}, {"x": (rows, 4)}), {"x": x}).values()
+    np.testing.assert_allclose(moment, x[::step].T @ x[::step], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pending", [1, 7, 100])
+def test_how_many_rows_are_gathered_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, pending: int
+) -> None:
+    monkeypatch.setattr(hessians, "_PENDING", pending)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    x = gaussian(4, 3, 4)
+    model = make_model([node], {"w": gaussian(4, 6)}, {"x": (3, 4)})
+    (moment,) = sums(model, *({"x": part} for part in x)).values()
+    rows = x.reshape(-1, 4)
+    np.testing.assert_allclose(moment, rows.T @ rows, rtol=1e-4, atol=1e-4)
 
 
 # Stored weights

@@ -27,14 +27,20 @@ def store_half(graph: onnx.GraphProto) -> None:
         graph.node.insert(0, cast)
 
 
-def load_float32(path: Path) -> onnx.ModelProto:
-    """A graph as it was before `store_half`: with float32 weights and without their Casts."""
-    model = onnx.load(str(path))
+def load_float32(path: Path, weights: bool = True) -> onnx.ModelProto:
+    """A graph as it was before `store_half`: with float32 weights and without their Casts.
+
+    Args:
+        path: The graph's file.
+        weights: Whether those in a file of their own are read too; otherwise
+            `onnx.external_data_helper.load_external_data_for_model` reads them later.
+    """
+    model = onnx.load(str(path), load_external_data=weights)
     graph = model.graph
     halves = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]:
         tensor = halves[node.input[0]]
-        weight = numpy_helper.to_array(tensor).astype(np.float32)
+        weight = numpy_helper.to_array(tensor, str(path.parent)).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(weight, node.output[0]))
         graph.node.remove(node)
     return model

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 
 from florence_onnx.assets.reading import Assets
+from florence_onnx.engine import contract
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs
-from florence_onnx.engine.slot_decoder import SlotSteps
+from florence_onnx.engine.slot_decoder import SlotDecoder, SlotSteps
 from florence_onnx.requests import EncodedImage
 from florence_onnx.tasks import Task
 from florence_onnx_export.scenes.answers import ask
@@ -112,27 +114,51 @@ def _decode(
 ) -> tuple[Array, Array, Array]:
     """The first logits, the best token of each step, and the tokens fed."""
     encoder = encoder_feeds(model, assets, features, prompts)
-    tokens, _, logits = zip(*decoder_steps(model, assets, encoder, feed), strict=True)
+    start = start_steps(model, encoder)
+    tokens, _, logits = zip(*decoder_steps(start, len(prompts), assets, feed), strict=True)
     best = [step.argmax(axis=-1) for step in logits]
     return logits[0], np.stack(best, axis=1), np.stack(tokens, axis=1)
 
 
+def start_steps(model: Graphs, encoder: Feeds) -> Any:
+    """The steps of searches for the encoder's inputs; see `Decoder.start`.
+
+    In float32 rows are encoded one by one: a row gets the same, and alone it fits a cache. Graphs of
+    8 bits have one scale for all rows of a call, so all prompts about a picture are one call.
+    """
+    decoder = model.decoder
+    if model.precision != "fp32" or not isinstance(decoder, SlotDecoder):
+        return decoder.start(*encoder.values())
+    mask, embeds = encoder.values()
+    session = decoder.sessions[contract.ENCODER]
+    shape = decoder.cache_shape(*mask.shape)
+    encoded = {name: np.zeros(shape, np.float32) for name in decoder.encoded}
+    for row, length in enumerate(mask.sum(axis=1)):
+        alone = {
+            "attention_mask": mask[row : row + 1, :length],
+            "inputs_embeds": embeds[row : row + 1, :length],
+        }
+        for name, value in zip(encoded, session.run(decoder.encoded, alone), strict=True):
+            encoded[name][row, :, :length] = value[0]
+    values = [ort.OrtValue.ortvalue_from_numpy(value) for value in encoded.values()]
+    return SlotSteps(decoder, mask, values)
+
+
 def decoder_steps(
-    model: Graphs, assets: Assets, encoder: Feeds, feed: Array | None = None
-) -> Iterator[tuple[Array, SlotSteps, Array]]:
+    start: Any, count: int, assets: Assets, feed: Array | None = None
+) -> Iterator[tuple[Array, Any, Array]]:
     """The first `STEPS` steps of greedy answers.
 
     Args:
-        model: The graphs of one precision.
+        start: From `start_steps`, for R prompts.
+        count: R.
         assets: The model's other files.
-        encoder: From `encoder_feeds`, for R prompts.
         feed: As in `answer`, [R,STEPS].
 
     Yields:
         The tokens that were fed, [R]; the steps, whose last one this was; its logits, [R,V].
     """
-    steps: Any = model.decoder.start(*encoder.values())
-    rows = np.arange(len(encoder["attention_mask"]))
+    rows = np.arange(count)
     forced = assets.policy.forced_bos_token_id
     tokens = np.full(len(rows), assets.policy.decoder_start_token_id)
     for step in range(STEPS):
@@ -140,8 +166,8 @@ def decoder_steps(
             tokens = feed[:, step]
         elif step == 1 and forced is not None:
             tokens = np.full(len(rows), forced)
-        logits = steps(tokens, rows, rows).unchecked_logits().copy()
-        yield tokens, steps, logits
+        logits = start(tokens, rows, rows).unchecked_logits().copy()
+        yield tokens, start, logits
         tokens = logits.argmax(axis=-1)
 
 

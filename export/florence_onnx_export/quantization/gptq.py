@@ -14,8 +14,11 @@ DAMPING = 0.1
 the pictures that are measured on span few, and others must not cost much more than plain rounding.
 """
 
-_BLOCK = 128
-"""Rows whose corrections reach the rows after the block in one product."""
+_FEW = 16
+"""Rows that are rounded one after the other; the corrections of more are one product."""
+
+_COLUMNS = 2048
+"""Columns that are rounded at once: what is worked on should fit a cache."""
 
 
 def inverse_factor(moment: Matrix) -> Matrix:
@@ -23,12 +26,31 @@ def inverse_factor(moment: Matrix) -> Matrix:
 
     It is the identity, which rounds to the nearest, for a moment of no inputs or beyond float32.
     """
-    damped = moment.astype(np.float64)
-    scale = np.trace(damped) / len(damped)
+    scale = float(np.trace(moment, dtype=np.float64)) / len(moment)
     if not 0 < scale < np.inf:
         return np.eye(len(moment), dtype=np.float32)
-    damped[np.diag_indices_from(damped)] += DAMPING * scale
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(damped)).T, np.float32)
+    # The inverse of R R^T is U^T U with U the inverse of R, and the R that is upper triangular is
+    # the usual factor of the moment with its rows and columns in the opposite order. Damping
+    # bounds the condition by 10 n, so that float32 does.
+    damped = np.asarray(moment[::-1, ::-1] * (1 / scale), np.float32)
+    damped[np.diag_indices_from(damped)] += np.float32(DAMPING)
+    upper = np.ascontiguousarray(np.linalg.cholesky(damped)[::-1, ::-1])
+    inverse = np.zeros_like(upper)
+    _invert(upper, inverse)
+    inverse /= np.float32(np.sqrt(scale))
+    return inverse
+
+
+def _invert(upper: Matrix, inverse: Matrix) -> None:
+    """Writes the inverse of an upper triangular matrix over zeros, mostly by products."""
+    half = len(upper) // 2
+    if half < 32:
+        inverse[:] = np.triu(np.linalg.inv(upper))
+        return
+    first, last = np.s_[:half, :half], np.s_[half:, half:]
+    _invert(upper[first], inverse[first])
+    _invert(upper[last], inverse[last])
+    np.matmul(inverse[first] @ upper[:half, half:], -inverse[last], out=inverse[:half, half:])
 
 
 def round_weight(
@@ -49,23 +71,32 @@ def round_weight(
     if factor is None:
         return np.asarray(np.clip(np.rint(weight / scale), *limits))
     scale = np.broadcast_to(scale, weight.shape)
+    # An error counts as a share of its row's part in the inverse, so that corrections are whole.
+    shares = factor / np.diag(factor)[:, None]
     values = np.empty(weight.shape, np.float32)
-    left = weight.copy()
-    for start in range(0, len(weight), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        within, after = factor[block, block], slice(start + _BLOCK, None)
-        errors = _round_rows(left[block], scale[block], limits, within, values[block])
-        left[after] -= factor[block, after].T @ errors
+    for start in range(0, weight.shape[1], _COLUMNS):
+        part = np.s_[:, start : start + _COLUMNS]
+        left = np.array(weight[part], np.float32, order="C")
+        values[part] = _round_rows(left, scale[part], limits, shares, np.empty_like(left))
     return values
 
 
 def _round_rows(
-    left: Matrix, scale: Matrix, limits: tuple[int, int], factor: Matrix, values: Matrix
+    left: Matrix, scale: Matrix, limits: tuple[int, int], shares: Matrix, values: Matrix
 ) -> Matrix:
-    """Rounds rows into ``values`` one after the other; returns their errors, [rows,out]."""
-    errors = np.empty_like(left)
-    for i, row in enumerate(left):
-        values[i] = np.clip(np.rint(row / scale[i]), *limits)
-        errors[i] = (row - values[i] * scale[i]) / factor[i, i]
-        left[i + 1 :] -= np.outer(factor[i, i + 1 :], errors[i])
-    return errors
+    """Rounds rows into ``values``, which is returned; of ``left`` there remain the errors."""
+    half = len(left) // 2
+    if len(left) > _FEW:
+        _round_rows(left[:half], scale[:half], limits, shares[:half, :half], values[:half])
+        left[half:] -= shares[:half, half:].T @ left[:half]
+        _round_rows(left[half:], scale[half:], limits, shares[half:, half:], values[half:])
+        return values
+    least, largest = limits
+    for i, (row, step, rounded) in enumerate(zip(left, scale, values, strict=True)):
+        np.divide(row, step, out=rounded)
+        np.rint(rounded, out=rounded)
+        np.maximum(rounded, least, out=rounded)
+        np.minimum(rounded, largest, out=rounded)
+        row -= rounded * step
+        left[i + 1 :] -= shares[i, i + 1 :, None] * row
+    return values

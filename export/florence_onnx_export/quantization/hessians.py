@@ -1,44 +1,108 @@
-"""What the constant weights of a graph's products are multiplied with: the second moments of it."""
+"""What the constant weights of a graph's matmuls are multiplied with: the second moments of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from florence_onnx_export.quantization.matmuls import MICROSOFT, add_domain
+from florence_onnx_export.quantization.matmuls import Matrix
 
 _PRODUCTS = ("Attention", "Gemm", "MatMul")
 
+_ROWS = 768
+"""About how many rows of a matrix count in one run, evenly spread over it. A picture has 36,864
+tokens in the vision encoder's first stage; there its moments would take longer than the graph."""
 
-def moments_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, list[str]]]:
-    """A graph that tells the second moments of what weights are multiplied with.
+_PENDING = 512
+"""Rows that are gathered before their moment is taken, where a run gives only a few."""
+
+
+class Moments:
+    """The second moments of what weights are multiplied with, over runs of a graph.
 
     The moment of vectors x is the sum of x x^T. The vectors are what a product takes sums over:
     the rows of the other factor if the weight is on the right, its columns if it is on the left.
-
-    Args:
-        model: A float32 graph.
-
-    Returns:
-        The graph, with a float32 output [n,n] per factor, and weight name -> its outputs, several
-        for a weight of several products.
     """
-    measuring = onnx.ModelProto()
-    measuring.CopyFrom(model)
-    graph = measuring.graph
-    del graph.output[:]
-    add_domain(measuring, MICROSOFT)
-    graph.initializer.append(numpy_helper.from_array(np.array([0]), "moments.axes"))
-    outputs: dict[tuple[str, bool], str] = {}
-    names: dict[str, list[str]] = {}
-    for weight, other, is_left, size in _constant_factors(model.graph):
-        if (other, is_left) not in outputs:
-            outputs[other, is_left] = name = f"moments.{len(outputs)}"
-            graph.node.extend(_moment(graph, other, is_left, size, name))
-            graph.output.append(helper.make_empty_tensor_value_info(name))
-        names.setdefault(weight, []).append(outputs[other, is_left])
-    return measuring, names
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        """Adds outputs to a float32 graph.
+
+        Args:
+            model: The graph, which is not changed.
+        """
+        self.graph = onnx.ModelProto()
+        """The graph, whose outputs after its own are what `add` takes."""
+        self.graph.CopyFrom(model)
+        self._factors: dict[tuple[str, bool], int] = {}
+        self._names: dict[str, list[int]] = {}
+        self._pending: list[list[Matrix]] = []
+        self._sums: list[Matrix] = []
+        last = np.iinfo(np.int64).max
+        constants = {"first": 0, "last": last, "rows": _ROWS, "less": _ROWS - 1, "one": 1}
+        self.graph.graph.initializer.extend(
+            numpy_helper.from_array(np.array([value]), f"taps.{name}")
+            for name, value in constants.items()
+        )
+        for weight, other, is_left, size in _constant_factors(model.graph):
+            if (other, is_left) not in self._factors:
+                self._factors[other, is_left] = number = len(self._sums)
+                self._pending.append([])
+                self._sums.append(np.zeros((size, size), np.float32))
+                self._tap(other, is_left, number)
+            self._names.setdefault(weight, []).append(self._factors[other, is_left])
+
+    def _tap(self, x: str, is_left: bool, number: int) -> None:
+        """Adds an output for ``x``: whole if the weight is on the left, else some of its rows."""
+        graph, name = self.graph.graph, f"taps.{number}"
+        if is_left:
+            graph.node.append(helper.make_node("Identity", [x], [name]))
+        else:
+            size = len(self._sums[number])
+            shape = numpy_helper.from_array(np.array([-1, size]), f"{name}.shape")
+            graph.initializer.append(shape)
+            graph.node.extend(_some_rows(x, shape.name, name))
+        graph.output.append(helper.make_empty_tensor_value_info(name))
+
+    def add(self, seen: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Adds what one run of `graph` gave for the outputs after the graph's own."""
+        for (_, is_left), number in self._factors.items():
+            x = seen[number]
+            rows = (x.swapaxes(-1, -2) if is_left else x).reshape(-1, len(self._sums[number]))
+            self._pending[number].append(rows)
+            if sum(map(len, self._pending[number])) >= _PENDING:
+                self._take(number)
+
+    def _take(self, number: int) -> None:
+        pending = self._pending[number]
+        if pending:
+            rows = pending[0] if len(pending) == 1 else np.concatenate(pending)
+            self._sums[number] += rows.T @ rows
+            pending.clear()
+
+    def pop_sums(self) -> Iterator[tuple[list[str], Matrix]]:
+        """The moments and the weights that each is for; what has been given is no longer kept.
+
+        Yields:
+            Names of weights, and the moment [n,n] of what they are multiplied with: the sum of
+            several where a weight is multiplied with several.
+        """
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for weight, numbers in self._names.items():
+            groups.setdefault(tuple(numbers), []).append(weight)
+        left = [number for numbers in groups for number in numbers]
+        for summed, weights in groups.items():
+            for number in summed:
+                self._take(number)
+            total = self._sums[summed[0]]
+            for number in summed[1:]:
+                total = total + self._sums[number]
+            for number in summed:
+                left.remove(number)
+                if number not in left:
+                    self._sums[number] = np.empty((0, 0), np.float32)
+            yield weights, total
 
 
 def _constant_factors(graph: onnx.GraphProto) -> Iterator[tuple[str, str, bool, int]]:
@@ -54,22 +118,15 @@ def _constant_factors(graph: onnx.GraphProto) -> Iterator[tuple[str, str, bool, 
             yield left, right, True, shapes[left][-1]
 
 
-def _moment(
-    graph: onnx.GraphProto, x: str, is_left: bool, size: int, result: str
-) -> list[onnx.NodeProto]:
-    """Nodes for the moment of the rows, or the columns if the weight is on the left, of ``x``."""
-    shape, rows, square, squares = (f"{result}.{key}" for key in ("shape", "x", "one", "all"))
-    dims = [-1, size, size] if is_left else [-1, size]
-    graph.initializer.append(numpy_helper.from_array(np.array(dims), shape))
-    if not is_left:
-        # One product over all rows, however many dimensions they are arranged in.
-        multiply = helper.make_node("FusedMatMul", [rows, rows], [result], transA=1)
-        multiply.domain = MICROSOFT
-        return [helper.make_node("Reshape", [x, shape], [rows]), multiply]
-    multiply = helper.make_node("FusedMatMul", [x, x], [square], transB=1)
-    multiply.domain = MICROSOFT
+def _some_rows(x: str, shape: str, result: str) -> list[onnx.NodeProto]:
+    """Nodes for every k-th row of ``x`` [...,n], so that there are `_ROWS` of them or fewer."""
+    rows, count, more, step = (f"{result}.{key}" for key in ("x", "count", "more", "step"))
     return [
-        multiply,
-        helper.make_node("Reshape", [square, shape], [squares]),
-        helper.make_node("ReduceSum", [squares, "moments.axes"], [result], keepdims=0),
+        helper.make_node("Reshape", [x, shape], [rows]),
+        helper.make_node("Shape", [rows], [count], start=0, end=1),
+        helper.make_node("Add", [count, "taps.less"], [more]),
+        helper.make_node("Div", [more, "taps.rows"], [f"{step}.or_none"]),
+        # Without any rows the quotient is 0, which is no step.
+        helper.make_node("Max", [f"{step}.or_none", "taps.one"], [step]),
+        helper.make_node("Slice", [rows, "taps.first", "taps.last", "taps.first", step], [result]),
     ]

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx.external_data_helper import load_external_data_for_model
 
 from florence_onnx_export.graphs.half_storage import load_float32
 from florence_onnx_export.quantization.fidelity import Array, Feeds
 from florence_onnx_export.quantization.gptq import inverse_factor
-from florence_onnx_export.quantization.hessians import moments_graph
+from florence_onnx_export.quantization.hessians import Moments
 from florence_onnx_export.quantization.matmuls import (
     Matrix,
     Method,
@@ -20,6 +21,7 @@ from florence_onnx_export.quantization.matmuls import (
     replace_products,
 )
 from florence_onnx_export.quantization.methods import FP32, METHODS, SMOOTH, STORED
+from florence_onnx_export.quantization.running import lean_options, return_freed_memory
 from florence_onnx_export.quantization.smoothquant import (
     Vector,
     peaks_graph,
@@ -38,22 +40,25 @@ class Measured:
         feeds: Sequence[Feeds],
         outputs: Sequence[str],
         calibration: Callable[[], Iterable[Feeds]],
+        keep: Callable[[Mapping[str, Array]], None] = lambda outputs: None,
     ) -> None:
-        """Runs the graph.
+        """Reads the graph without its weights, and runs nothing yet.
 
         Args:
             path: The graph.
-            feeds: Its inputs.
+            feeds: Its inputs to measure errors on.
             outputs: Those whose error counts.
             calibration: Makes other inputs, which weights are rounded and smoothed for.
+            keep: Takes all outputs for each of these other inputs, when weights are first rounded.
         """
-        self.model = load_float32(path)
+        self.model = load_float32(path, weights=False)
         self.products = list(product_weights(self.model.graph))
         self.stored = storable_weights(self.model.graph)
         self.feeds = feeds
         self.outputs = list(outputs)
+        self._folder = path.parent
         self._calibration = calibration
-        self._wanted = self._run(self.model, len(feeds))
+        self._keep = keep
 
     def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
         """A copy of the graph with weights used by other methods.
@@ -61,19 +66,22 @@ class Measured:
         Args:
             methods: Weight name -> name of its method.
         """
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
         smooth = [name for name, key in methods.items() if key == SMOOTH]
         smooth_by = {name: smoothing_factors(self._peaks[name]) for name in smooth}
-        smooth_inputs(model, smooth_by)
         products: dict[str, Method] = {}
         stored: dict[str, Matrix | None] = {}
         for name, key in methods.items():
             if key in METHODS:
-                factor = self._factors[name] * smooth_by.get(name, np.float32(1))
+                factor = self._factors[name]
+                if name in smooth_by:
+                    factor = factor * smooth_by[name]
                 products[name] = functools.partial(METHODS[key], factor=factor)
             elif key == STORED:
                 stored[name] = self._factors[name]
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        load_external_data_for_model(model, str(self._folder))
+        smooth_inputs(model, smooth_by)
         replace_products(model, products)
         store_weights(model, stored)
         return model
@@ -84,10 +92,14 @@ class Measured:
         return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
 
     @functools.cached_property
+    def _wanted(self) -> list[list[Array]]:
+        return self._run(self.model, len(self.feeds))
+
+    @functools.cached_property
     def _peaks(self) -> dict[str, Vector]:
         """Weight name -> the largest magnitude of each channel that its products read."""
         model, names = peaks_graph(self.model)
-        session = _open(model)
+        session = self._open(model)
         peaks: dict[str, Vector] = {}
         for feeds in self._calibration():
             for name, seen in zip(names, session.run(None, feeds), strict=True):
@@ -97,31 +109,38 @@ class Measured:
     @functools.cached_property
     def _factors(self) -> dict[str, Matrix]:
         """Weight name -> `inverse_factor` of what it is multiplied with."""
-        model, names = moments_graph(self.model)
-        session = _open(model)
-        outputs = [output.name for output in session.get_outputs()]
-        moments: dict[str, Matrix] = {}
+        moments = self._moments()
+        factors: dict[str, Matrix] = {}
+        for names, moment in moments.pop_sums():
+            # Weights that are multiplied with the same share what comes of it.
+            factors.update(dict.fromkeys(names, inverse_factor(moment)))
+        return_freed_memory()
+        return factors
+
+    def _moments(self) -> Moments:
+        names = [output.name for output in self.model.graph.output]
+        moments = Moments(self.model)
+        session = self._open(moments.graph)
         for feeds in self._calibration():
-            for name, seen in zip(outputs, session.run(None, feeds), strict=True):
-                moments[name] = moments[name] + seen if name in moments else seen
-        # Weights that are multiplied with the same share what comes of it.
-        factors: dict[tuple[str, ...], Matrix] = {}
-        for told in map(tuple, names.values()):
-            if told not in factors:
-                factors[told] = inverse_factor(np.sum([moments[name] for name in told], axis=0))
-        return {weight: factors[tuple(told)] for weight, told in names.items()}
+            outputs = session.run(None, feeds)
+            self._keep(dict(zip(names, outputs, strict=False)))
+            moments.add(outputs[len(names) :])
+            del outputs
+            return_freed_memory()
+        return moments
 
     def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
-        session = _open(model)
+        session = self._open(model, packed=model is not self.model)
         return [session.run(self.outputs, feeds) for feeds in self.feeds[:runs]]
 
-
-def _open(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    def _open(self, model: onnx.ModelProto, packed: bool = False) -> ort.InferenceSession:
+        options = lean_options(packed)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(self._folder)
+        )
+        return ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
 
 
 def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:

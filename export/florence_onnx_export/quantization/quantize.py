@@ -32,7 +32,7 @@ from florence_onnx.space import require_space
 from florence_onnx.staging import finish_replacement, staged_folder
 from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.graphs.half_storage import load_float32
-from florence_onnx_export.quantization.calibration import calibration_feeds
+from florence_onnx_export.quantization.calibration import Calibration, calibration_requests
 from florence_onnx_export.quantization.embedding import quantize_table
 from florence_onnx_export.quantization.fidelity import (
     PICTURES,
@@ -43,10 +43,12 @@ from florence_onnx_export.quantization.fidelity import (
     decoder_steps,
     drawn_requests,
     encoder_feeds,
+    start_steps,
 )
 from florence_onnx_export.quantization.float16 import to_half
 from florence_onnx_export.quantization.methods import levels
 from florence_onnx_export.quantization.mixed import Measured, choose
+from florence_onnx_export.quantization.running import lean_options, return_freed_memory
 
 SAMPLES = 3
 """Requests that single graphs are measured on, while matmuls are chosen."""
@@ -89,13 +91,13 @@ class Reference:
         self.folder = folder
         self.assets = Assets.read(folder)
         self.requests = drawn_requests(self.assets, range(pictures))
-        self._model = model = _open(folder, "fp32")
+        model = self._open()
         self.answers = answer(model, self.assets, self.requests)
         samples = list(zip(self.requests, self.answers.features, strict=True))[:SAMPLES]
         self._feeds: dict[str, list[Feeds]] = {graph: [] for graph in contract.GRAPHS}
         for request, features in samples:
             encoder = encoder_feeds(model, self.assets, features, request.prompts[:1])
-            _, steps, _ = next(decoder_steps(model, self.assets, encoder))
+            _, steps, _ = next(decoder_steps(start_steps(model, encoder), 1, self.assets))
             self._feeds[contract.VISION_ENCODER].append({"pixel_values": request.pixel_values})
             self._feeds[contract.ENCODER].append(encoder)
             self._feeds[contract.DECODER].append(steps.inputs())
@@ -104,12 +106,18 @@ class Reference:
             **{name: list(s.of(layers).outputs) for name, s in model.layout.graphs.items()},
             contract.DECODER: ["logits"],
         }
+        self._calibration = Calibration(self._open, self.assets, calibration_requests(self.assets))
 
     def measured(self, graph: str) -> Measured:
         """A graph with inputs of its own."""
         path = SLOTS.path(self.folder, graph, "fp32")
-        calibration = functools.partial(calibration_feeds, self._model, self.assets, graph)
-        return Measured(path, self._feeds[graph], self._outputs[graph], calibration)
+        return Measured(
+            path,
+            self._feeds[graph],
+            self._outputs[graph],
+            functools.partial(self._calibration.feeds, graph),
+            functools.partial(self._calibration.keep, graph),
+        )
 
     def fidelity(self, folder: Path, precision: str) -> Fidelity:
         """How far the graphs of ``precision`` in ``folder`` are from float32."""
@@ -117,9 +125,13 @@ class Reference:
         answers = answer(model, self.assets, self.requests, feed=self.answers.fed)
         return compare(answers, self.answers, self.assets.tokenizer.eos_token_id)
 
+    def _open(self) -> Graphs:
+        return _open(self.folder, "fp32")
+
 
 def _open(folder: Path, precision: str) -> Graphs:
-    return open_graphs(folder, precision, providers=["CPUExecutionProvider"])
+    options = lean_options(packed=precision != "fp32")
+    return open_graphs(folder, precision, ["CPUExecutionProvider"], session_options=options)
 
 
 def quantize(
@@ -289,6 +301,7 @@ def _write(
         progress(f"writing and measuring {path.name}")
         limit = limits.get(graph, math.inf)
         mixed[graph] = _write_graph(reference, graph, precision, path, limit, progress)
+        return_freed_memory()
     progress(f"comparing {precision} with float32")
     return mixed
 
