@@ -10,6 +10,8 @@ from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
     add_checkpoint,
+    add_pictures,
+    check_pictures,
     comma_list,
     print_precisions,
     requested_checkpoint,
@@ -85,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace the export that is in OUT; other files stay"
     )
     add_accept_error(parser)
+    add_pictures(parser)
     add_hub_options(parser)
 
 
@@ -153,7 +156,8 @@ def _adder(arguments: argparse.Namespace) -> AddPrecisions | None:
         hub_layout = importlib.import_module("florence_onnx_export.quantization.hub_layout")
         return partial(hub_layout.add_precisions, layout=layout, force=force)
     quantizing = importlib.import_module("florence_onnx_export.quantization.quantize")
-    return partial(quantizing.add_precisions, accept_error=force)
+    own = arguments.pictures
+    return partial(quantizing.add_precisions, accept_error=force, pictures=own)
 
 
 def _check(arguments: argparse.Namespace) -> Checkpoint:
@@ -162,6 +166,11 @@ def _check(arguments: argparse.Namespace) -> Checkpoint:
     check_precisions(arguments.precision, layout)
     if arguments.split_decoder and layout is SLOTS:
         raise ExportError(f"--split-decoder is of --layout {BROWSER}, which was not asked for")
+    check_pictures(arguments.pictures, arguments.precision)
+    if arguments.pictures is not None and layout is not SLOTS:
+        raise ExportError(
+            f"--pictures is not for --layout {BROWSER}, whose weights are rounded to the nearest"
+        )
     out, source = arguments.out, arguments.checkpoint
     if os.path.lexists(out):
         files = [file for p in arguments.precision for file in layout.files((), p).values()]

@@ -2,11 +2,13 @@
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from florence_onnx.checkpoints.checkpoint import Checkpoint, read_checkpoint
-from florence_onnx.cli.options import requested_access
+from florence_onnx.cli.options import path, requested_access
+from florence_onnx.errors import InputError
 from florence_onnx.packages import require_packages
 from florence_onnx.terminal import say, show
 
@@ -56,6 +58,31 @@ def add_accept_error(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """The option for pictures of the user's own."""
+    parser.add_argument(
+        "--pictures",
+        type=path,
+        metavar="FOLDER",
+        help="round the weights of q8 and q4 for your pictures in FOLDER instead of drawn ones: at "
+        "least 4, of which every second is held back to measure the error on",
+    )
+
+
+def check_pictures(pictures: Path | None, precisions: Collection[str]) -> None:
+    """Refuses pictures where no precision is made from fp32.
+
+    Raises:
+        InputError: There are pictures and no precision but fp32, or they are no folder.
+    """
+    if pictures is None:
+        return
+    if not {*precisions} - {"fp32"}:
+        raise InputError("--pictures needs a precision to round weights for; add --precision q8")
+    if not pictures.is_dir():
+        raise InputError(f"--pictures: {pictures} is not a folder")
+
+
 def require_quantizing() -> None:
     """Refuses to quantise where a package that quantising needs is missing."""
     require_packages(("onnx", "onnxruntime", "PIL"), "quantising", "quantize")
@@ -87,5 +114,12 @@ def print_precisions(entries: Mapping[str, Mapping[str, Any]]) -> None:
         )
         show(
             f"{name}: {size:.0f} MB; from fp32: image features {features}, first logits {logits}, "
-            f"{fidelity['token_agreement']:.1%} of tokens equal"
+            f"{fidelity['token_agreement']:.1%} of tokens equal{_measured_on(entry)}"
         )
+
+
+def _measured_on(entry: Mapping[str, Any]) -> str:
+    pictures = entry.get("pictures")
+    if pictures is None:
+        return ""
+    return f", on {pictures['held_back']} pictures of {pictures['folder']} held back"

@@ -2,11 +2,17 @@
 
 import argparse
 import importlib
+import shlex
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
-from florence_onnx.cli.exporting import require_quantizing, timed_progress
+from florence_onnx.cli.exporting import (
+    add_pictures,
+    check_pictures,
+    require_quantizing,
+    timed_progress,
+)
 from florence_onnx.cli.options import (
     DEFAULT,
     add_hub_options,
@@ -21,13 +27,14 @@ from florence_onnx.engine.present import check_precision
 from florence_onnx.errors import ModelNotFoundError
 from florence_onnx.exporting import check_precisions
 from florence_onnx.resolver import cached_folder, hub_model, is_demo, local_folder
-from florence_onnx.terminal import show
+from florence_onnx.terminal import say, show
 
 NAME = "pull"
 SUMMARY = "Fetch a model from the hub; of a checkpoint, make ONNX graphs."
 EXAMPLES = """examples:
   florence-onnx pull florence-community/Florence-2-base-ft
   florence-onnx pull microsoft/Florence-2-large-ft --precision q8
+  florence-onnx pull microsoft/Florence-2-large-ft --precision q8 --pictures ./photos
 
 From a repository of ONNX graphs, the graphs of the precision are fetched. From a checkpoint, fp32
 graphs are made; other precisions are made from the fp32 graphs, which needs the [quantize] extra.
@@ -48,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"precision to have ready: {', '.join(hub_contract.SUFFIXES)}, or one per graph, as "
         "in vision_encoder=fp16,*=q4 (default fp32)",
     )
+    add_pictures(parser)
     add_hub_options(parser)
 
 
@@ -60,6 +68,8 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ModelNotFoundError(f"{source!r} is a folder here, so nothing is fetched")
     access = requested_access(arguments)
     wanted = {precision} if isinstance(precision, str) else {*precision.values()}
+    pictures = arguments.pictures
+    check_pictures(pictures, wanted)
     cached = cached_folder(source, access)
     present = precisions_of(graph_files(cached)) if cached else ()
     check = partial(_check_quantising, wanted.difference(present))
@@ -70,7 +80,15 @@ def execute(arguments: argparse.Namespace) -> int:
             lacking = sorted(wanted.difference(precisions_of(names)))
             _check_quantising(lacking)
             quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
-            quantizer.quantize(folder, lacking, progress=timed_progress())
+            own = {} if pictures is None else {"pictures": pictures}
+            quantizer.quantize(folder, lacking, progress=timed_progress(), **own)
+        elif pictures is not None:
+            again = shlex.join(["--force", "--pictures", str(pictures)])
+            say(
+                "note: the pictures are not used, because the graphs are there already; make them "
+                f"again with florence-onnx quantize {shlex.quote(str(folder))} --precision "
+                f"{','.join(sorted(wanted - {'fp32'}))} {again}"
+            )
         check_precision(folder, precision)
     show(str(folder))
     return 0

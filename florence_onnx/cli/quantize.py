@@ -7,6 +7,8 @@ import shlex
 from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.cli.exporting import (
     add_accept_error,
+    add_pictures,
+    check_pictures,
     comma_list,
     print_precisions,
     require_quantizing,
@@ -21,6 +23,7 @@ SUMMARY = "Add 8-bit, 4-bit or float16 graphs to a model folder (needs the [quan
 EXAMPLES = """examples:
   florence-onnx quantize MODEL --precision q8
   florence-onnx quantize MODEL --precision q8,q4,fp16 --force
+  florence-onnx quantize MODEL --precision q8 --pictures ./photos
 
 q8    8-bit weights and activations; the fastest on a CPU
 q4    the same with 4-bit weights in the decoder; smaller
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace graphs that are there already"
     )
     add_accept_error(parser)
+    add_pictures(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -58,6 +62,7 @@ def execute(arguments: argparse.Namespace) -> int:
             f"{shlex.quote(arguments.model)} --precision {arguments.precision[0]}"
         )
     refuse(Contents.of_folder(folder).why_no_model())
+    check_pictures(arguments.pictures, arguments.precision)
     with exit_on_termination():
         quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
         entries = quantizer.quantize(
@@ -65,6 +70,7 @@ def execute(arguments: argparse.Namespace) -> int:
             arguments.precision,
             force=arguments.force,
             accept_error=arguments.accept_error,
+            pictures=arguments.pictures,
             progress=timed_progress(),
         )
     print_precisions(entries)

@@ -398,6 +398,37 @@ def test_which_precision_is_used_and_what_the_other_would_gain(
     assert precision(suits=True) == "precision: q8; --precision fp32 is slower and exact"
 
 
+def test_pictures_that_the_weights_of_a_model_are_rounded_for(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[Path] = []
+
+    def quantize(folder: Path, precisions: list[str], progress: object, pictures: Path) -> None:
+        given.append(pictures)
+        for graph in contract.GRAPHS:
+            shutil.copy(
+                folder / contract.graph_file(graph, "fp32"),
+                folder / contract.graph_file(graph, *precisions),
+            )
+
+    monkeypatch.setattr("florence_onnx_export.graphs.files.LARGE", 1 << 30)
+    monkeypatch.setattr("florence_onnx_export.quantization.quantize.quantize", quantize)
+    photos = ["--pictures", str(tmp_path)]
+    assert main(["pull", NAME, *photos]) == 2
+    assert "add --precision q8" in capsys.readouterr().err
+    assert main(["pull", NAME, "--precision", "q8", "--pictures", str(tmp_path / "none")]) == 2
+    assert "none is not a folder" in capsys.readouterr().err
+    assert not hub.fetched
+    assert main(["pull", NAME, "--precision", "q8", *photos]) == 0
+    assert given == [tmp_path]
+    assert "not used" not in capsys.readouterr().err
+    assert main(["pull", NAME, "--precision", "q8", *photos]) == 0
+    assert given == [tmp_path]
+    err = capsys.readouterr().err
+    assert "the pictures are not used" in err
+    assert f"--precision q8 --force --pictures {tmp_path}" in err
+
+
 def test_a_download_that_breaks_in_the_middle(
     hub: Hub, native: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from florence_onnx import Florence2
+from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import build_parser, main
 from florence_onnx.engine import contract
@@ -29,13 +31,14 @@ from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.resolver import DEMO
 from florence_onnx.tasks import InputKind, Task
 from florence_onnx_export import exporter
-from florence_onnx_export.quantization import calibration
+from florence_onnx_export.quantization import calibration, pictures
 from florence_onnx_export.quantization import quantize as quantizing
 from florence_onnx_export.quantization.fidelity import (
     relative_error,
 )
 from florence_onnx_export.quantization.matmuls import product_weights
 from florence_onnx_export.quantization.methods import FP32, levels
+from florence_onnx_export.quantization.pictures import own_pictures
 from florence_onnx_export.quantization.quantize import BOUNDS, Bounds, quantize
 from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.kernels import empty_tensors, profiled
@@ -287,6 +290,88 @@ def test_the_command(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "writing and measuring vision_encoder_quantized.onnx" in err
     assert main(["quantize", str(tiny), "--precision", "q8"]) == 2
     assert "pass --force" in capsys.readouterr().err
+
+
+# Pictures of the user's own
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with six pictures, a copy, a broken one, a hidden one and what is no picture."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for seed in range(6):
+        place = folder / "more" if seed % 2 else folder
+        Image.fromarray(picture(seed)).save(place / f"{seed}.png")
+    shutil.copy(folder / "0.png", folder / "more" / "copy.PNG")
+    shutil.copy(folder / "0.png", folder / "._0.png")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not a picture either")
+    return folder
+
+
+def test_pictures_of_the_users_own(
+    tiny: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["quantize", str(tiny), "--precision", "q8", "--pictures", str(photos)]
+    assert main(wanted) == 0
+    out, err = capsys.readouterr()
+    assert out.rstrip().endswith(f"on 3 pictures of {photos} held back")
+    skipped = [line for line in err.splitlines() if "skipped" in line]
+    assert len(skipped) == 1 and "broken.jpg" in skipped[0]
+    entry = json.loads((tiny / REPORT).read_text())["precisions"]["q8"]
+    assert entry["pictures"] == {"folder": str(photos), "rounded_for": 3, "held_back": 3}
+    assert entry["fidelity"]["requests"] == 45
+
+
+def test_weights_are_rounded_for_some_pictures_and_measured_on_others(
+    tiny: Path, photos: Path
+) -> None:
+    assets = Assets.read(tiny)
+    own = own_pictures(photos, assets, lambda line: None)
+    shown = {request.pixel_values.tobytes() for request in own.rounded_for}
+    held_back = {request.pixel_values.tobytes() for request in own.held_back}
+    assert len(shown) == len(held_back) == 3
+    assert not shown & held_back
+    every = {assets.preprocessor(picture(seed))[None].tobytes() for seed in range(6)}
+    assert shown | held_back == every
+    assert all(len(set(r.prompts)) == len(Task) for r in (*own.rounded_for, *own.held_back))
+    reference = quantizing.Reference(tiny, own=own)
+    assert reference.requests is own.held_back
+    feeds = reference.measured(contract.VISION_ENCODER)._calibration()
+    assert {feed["pixel_values"].tobytes() for feed in feeds} == shown
+
+
+def test_no_more_pictures_are_used_than_are_needed(
+    tiny: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "MOST", 5)
+    own = own_pictures(photos, Assets.read(tiny), lambda line: None)
+    assert (len(own.rounded_for), len(own.held_back)) == (3, 2)
+
+
+def test_too_few_pictures(tiny: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(tiny)
+    for path in photos.glob("more/[135].png"):
+        path.unlink()
+    for folder, message in (
+        (photos, "too few pictures: of its 5 picture files 3 can be read and differ, and 4 are"),
+        (photos / "none", "none is not a folder"),
+    ):
+        assert main(["quantize", str(tiny), "--precision", "q8", "--pictures", str(folder)]) == 2
+        assert message in capsys.readouterr().err
+        assert files(tiny) == before
+
+
+def test_pictures_that_no_weights_are_rounded_for(
+    native: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(native.checkpoint), str(tmp_path / "out"), "--pictures", str(tmp_path)]
+    assert main(["export", *arguments]) == 2
+    assert "--pictures needs a precision to round weights for" in capsys.readouterr().err
+    browser = ["--precision", "fp32,q8", "--layout", "transformers.js"]
+    assert main(["export", *arguments, *browser]) == 2
+    assert "--pictures is not for --layout transformers.js" in capsys.readouterr().err
 
 
 def test_a_hub_id_is_no_folder() -> None:

@@ -48,6 +48,7 @@ from florence_onnx_export.quantization.fidelity import (
 from florence_onnx_export.quantization.float16 import to_half
 from florence_onnx_export.quantization.methods import levels
 from florence_onnx_export.quantization.mixed import Measured, choose
+from florence_onnx_export.quantization.pictures import OwnPictures, own_pictures
 from florence_onnx_export.quantization.running import lean_options, return_freed_memory
 
 SAMPLES = 3
@@ -86,11 +87,20 @@ are together within the bounds."""
 class Reference:
     """What float32 makes of the requests, which the other precisions are measured against."""
 
-    def __init__(self, folder: Path, pictures: int = PICTURES) -> None:
-        """Runs the float32 graphs of a model folder."""
+    def __init__(
+        self, folder: Path, pictures: int = PICTURES, own: OwnPictures | None = None
+    ) -> None:
+        """Runs the float32 graphs of a model folder.
+
+        Args:
+            folder: The model folder.
+            pictures: How many drawn pictures errors are measured on.
+            own: Pictures of the user's to measure on and to round for, instead of drawn ones.
+        """
         self.folder = folder
         self.assets = Assets.read(folder)
-        self.requests = drawn_requests(self.assets, range(pictures))
+        self.own = own
+        self.requests = own.held_back if own else drawn_requests(self.assets, range(pictures))
         model = self._open()
         self.answers = answer(model, self.assets, self.requests)
         samples = list(zip(self.requests, self.answers.features, strict=True))[:SAMPLES]
@@ -106,7 +116,8 @@ class Reference:
             **{name: list(s.of(layers).outputs) for name, s in model.layout.graphs.items()},
             contract.DECODER: ["logits"],
         }
-        self._calibration = Calibration(self._open, self.assets, calibration_requests(self.assets))
+        seen = own.rounded_for if own else calibration_requests(self.assets)
+        self._calibration = Calibration(self._open, self.assets, seen)
 
     def measured(self, graph: str) -> Measured:
         """A graph with inputs of its own."""
@@ -139,6 +150,7 @@ def quantize(
     precisions: Sequence[str],
     force: bool = False,
     accept_error: bool = False,
+    pictures: Path | None = None,
     progress: Progress = lambda message: None,
 ) -> dict[str, Any]:
     """Adds graphs of other precisions to a model folder, and what they cost to its report.
@@ -148,6 +160,8 @@ def quantize(
         precisions: Keys of `BOUNDS`.
         force: Whether graphs that are there already are replaced.
         accept_error: Whether all matmuls are quantised and the graphs written whatever the error.
+        pictures: A folder of pictures that weights are rounded for, instead of drawn ones. Every
+            second picture is held back, to measure errors on.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -157,6 +171,7 @@ def quantize(
         PrecisionError: A precision is unknown, or the folder has no float32 graphs.
         OutputExistsError: Graphs of a precision exist and ``force`` is false, or the folder is the
             installed demo.
+        InputError: ``pictures`` is no folder, or too few pictures in it can be read.
         DiskSpaceError: The disk has too little free space.
         ValidationError: A precision is beyond its bounds and ``accept_error`` is false.
         ModelError: The folder's files cannot be used.
@@ -177,8 +192,7 @@ def quantize(
     for precision in precisions:
         _replaced(folder, precision, force)
     try:
-        progress("running the float32 graphs")
-        reference = Reference(folder)
+        reference = _reference(folder, pictures, progress)
         return {
             precision: _add_precision(reference, precision, force, accept_error, progress)
             for precision in precisions
@@ -190,14 +204,17 @@ def quantize(
 
 
 def add_precisions(
-    folder: Path, precisions: Sequence[str], progress: Progress, accept_error: bool
+    folder: Path,
+    precisions: Sequence[str],
+    progress: Progress,
+    accept_error: bool,
+    pictures: Path | None = None,
 ) -> dict[str, Any]:
     """Makes the other precisions from float32, which goes if it was not asked for."""
     others = [name for name in dict.fromkeys(precisions) if name != "fp32"]
     entries = {}
     if others:
-        progress("running the float32 graphs")
-        reference = Reference(folder)
+        reference = _reference(folder, pictures, progress)
         for name in others:
             entries[name] = make_precision(reference, name, folder, accept_error, progress)
     if "fp32" not in precisions:
@@ -205,6 +222,12 @@ def add_precisions(
             for path in SLOTS.parts(folder, graph, "fp32"):
                 path.unlink()
     return entries
+
+
+def _reference(folder: Path, pictures: Path | None, progress: Progress) -> Reference:
+    own = pictures and own_pictures(pictures, Assets.read(folder), progress)
+    progress("running the float32 graphs")
+    return Reference(folder, own=own) if own else Reference(folder)
 
 
 def check_quantizable(precisions: Sequence[str]) -> None:
@@ -274,6 +297,7 @@ def make_precision(
     return {
         "fidelity": fidelity.to_dict(),
         "bounds": asdict(BOUNDS[precision]),
+        **({"pictures": reference.own.to_dict()} if reference.own else {}),
         "mixed_precision": {graph: methods for graph, methods in mixed.items() if methods},
         "bytes": {path.name: path.stat().st_size for path in parts},
         "seconds": round(time.perf_counter() - start, 2),
