@@ -405,10 +405,11 @@ def test_pictures_that_the_weights_of_a_model_are_rounded_for(
 
     def quantize(folder: Path, precisions: list[str], progress: object, pictures: Path) -> None:
         given.append(pictures)
+        (name,) = precisions
         for graph in contract.GRAPHS:
             shutil.copy(
                 folder / contract.graph_file(graph, "fp32"),
-                folder / contract.graph_file(graph, *precisions),
+                folder / contract.graph_file(graph, name),
             )
 
     monkeypatch.setattr("florence_onnx_export.graphs.files.LARGE", 1 << 30)

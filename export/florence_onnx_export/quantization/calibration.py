@@ -32,7 +32,7 @@ def calibration_requests(assets: Assets) -> list[Request]:
 class Calibration:
     """Makes the inputs of each graph with the float32 graphs before it.
 
-    The image features that the vision encoder returned while its own weights were measured are kept.
+    The image features of the run that the vision encoder's weights are rounded for are kept.
     """
 
     def __init__(

@@ -123,8 +123,8 @@ def _decode(
 def start_steps(model: Graphs, encoder: Feeds) -> Any:
     """The steps of searches for the encoder's inputs; see `Decoder.start`.
 
-    In float32 rows are encoded one by one: a row gets the same, and alone it fits a cache. Graphs of
-    8 bits have one scale for all rows of a call, so all prompts about a picture are one call.
+    In float32 rows are encoded one by one: a row gets the same, and alone it fits a cache. Graphs
+    of 8 bits have one scale for all rows of a call, so all prompts about a picture are one call.
     """
     decoder = model.decoder
     if model.precision != "fp32" or not isinstance(decoder, SlotDecoder):
