@@ -28,7 +28,6 @@ ORDER = {
     "choices": "Ways to quantise",
     "accuracy": "Accuracy of the demo model",
     "scores": "Scores and constraints",
-    "transformers_js": "A token of transformers.js",
     "gpu": "A GPU",
 }
 """Script -> title of its section. A new script gets a section by a line here."""
