@@ -5,24 +5,35 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from florence_onnx.drawing import check_ending, draw, is_drawing, save_drawing
+from florence_onnx.drawing import draw
+from florence_onnx.drawing.files import check_ending, is_drawing, save_drawing
+from florence_onnx.drawing.fonts import named_face
 from florence_onnx.errors import InputError, OutputExistsError
+from florence_onnx.packages import require_packages
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, Task
 
 
-def plan_drawings(images: Sequence[str], kind: AnswerKind, target: Path | None) -> dict[str, Path]:
+def plan_drawings(
+    images: Sequence[str], kind: AnswerKind, target: Path | None, font: Path | None
+) -> dict[str, Path]:
     """The file to write for every picture; none without a target.
 
     Raises:
         InputError: The answer is text, the target's ending names no picture format, two
-            pictures would be drawn to the same file, or one would be drawn over one of them.
+            pictures would be drawn to the same file, one would be drawn over one of them, or the
+            font cannot be read or has nothing to write.
         OutputExistsError: A file is there that is no drawing.
         MissingDependencyError: Pillow is not installed.
     """
     if target is None:
+        if font is not None:
+            raise InputError("--font needs --draw")
         return {}
     _check_kind(kind)
+    if font is not None:
+        require_packages(("PIL",), "drawing", "cli")
+        named_face(font)
     if len(images) == 1 and not target.is_dir():
         check_ending(target)
         files = {images[0]: target}
@@ -34,14 +45,14 @@ def plan_drawings(images: Sequence[str], kind: AnswerKind, target: Path | None) 
     return files
 
 
-def write_drawing(image: str, result: Result, file: Path) -> None:
+def write_drawing(image: str, result: Result, file: Path, font: Path | None) -> None:
     """Draws an answer; the file appears whole or not at all.
 
     Raises:
         InputError: The file cannot be written.
         OutputExistsError: A file is there that is no drawing.
     """
-    drawn = draw(image, result)
+    drawn = draw(image, result, font)
     _check_free(file)
     try:
         save_drawing(drawn, file)

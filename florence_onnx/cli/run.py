@@ -80,6 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write the picture with its answer drawn: a file for one picture, a folder of "
         "PNG files for several; replaces nothing but drawings",
     )
+    parser.add_argument(
+        "--font",
+        type=path,
+        metavar="FILE",
+        help="TrueType or OpenType file for the labels of --draw (default: fonts of this machine "
+        "that have the letters)",
+    )
     add_model_options(parser)
     add_hub_options(parser)
 
@@ -91,7 +98,7 @@ def execute(arguments: argparse.Namespace) -> int:
     kind = (
         _checked_kind(arguments, tiles, options) if cascade is None else cascade.located.answer_kind
     )
-    drawings = plan_drawings(arguments.images, kind, arguments.draw)
+    drawings = plan_drawings(arguments.images, kind, arguments.draw, arguments.font)
     require_packages(("PIL", "tqdm"), "the command line", "cli")
     errors = _errors_of_all(arguments.images)
     if errors:
@@ -126,7 +133,7 @@ def execute(arguments: argparse.Namespace) -> int:
             wrong: Exception | None = answer.error
         else:
             _print_result(image, answer, arguments)
-            wrong = _drawing_error(image, answer, drawings)
+            wrong = _drawing_error(image, answer, drawings, arguments.font)
         if isinstance(wrong, MissingDependencyError | TaskError):
             raise wrong  # The error concerns all pictures.
         if wrong is not None:
@@ -233,13 +240,13 @@ def _with_progress(answers: Iterable[Answer | Failure], total: int) -> Iterable[
 
 
 def _drawing_error(
-    image: str, result: Answer, drawings: Mapping[str, Path]
+    image: str, result: Answer, drawings: Mapping[str, Path], font: Path | None
 ) -> FlorenceError | None:
     """Draws an answer that is to be drawn; returns what went wrong."""
     try:
         if image in drawings:
             located = result.located if isinstance(result, CascadeResult) else result
-            write_drawing(image, located, drawings[image])
+            write_drawing(image, located, drawings[image], font)
     except FlorenceError as error:
         return error
     return None

@@ -46,7 +46,7 @@ PLACES = {
     **dict.fromkeys(("torch", "transformers", "onnx", "onnxscript", "optimum"), ()),
     "florence_onnx_export": (),
     "onnxruntime": ("engine/",),
-    "PIL": ("images/", "drawing.py"),
+    "PIL": ("images/", "drawing/"),
 }
 """Package -> where it may be imported, in functions too."""
 

@@ -1,0 +1,213 @@
+"""Outlines, fills and labels of an answer on its picture."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from florence_onnx.drawing.fonts import Face, faces_for, has_glyph, named_face
+from florence_onnx.drawing.lettering import Colour, Lettering
+from florence_onnx.drawing.places import Rectangle, gap, place_plates
+from florence_onnx.errors import InputError
+from florence_onnx.images.pixels import ImageInput, to_rgb
+from florence_onnx.packages import require_packages
+from florence_onnx.results import Result
+from florence_onnx.tasks import AnswerKind
+from florence_onnx.terminal import printable, say
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import PIL.ImageDraw
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart by colour-blind people too.
+_COLOURS: tuple[Colour, ...] = (
+    (213, 94, 0),
+    (0, 114, 178),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (240, 228, 66),
+)
+_FILL_OPACITY = 0.35
+_TRIANGLE = 6
+"""The fewest coordinates that enclose something."""
+_SHRUNK = (1, 0.8, 0.6)
+"""Sizes of letters that are tried, in parts of the usual one, until plates stand by their boxes."""
+_USUAL, _SMALLEST = 11, 9
+"""The fewest pixels of letters: of the usual size, and of a smaller one that can be read."""
+_VARIANTS = dict.fromkeys(range(0xFE00, 0xFE10))
+"""Characters that choose another form of the one before; few fonts know these."""
+
+Outline = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """What is drawn of a detection."""
+
+    label: str
+    end: str
+    """What stands behind the label."""
+    outlines: list[Outline]
+    filled: bool
+    box: Rectangle
+    """The box around the largest outline, by which the label stands."""
+    colour: Colour
+
+
+def draw(
+    image: ImageInput, result: Result, font: str | os.PathLike[str] | None = None
+) -> PIL.Image.Image:
+    """Draws every box, polygon or quadrilateral of an answer with its label and score.
+
+    Lines and letters grow with the picture. Plates of labels stand inside the picture and not over
+    each other: letters get smaller, long labels are cut off ("…"), a line leads to a box that is
+    elsewhere, and a plate that the picture has no room for is left out.
+
+    Args:
+        image: the picture that was asked about, as ``Florence2`` takes it.
+        result: its answer; every label has its own colour.
+        font: a TrueType or OpenType file, which is used where it has the glyphs. For others, and by
+            default, fonts of this machine are found. A character that no font has is drawn as "?",
+            and a line on stderr says so.
+
+    Returns:
+        An RGB image of the picture's size.
+
+    Raises:
+        InputError: if the answer is text, or was given about a picture of another size, or the font
+            cannot be read.
+        ImageError: if the picture cannot be read.
+        MissingDependencyError: without Pillow.
+    """
+    require_packages(("PIL",), "drawing", "cli")
+    from PIL import Image, ImageDraw
+
+    if not isinstance(result, Result):
+        raise InputError(f"result must be a florence_onnx.Result, not {type(result).__name__}")
+    if result.answer_kind is AnswerKind.TEXT:
+        raise InputError(f"the answer to {result.task} is text: there is nothing to draw")
+    face = None if font is None else named_face(font)
+    picture = Image.fromarray(to_rgb(image))
+    if picture.size != tuple(result.image_size):
+        width, height = result.image_size
+        raise InputError(
+            f"the answer is about a picture of {width}x{height} pixels, this one has "
+            f"{picture.width}x{picture.height}"
+        )
+    things = _things(result)
+    if any(thing.filled for thing in things):
+        filled = picture.copy()
+        for thing in things:
+            for outline in thing.outlines if thing.filled else ():
+                ImageDraw.Draw(filled).polygon(outline, fill=thing.colour)
+        picture = Image.blend(picture, filled, _FILL_OPACITY)
+    brush = ImageDraw.Draw(picture)
+    width = _line_width(picture.size)
+    for thing in things:
+        for outline in thing.outlines:
+            brush.line([*outline, outline[0]], fill=thing.colour, width=width, joint="curve")
+    _write_labels(brush, things, face)
+    return picture
+
+
+def _things(result: Result) -> list[_Thing]:
+    """What is drawn, the largest first, so that nothing is covered by what is around it."""
+    labels = dict.fromkeys(_one_line(found.label) for found in result.detections)
+    colours = dict(zip(labels, cycle(_COLOURS), strict=False))
+    things = []
+    for found in result.detections:
+        outlines = [
+            list(zip(outline[0::2], outline[1::2], strict=True))
+            for outline in found.outlines
+            if len(outline) >= _TRIANGLE
+        ]
+        if outlines:
+            label = _one_line(found.label)
+            end = "" if found.scores is None else f" {found.scores.score:.2f}"
+            box = max(map(_around, outlines), key=_area)
+            filled = found.polygons is not None
+            things.append(_Thing(label, end, outlines, filled, box, colours[label]))
+    return sorted(things, key=lambda thing: _area(thing.box), reverse=True)
+
+
+def _one_line(label: str) -> str:
+    label = unicodedata.normalize("NFC", " ".join(label.split()))
+    return printable(label.translate(_VARIANTS))
+
+
+def _around(outline: Outline) -> Rectangle:
+    xs, ys = zip(*outline, strict=True)
+    return math.floor(min(xs)), math.floor(min(ys)), math.ceil(max(xs)), math.ceil(max(ys))
+
+
+def _area(box: Rectangle) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _line_width(size: tuple[int, int]) -> int:
+    return math.ceil(min(size) / 240)
+
+
+def _write_labels(
+    brush: PIL.ImageDraw.ImageDraw, things: Sequence[_Thing], face: Face | None
+) -> None:
+    picture = brush.im.size
+    named = [thing for thing in things if thing.label or thing.end]
+    faces = faces_for([thing.label for thing in named], face)
+    _say_missing([thing.label for thing in named], faces)
+    usual = max(_USUAL, min(picture) // 28)
+    for part in _SHRUNK:
+        letters = Lettering(faces, max(_SMALLEST, round(usual * part)))
+        texts = [letters.fit(thing.label, thing.end, picture[0]) for thing in named]
+        sizes = [letters.size(text) for text in texts]
+        places = place_plates(sizes, [thing.box for thing in named], picture)
+        if all(
+            place is not None and gap(place, thing.box) == 0
+            for place, thing in zip(places, named, strict=True)
+        ):
+            break
+    for thing, text, place in zip(named, texts, places, strict=True):
+        if place is not None:
+            if gap(place, thing.box):
+                _lead(brush, place, thing)
+            brush.rectangle((*place[:2], place[2] - 1, place[3] - 1), fill=thing.colour)
+            letters.write(brush, place[0], place[1], text, _readable_on(thing.colour))
+
+
+def _lead(brush: PIL.ImageDraw.ImageDraw, place: Rectangle, thing: _Thing) -> None:
+    """A line from a plate to the nearest place of its box."""
+    x1, y1, x2, y2 = thing.box
+    start = ((place[0] + place[2]) // 2, (place[1] + place[3]) // 2)
+    end = (min(max(start[0], x1), x2), min(max(start[1], y1), y2))
+    width = max(1, _line_width(brush.im.size) // 2)
+    brush.line([start, end], fill=thing.colour, width=width)
+
+
+def _say_missing(labels: Sequence[str], faces: Sequence[Face]) -> None:
+    missing = {
+        character
+        for label in labels
+        for character in label
+        if not any(has_glyph(face, character) for face in faces)
+    }
+    if missing:
+        say(
+            f"florence-onnx: no font of this machine has {''.join(sorted(missing))}, drawn as ?; "
+            "name one that has, by font= or --font"
+        )
+
+
+def _readable_on(colour: Colour) -> Colour:
+    """Black or white, whichever has the higher contrast by WCAG 2's relative luminance."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (value / 255 for value in colour)
+    )
+    return (0,) * 3 if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else (255,) * 3

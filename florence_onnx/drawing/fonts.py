@@ -1,0 +1,167 @@
+"""Font files of this machine that have the glyphs of a text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from florence_onnx.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+
+
+class Face(NamedTuple):
+    """A font of a file."""
+
+    file: str | None
+    """None for the font inside Pillow, which has the letters of English alone."""
+    number: int = 0
+    """Number of the font in its file."""
+
+
+PLAIN = Face(None)
+_CHECKED_AT = 24
+"""Pixels; any size at which the glyphs of a font differ."""
+_NO_CHARACTER = "\U0010ffff"
+"""Unicode gives this place to no character, so a font shows its glyph for missing ones."""
+_LONGEST_SEARCH = 10
+"""Seconds for fontconfig."""
+
+
+@lru_cache(maxsize=64)
+def load(face: Face, size: int, shaping: bool = True) -> ImageFont.FreeTypeFont:
+    """Opens a font.
+
+    Args:
+        face: The font.
+        size: Pixels.
+        shaping: Whether letters join and order themselves as their script wants, where Pillow can.
+
+    Raises:
+        OSError: The file cannot be read, or holds no font that can have this size.
+    """
+    from PIL import ImageFont
+
+    if face.file is None:
+        plain = ImageFont.load_default(size)
+        assert isinstance(plain, ImageFont.FreeTypeFont)  # noqa: S101 (as a size is given)
+        return plain
+    engine = None if shaping else ImageFont.Layout.BASIC
+    return ImageFont.truetype(face.file, size, face.number, layout_engine=engine)
+
+
+def named_face(font: str | os.PathLike[str]) -> Face:
+    """The font that a caller names.
+
+    Raises:
+        InputError: It is no font file.
+    """
+    face = Face(os.fspath(font))
+    try:
+        load(face, _CHECKED_AT)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"font {face.file} cannot be read as TrueType or OpenType: {error}"
+        ) from error
+    return face
+
+
+def faces_for(texts: Iterable[str], first: Face | None) -> list[Face]:
+    """Fonts that together have the glyphs of some texts, as far as this machine has them.
+
+    Args:
+        texts: The texts.
+        first: The font that is used where it can be.
+    """
+    faces = [PLAIN] if first is None else [first, PLAIN]
+    every = sorted({character for text in texts for character in text})
+    for wanted in ("".join(every), *every):  # All in one font, or else in several.
+        left = [one for one in wanted if not any(has_glyph(face, one) for face in faces)]
+        found = _find("".join(left)) if left else None
+        if found is not None:
+            faces.append(found)
+    return faces
+
+
+@cache
+def has_glyph(face: Face, character: str) -> bool:
+    """Tells whether a font shows a character; blanks and joiners, which show nothing, all do."""
+    if unicodedata.category(character) in ("Zs", "Cf"):
+        return True
+    try:
+        glyph, missing = _glyph(face, character), _glyph(face, _NO_CHARACTER)
+    except (OSError, ValueError):  # A font of bitmaps has one size.
+        return False
+    return glyph != missing
+
+
+def _glyph(face: Face, character: str) -> tuple[tuple[int, int], bytes]:
+    # Shaping would put a mark that is alone on a dotted circle.
+    mask = load(face, _CHECKED_AT, shaping=False).getmask(character)
+    return mask.size, bytes(mask)
+
+
+@cache
+def _find(characters: str) -> Face | None:
+    """The font that has the most of some characters; None if all fonts lack all."""
+    by_fontconfig = _match(characters)
+    if by_fontconfig is not None and has_glyph(by_fontconfig, characters[0]):
+        return by_fontconfig
+    best, most = None, 0
+    for face in _installed():
+        count = sum(has_glyph(face, character) for character in characters)
+        if count > most:
+            best, most = face, count
+    return best
+
+
+def _match(characters: str) -> Face | None:
+    """What fontconfig takes for the best font; None without fontconfig."""
+    command = shutil.which("fc-match")
+    if command is None:
+        return None
+    charset = " ".join(f"{ord(character):x}" for character in characters)
+    # A font of coloured bitmaps has one size.
+    pattern = f"sans-serif:outline=true:color=false:charset={charset}"
+    arguments = [command, "-f", "%{file}\n%{index}", pattern]
+    try:
+        found = subprocess.run(  # noqa: S603
+            arguments, capture_output=True, text=True, timeout=_LONGEST_SEARCH, check=True
+        )
+        file, index = found.stdout.split("\n")
+        return Face(file, int(index))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _installed() -> Iterator[Face]:
+    """Font files in the folders of systems, upright and of usual weight first."""
+    files = [
+        file
+        for folder in _folders()
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in (".ttf", ".otf", ".ttc")
+    ]
+    styled = ("bold", "italic", "oblique", "black", "light", "thin")
+    for file in sorted(files, key=lambda file: any(style in file.stem.lower() for style in styled)):
+        yield Face(str(file))
+
+
+def _folders() -> list[Path]:
+    home = Path.home()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")
+        system = Path(os.environ.get("WINDIR", "C:/Windows"), "Fonts")
+        return [system, Path(local, "Microsoft", "Windows", "Fonts")]
+    if sys.platform == "darwin":
+        return [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
+    shared = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts")]
+    return [*shared, home / ".local/share/fonts", home / ".fonts"]
