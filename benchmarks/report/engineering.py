@@ -69,8 +69,8 @@ constraints), `tiles` (what is found on large pictures, as a whole and in tiles)
 (a token in Node, on one folder). Two more have no results here yet: `constraints` (what a step
 costs) and `lists` (ends of lists). What the scripts share is in `harness/`, the sides that are
 compared are in `peers/`, and `report/` writes the pages. A new table is a new script and a line in
-`ORDER` of `report/engineering.py`. The OpenVINO provider's columns come from an environment with the
-`openvino` extra instead of `cpu`:
+`ORDER` of `report/engineering.py`. The OpenVINO provider's columns come from an environment with
+the `openvino` extra instead of `cpu`:
 
 ```
 python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
