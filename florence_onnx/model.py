@@ -209,9 +209,10 @@ class Florence2:
         """
         self.policy.replace(**options)  # Else run() would take a batch_size.
         asked = (task, text, region, prompt, answer, tiles, image_size)
-        if preparing.are_several(image):
-            return self.run([Request(one, *asked) for one in image], **options)
         request = Request(cast(ImageInput, image), *asked)
+        if preparing.are_several(image):
+            preparing.check_question(request)  # Once, and where there is no picture too.
+            return self.run([Request(one, *asked) for one in image], **options)
         return self.answer(self.prepare(request), **options)
 
     def cascade(

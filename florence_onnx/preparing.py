@@ -8,8 +8,9 @@ import numpy as np
 from florence_onnx.assets.reading import Assets
 from florence_onnx.errors import ImageError, InputError
 from florence_onnx.images.pixels import ImageInput, to_rgb
+from florence_onnx.locations import check_image_size
 from florence_onnx.picture_sizes import ImageSize
-from florence_onnx.prompts import fill_prompt, what_is_asked
+from florence_onnx.prompts import check_input, fill_prompt, what_is_asked
 from florence_onnx.requests import (
     EncodedImage,
     EncodedTiles,
@@ -18,6 +19,7 @@ from florence_onnx.requests import (
     Request,
     TiledPicture,
 )
+from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.tiling import TilesOption, check_tiles, tiles_of
 
 
@@ -60,12 +62,20 @@ def read_picture(
 
 
 def _check_encoded(assets: Assets, image: EncodedImage) -> None:
-    shape, tokens = np.shape(image.image_features), assets.at_size(image.image_size).image_tokens
-    if len(shape) != 2 or shape[0] != tokens:
+    features, tokens = (
+        np.asarray(image.image_features),
+        assets.at_size(image.image_size).image_tokens,
+    )
+    if features.ndim != 2 or features.shape[0] != tokens:
         raise ImageError(
-            f"the picture was encoded by another model: image features {list(shape)}, where "
-            f"this model has {tokens} tokens for a picture"
+            f"the picture was encoded by another model: image features {list(features.shape)}, "
+            f"where this model has {tokens} tokens for a picture"
         )
+    if features.dtype != np.float32:
+        raise ImageError(
+            f"image features must be float32, as encode() gives them, not {features.dtype}"
+        )
+    check_image_size(image.size)
 
 
 def check_request(request: object) -> Request:
@@ -103,6 +113,19 @@ def are_several(image: object) -> TypeGuard[Sequence[ImageInput | EncodedImage]]
     return isinstance(image, Sequence) and not isinstance(image, one)
 
 
+def check_question(request: Request) -> tuple[Task | str, AnswerKind]:
+    """What is asked and how the answer is read, checked without the picture.
+
+    Raises:
+        InputError: The task, the prompt or its input is wrong, or tiles do not suit the task.
+    """
+    asked, answer_kind = what_is_asked(request.task, request.prompt, request.answer)
+    check_input(asked, request.text, request.region)
+    if request.tiles is not None:
+        check_tiles(asked, answer_kind)
+    return asked, answer_kind
+
+
 def prepare(
     assets: Assets,
     request: Request,
@@ -113,9 +136,7 @@ def prepare(
     Raises:
         InputError: The task, the prompt or its input is wrong, or tiles do not suit the task.
     """
-    asked, answer_kind = what_is_asked(request.task, request.prompt, request.answer)
-    if request.tiles is not None:
-        check_tiles(asked, answer_kind)
+    asked, answer_kind = check_question(request)
     prompt = fill_prompt(asked, request.text, request.region, picture.size)
     ids = tuple(assets.encode_prompt(prompt, _image_tokens(assets, picture)))
     return Prepared(picture, asked, answer_kind, ids, request.text)

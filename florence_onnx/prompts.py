@@ -32,7 +32,10 @@ def what_is_asked(
     if prompt is None:
         if task is None:
             names = ", ".join(known.name.lower() for known in Task)
-            raise TaskError(f"give task=, one of {names}, or the prompt= of a fine-tune")
+            raise TaskError(
+                f"give task= (--task), one of {names}; "
+                "or prompt= (--prompt), the words of a fine-tune"
+            )
         asked = resolve_task(task)
     else:
         if task is not None:
@@ -89,6 +92,7 @@ def check_input(asked: Task | str, text: str | None, region: Region | None) -> N
 
     Raises:
         TaskError: if it lacks its input, takes none, or the text is not usable.
+        RegionError: if the region is malformed or reversed.
     """
     kind = asked.input_kind if isinstance(asked, Task) else InputKind.NONE
     if text is not None and kind is not InputKind.TEXT:
@@ -97,8 +101,13 @@ def check_input(asked: Task | str, text: str | None, region: Region | None) -> N
         raise TaskError(f"{str(asked)!r} takes no region{_instead(asked)}")
     if kind is InputKind.TEXT:
         _check_text(asked, text)
-    if kind is InputKind.REGION and region is None:
-        raise TaskError(f"{asked} needs region= (--region), a box (x1, y1, x2, y2) in pixels")
+    if kind is InputKind.REGION:
+        if region is None:
+            raise TaskError(f"{asked} needs region= (--region), a box (x1, y1, x2, y2) in pixels")
+        if isinstance(region, str):
+            _token_bins(region)
+        else:
+            _pixel_box(region)
 
 
 def _instead(asked: Task | str) -> str:

@@ -288,7 +288,7 @@ def test_a_region_that_fits_one_picture_only(
             "'captoin' is not a task: did you mean 'caption'? Choose one of ocr",
         ),
         (["--task", "od", "--text", "x"], "'<OD>' takes no text"),
-        ([], "give task=, one of ocr, ocr_with_region"),
+        ([], "give task= (--task), one of ocr, ocr_with_region"),
         (["--task", "od", "--prompt", "detect"], "give task or prompt, not both"),
         (["--task", "od", "--answer", "boxes"], "that to <OD> is always read as boxes"),
         (["--prompt", "detect", "--answer", "box"], "must be one of text, boxes, proposals"),
@@ -319,6 +319,17 @@ def test_known_errors_are_one_line(
     line = failure(capsys, "run", photo, *MODEL, *arguments)
     assert line.startswith("florence-onnx: ")
     assert message in line
+
+
+@pytest.mark.parametrize("region", ["1,2,3", "1,2,x,4", "9,9,1,1", "<loc_1>"])
+def test_a_malformed_region_is_told_once_before_a_model_is_opened(
+    photo: str, capsys: pytest.CaptureFixture[str], region: str
+) -> None:
+    command = ("run", photo, photo, "--task", "region_to_ocr", "--region", region)
+    line = failure(capsys, *command, "--model", "/nowhere")
+    assert line.startswith("florence-onnx: error: ")
+    assert "region" in line
+    assert "/nowhere" not in line
 
 
 def test_damaged_models_are_one_line(

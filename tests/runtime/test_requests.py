@@ -191,7 +191,10 @@ def test_the_longest_answer_and_prompt(model: Florence2) -> None:
 
 def test_task_and_prompt_and_answer_go_together(model: Florence2) -> None:
     for arguments, message in (
-        ({}, r"give task=, one of ocr, .*, or the prompt= of a fine-tune"),
+        (
+            {},
+            r"give task= \(--task\), one of ocr, .*; or prompt= \(--prompt\), the words of a fine",
+        ),
         ({"task": "od", "prompt": "detect"}, r"give task or prompt, not both: got 'od' and 'dete"),
         ({"task": "od", "answer": "boxes"}, r"that to <OD> is always read as boxes"),
         ({"prompt": "detect", "answer": "box"}, r"answer is 'box'; it must be one of text, boxes"),
@@ -301,6 +304,33 @@ def test_an_encoded_picture_of_another_model(model: Florence2) -> None:
     prepared = [model.prepare(Request(image, "od")) for image in (encoded, narrower)]
     with pytest.raises(ImageError, match=r"was encoded by another model: image features"):
         model.answer(prepared)
+
+
+def test_an_encoded_picture_that_was_changed(model: Florence2) -> None:
+    encoded = model.encode(picture(1))
+    for dtype in (np.float16, np.float64, np.object_):
+        changed: Any = EncodedImage(encoded.image_features.astype(dtype), encoded.size)
+        with pytest.raises(ImageError, match=r"image features must be float32, .* not (float|obj)"):
+            model.prepare(Request(changed, "od"))
+    for size in (None, (0, 4), ("a", 4), (4,)):
+        changed = EncodedImage(encoded.image_features, size)  # type: ignore[arg-type]
+        with pytest.raises(ImageError, match=r"image_size must be \(width, height\)"):
+            model.prepare(Request(changed, "od"))
+
+
+def test_a_list_is_not_begun_where_the_question_is_wrong(model: Florence2) -> None:
+    """No picture is read, and a list without pictures is told too."""
+    for images in ([], ["lost.png", picture(1)]):
+        for arguments in (
+            {"task": "captoin"},
+            {"task": "od", "prompt": "detect"},
+            {"task": "od", "text": TEXT},
+            {"task": "region_to_ocr"},
+            {"task": "region_to_ocr", "region": (0, 0, 5)},
+            {"prompt": "detect", "answer": "box"},
+        ):
+            with pytest.raises((TaskError, RegionError)):
+                model(images, **arguments)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
