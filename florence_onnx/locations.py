@@ -70,8 +70,12 @@ def to_text(bins: Sequence[int]) -> str:
     return "".join(f"<loc_{bin_}>" for bin_ in bins)
 
 
-def check_image_size(image_size: tuple[int, int]) -> tuple[int, int]:
+def check_image_size(image_size: tuple[int, int], name: str = "image_size") -> tuple[int, int]:
     """The size as two plain integers.
+
+    Args:
+        image_size: (width, height) in pixels.
+        name: What the message calls the size.
 
     Raises:
         ImageError: if it is not (width, height) in whole pixels above zero.
@@ -82,6 +86,6 @@ def check_image_size(image_size: tuple[int, int]) -> tuple[int, int]:
         width = height = 0
     if width < 1 or height < 1:
         raise ImageError(
-            f"image_size must be (width, height) in whole pixels above zero, got {image_size!r}"
+            f"{name} must be (width, height) in whole pixels above zero, got {image_size!r}"
         )
     return width, height

@@ -74,12 +74,17 @@ def parse_answer(
         truncated: Whether the limit of the length ended the text, for the result to carry.
 
     Raises:
-        InputError: The text is no string.
+        InputError: The text is no string, or there are not as many spans as ids, or not as many
+            log-probabilities as spans.
         TaskError: The task is unknown, or the task, prompt and answer do not go together.
         ImageError: The size is not two whole numbers above zero.
     """
     if not isinstance(text, str):
         raise InputError(f"text must be the generated text, a str, not {type(text).__name__}")
+    if token_spans:
+        _check_length("token_spans", token_spans, "token_ids", token_ids)
+        if log_probabilities:
+            _check_length("log_probabilities", log_probabilities, "token_spans", token_spans)
     asked, kind = what_is_asked(task, prompt, answer)
     return read_answer(
         text,
@@ -92,6 +97,11 @@ def parse_answer(
         score=score,
         truncated=truncated,
     )
+
+
+def _check_length(name: str, given: Sequence[object], other: str, others: Sequence[object]) -> None:
+    if len(given) != len(others):
+        raise InputError(f"{name} has {len(given)} items, {other} {len(others)}; give one for each")
 
 
 def read_answer(

@@ -75,7 +75,7 @@ def _check_encoded(assets: Assets, image: EncodedImage) -> None:
         raise ImageError(
             f"image features must be float32, as encode() gives them, not {features.dtype}"
         )
-    check_image_size(image.size)
+    check_image_size(image.size, "size")
 
 
 def check_request(request: object) -> Request:

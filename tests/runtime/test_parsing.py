@@ -185,6 +185,18 @@ def test_what_is_no_text() -> None:
             parse_answer(text, "od", SIZE)  # type: ignore[arg-type]
 
 
+def test_parts_of_unlike_length() -> None:
+    for given, message in (
+        ({"token_ids": [1, 2], "token_spans": [(0, 1)]}, "token_spans has 1 items, token_ids 2"),
+        (
+            {"token_ids": [1], "token_spans": [(0, 3)], "log_probabilities": [-1.0, -2.0]},
+            "log_probabilities has 2 items, token_spans 1",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_answer("car", "od", SIZE, **given)  # type: ignore[arg-type]
+
+
 # Which tokens spell what
 
 

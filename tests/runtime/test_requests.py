@@ -314,23 +314,25 @@ def test_an_encoded_picture_that_was_changed(model: Florence2) -> None:
             model.prepare(Request(changed, "od"))
     for size in (None, (0, 4), ("a", 4), (4,)):
         changed = EncodedImage(encoded.image_features, size)  # type: ignore[arg-type]
-        with pytest.raises(ImageError, match=r"image_size must be \(width, height\)"):
+        with pytest.raises(ImageError, match=r"^size must be \(width, height\)"):
             model.prepare(Request(changed, "od"))
 
 
 def test_a_list_is_not_begun_where_the_question_is_wrong(model: Florence2) -> None:
     """No picture is read, and a list without pictures is told too."""
-    for images in ([], ["lost.png", picture(1)]):
-        for arguments in (
+    several: list[Any] = [[], ["lost.png", picture(1)]]
+    for images in several:
+        wrong: tuple[dict[str, Any], ...] = (
             {"task": "captoin"},
             {"task": "od", "prompt": "detect"},
             {"task": "od", "text": TEXT},
             {"task": "region_to_ocr"},
             {"task": "region_to_ocr", "region": (0, 0, 5)},
             {"prompt": "detect", "answer": "box"},
-        ):
+        )
+        for arguments in wrong:
             with pytest.raises((TaskError, RegionError)):
-                model(images, **arguments)  # type: ignore[call-overload]
+                model(images, **arguments)
 
 
 @pytest.mark.parametrize(
