@@ -99,6 +99,17 @@ def test_what_users_install_is_not_pinned() -> None:
     ] == []
 
 
+def test_the_workflow_runs_the_steps_of_the_command() -> None:
+    """Test files, packages beside the requirements, and what npm installs."""
+    steps = re.compile(r"tests/(?:runtime|export)/test_\w+\.py|[\w-]+==[\d.]+\d|npm --prefix .*")
+    command, workflow = (
+        set(steps.findall((ROOT / path).read_text()))
+        for path in (".ci/run", ".github/workflows/tests.yml")
+    )
+    assert {"tests/runtime/test_convert_tools.py", "torch==2.13.0"} < command
+    assert workflow == command
+
+
 def test_the_readme_installs_the_pins() -> None:
     commands = re.findall(r"^pip install .*\[.*test.*\].*$", (ROOT / "README.md").read_text(), re.M)
     assert commands == [
