@@ -143,6 +143,8 @@ def test_a_bias_on_the_logits(native: Exported, skeleton: Path, tmp_path: Path) 
         def read(self) -> Any:
             return bias
 
+    for name in ("without", "with"):
+        (tmp_path / name).mkdir()
     fill(skeleton, checkpoint, tmp_path / "without", layout=MERGED)
     weights: dict[str, Any] = {**checkpoint.weights, key_maps.LOGITS_BIAS: Bias(bias.shape)}
     object.__setattr__(checkpoint, "weights", weights)
