@@ -33,6 +33,16 @@ _SECTIONS = {
         "The demo model answers 2,000 small pictures through `stream`. The memory of the process "
         "does not grow with the pictures.",
     ),
+    "annotating-cpu": (
+        "Folders",
+        "`annotate` on JPEG files of 1280x960, a caption of 20 tokens and an OD of 200 each, in "
+        "batches of 8: all of it, and the vision encoder and decoder alone on pictures that are in "
+        "memory, resized.",
+    ),
+    "annotating_memory-cpu": (
+        "Memory of a folder",
+        "The demo model writes captions of 5,000 small pictures into a file of JSON lines.",
+    ),
     "batching-cpu": (
         "Batches and shared pictures",
         "`run` with a batch of 8 pictures, and `encode` for 5 tasks on one picture.",

@@ -76,7 +76,7 @@ def repair(path: Path) -> str | None:
         torn = tail[tail.rfind(b"\n") + 1 :]
         if not torn:
             return None
-        if _is_object(torn):
+        if is_object(torn):
             file.seek(size)
             file.write(b"\n")
             return f"{path}: the last line had no end, and has one now"
@@ -108,7 +108,8 @@ def digest(values: Sequence[object]) -> bytes:
     return hashlib.sha256(content).digest()[:16]
 
 
-def _is_object(text: bytes) -> bool:
+def is_object(text: bytes) -> bool:
+    """Whether bytes are a JSON object."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):

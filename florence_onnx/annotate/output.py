@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from florence_onnx.annotate.journal import Journal, digest, read_lines, repair
+from florence_onnx.annotate.journal import Journal, digest, is_object, read_lines, repair
 from florence_onnx.annotate.questions import Question
 from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.staging import work_folder
@@ -100,12 +100,20 @@ class Output:
 
 
 def _refuse_foreign(path: Path, fields: Sequence[str]) -> None:
-    """Raises InputError for a file that is to go and that this package did not write."""
+    """Raises InputError for a file that is to change or to go, and that this package did not write.
+
+    A first line without an end may be what a kill leaves.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
         line = file.readline()
-    if line.endswith(b"\n"):  # Or it is what a kill leaves of a first line.
+    if not line:
+        return
+    is_torn = not line.endswith(b"\n") and not is_object(line)
+    if is_torn and not line.startswith(b"{"):
+        raise InputError(f"{path} line 1 is of another program; move the file")
+    if not is_torn:
         number, record = next(read_lines(path))
         if not all(name in record for name in fields):
             raise InputError(f"{path} line {number} is of another program; move the file")
@@ -138,8 +146,8 @@ def open_output(
         stack.enter_context(work_folder(folder))
         output = Output(model, settings)
         _refuse_foreign(folder / ERRORS, ("path", "error"))
+        _refuse_foreign(path, (*_KEY, *_IDENTITY))
         if mode == "replace":
-            _refuse_foreign(path, (*_KEY, *_IDENTITY))
             _refuse_foreign(folder / PREVIOUS, (*_KEY, *_IDENTITY))
             if path.exists():
                 path.replace(folder / PREVIOUS)

@@ -6,7 +6,7 @@ from pathlib import Path
 from florence_onnx.cli.options import add_min_score, path
 from florence_onnx.converting.coco import write_coco
 from florence_onnx.converting.per_picture import Words, write_labelme, write_sidecars, write_voc
-from florence_onnx.converting.reading import read_labels
+from florence_onnx.converting.reading import read_classes, read_labels
 from florence_onnx.converting.supervision import write_supervision
 from florence_onnx.converting.table import write_csv, write_parquet
 from florence_onnx.converting.yolo import write_yolo
@@ -41,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", nargs="+", metavar="TASK", help="answers to take (default: all)")
     add_min_score(parser)
     parser.add_argument(
+        "--classes",
+        type=path,
+        metavar="FILE",
+        help="text file of labels, a line each, that are numbered in this order before all others, "
+        "such as the classes.txt of an earlier yolo",
+    )
+    parser.add_argument(
         "--split",
         type=_share,
         default=0.0,
@@ -64,7 +71,8 @@ def execute(arguments: argparse.Namespace) -> int:
     if out.exists():
         raise OutputExistsError(f"{out} exists; choose another name")
     try:
-        labels = read_labels(arguments.annotations, arguments.task, arguments.min_score)
+        classes = [] if arguments.classes is None else read_classes(arguments.classes)
+        labels = read_labels(arguments.annotations, arguments.task, arguments.min_score, classes)
     except FileNotFoundError as error:
         raise InputError(f"{arguments.annotations} does not exist") from error
     words = Words(

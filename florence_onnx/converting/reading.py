@@ -14,6 +14,7 @@ from florence_onnx.annotate.journal import read_lines
 from florence_onnx.annotate.sources import Item, find_items, frames_of, is_shard, place_of
 from florence_onnx.annotate.video import frame_time, is_video
 from florence_onnx.errors import InputError
+from florence_onnx.files import open_regular
 from florence_onnx.images.bitmap import SUFFIX
 
 UNNAMED = "object"
@@ -100,11 +101,19 @@ class Labels:
     """All pictures of a file."""
 
     pictures: Sequence[Labelled]
+    classes: Sequence[str] = ()
+    """Labels that stand before the others, whether they occur or not."""
 
     @cached_property
     def names(self) -> list[str]:
-        """The labels that occur, in alphabetical order."""
-        return sorted({one.label for picture in self.pictures for one in picture.found})
+        """The labels of `classes`, then others that occur, in alphabetical order."""
+        found = {one.label for picture in self.pictures for one in picture.found}
+        return [*self.classes, *sorted(found.difference(self.classes))]
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The place of each label, from 0."""
+        return {name: number for number, name in enumerate(self.names)}
 
     @cached_property
     def stems(self) -> dict[str, str]:
@@ -129,7 +138,10 @@ class Labels:
 
 
 def read_labels(
-    path: Path, tasks: Collection[str] | None = None, min_score: float | None = None
+    path: Path,
+    tasks: Collection[str] | None = None,
+    min_score: float | None = None,
+    classes: Sequence[str] = (),
 ) -> Labels:
     """The pictures of an annotation file in the order of their names, frames in that of time.
 
@@ -137,6 +149,7 @@ def read_labels(
         path: What ``florence-onnx annotate`` has written.
         tasks: The tasks whose answers are taken; all by default.
         min_score: What scores less is left out.
+        classes: Labels that stand before the others.
 
     Raises:
         InputError: A line is none of an annotation, or no line is of these tasks.
@@ -167,7 +180,21 @@ def read_labels(
     for picture in pictures.values():
         if paths[picture.path] > 1:
             picture.name = place_of(picture.source, picture.path).replace(os.sep, "/")
-    return Labels(sorted(pictures.values(), key=_order))
+    return Labels(sorted(pictures.values(), key=_order), classes)
+
+
+def read_classes(path: Path) -> list[str]:
+    """The labels of a text file, a line each.
+
+    Raises:
+        InputError: The file cannot be read, or is no text.
+    """
+    try:
+        with open_regular(path) as file:
+            lines = file.read().decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return [*dict.fromkeys(filter(None, map(str.strip, lines)))]
 
 
 def _order(picture: Labelled) -> tuple[str, Fraction]:

@@ -53,7 +53,7 @@ def write_supervision(labels: Labels, path: Path) -> None:
     require_packages(("supervision",), "--to supervision", "supervision")
     import supervision
 
-    numbers = {name: number for number, name in enumerate(labels.names)}
+    numbers = labels.numbers
     with whole_file(path) as partial, supervision.CSVSink(str(partial)) as sink:
         for picture in labels.pictures:
             sink.append(detections(picture, numbers), {"image": printable_name(picture.name)})

@@ -1,4 +1,4 @@
-"""A data set for YOLO: pictures, a text file of boxes or outlines for each, and data.yaml."""
+"""A data set for YOLO: pictures, a text of boxes or outlines for each, data.yaml, classes.txt."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ def write_yolo(labels: Labels, folder: Path, share: float) -> None:
         OutputExistsError: The folder exists.
         OSError: The folder cannot be written.
     """
-    numbers = {name: number for number, name in enumerate(labels.names)}
+    numbers = labels.numbers
     files = picture_files(labels)
     with staged_folder(folder) as staging:
         for picture in labels.pictures:
@@ -40,6 +40,8 @@ def write_yolo(labels: Labels, folder: Path, share: float) -> None:
         names = "".join(f"  {number}: {json.dumps(name)}\n" for name, number in numbers.items())
         content = f"train: images/{trained}\nval: images/{held_out}\nnames:\n{names or '  {}'}"
         _write(staging / "data.yaml", content.encode())
+        lines = "".join(f"{' '.join(name.split())}\n" for name in numbers)
+        _write(staging / "classes.txt", lines.encode())
 
 
 def yolo_lines(picture: Labelled, numbers: Mapping[str, int]) -> Iterator[str]:

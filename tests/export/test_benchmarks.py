@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from benchmarks import (
+    annotating,
+    annotating_memory,
     batching,
     choices,
     cold_start,
@@ -37,6 +39,7 @@ from benchmarks.report import engineering, front
 from benchmarks.report.performance import performance
 from benchmarks.report.records import read_records
 from benchmarks.report.targets import TARGETS
+from florence_onnx import Task, answering
 from florence_onnx.assets.report import REPORT
 from florence_onnx.engine import contract
 from florence_onnx.terminal import size_text
@@ -323,6 +326,40 @@ def test_streaming(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     # An interpreter with numpy is more than 20 MB.
     assert 20e6 < streaming.resident_bytes() <= fresh.peak_bytes()
+
+
+def test_annotating(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    answer = answering.answer_batch
+
+    def noted(assets: Any, graphs: Any, batch: Any, policy: Any) -> Any:
+        results = answer(assets, graphs, batch, policy)
+        asked.append((len(batch), {len(result.token_ids) for result in results}))
+        return results
+
+    monkeypatch.setattr(annotating, "answer_batch", noted)
+    monkeypatch.setattr("florence_onnx.streaming.answer_batch", noted)
+    monkeypatch.setattr(annotating, "TOKENS", {Task.CAPTION: 3, Task.OD: 5})
+    record = run(annotating.main, "--pictures", "9")
+    check_record(record, "annotating", "annotate", "engine alone")
+    assert len(record["ratios"]) == 1
+    assert len(asked) == 8
+    assert asked[:4] == asked[4:], "both sides have the same batches"
+    assert record["notes"] == ["9 pictures in each round."]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident set is read from /proc")
+def test_annotating_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotating_memory, "PICTURES", 12)
+    monkeypatch.setattr(annotating_memory, "FIRST", 4)
+    sizes = iter([300_000_000, 351_000_000])
+    monkeypatch.setattr(annotating_memory, "resident_bytes", sizes.__next__)
+    record = run(annotating_memory.main)
+    assert {case: sides["annotate"]["median"] for case, sides in record["values"].items()} == {
+        "resident after 4 pictures": 300,
+        "resident after 12 pictures": 351,
+    }
+    assert record["notes"] == ["+51 MB, beyond the limit of 50 MB."]
 
 
 def test_a_failing_process_is_reported(

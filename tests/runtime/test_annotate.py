@@ -516,6 +516,7 @@ def test_other_options_and_another_model_are_refused_or_appended(
     assert (out / PREVIOUS).read_bytes() == before
 
 
+@pytest.mark.parametrize("end", ["\n", ""])
 @pytest.mark.parametrize("foreign", ['{"path": "a.png"}', "[1]", "text"])
 @pytest.mark.parametrize(
     ("name", "mode"),
@@ -530,15 +531,16 @@ def test_a_file_of_another_tool_is_left_alone(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     foreign: str,
+    end: str,
     name: str,
     mode: str,
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / name).write_text(foreign + "\n")
+    (out / name).write_text(foreign + end)
     annotate(photos, "--task", "od", "--out", out, "--mode", mode, status=2)
     assert "line 1" in capsys.readouterr().err
-    assert {path.name: path.read_text() for path in out.iterdir()} == {name: foreign + "\n"}
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: foreign + end}
 
 
 @posix
@@ -614,6 +616,61 @@ def test_an_interrupt_finishes_the_batch_and_the_next_run_goes_on(
     assert status == 0
     by_question = sorted(without_times(lines(out)), key=str)
     assert by_question == sorted(without_times(lines(whole)), key=str)
+
+
+@posix
+def test_a_second_interrupt_ends_at_once_and_tears_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    encode, calls = answering.encode, iter(range(99))
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+        return encode(*arguments)
+
+    command = (photos, "--task", "od", "--out", out, "--batch-size", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode", interrupted)
+        annotate(*command, status=130)
+    assert asked(lines(out)) == [(name, "od") for name in NAMES[:2]]
+    annotate(*command)
+    assert asked(lines(out)) == [(name, "od") for name in NAMES]
+
+
+def test_a_size_of_batches_that_is_found(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (photos, "--task", "od", "caption+grounding", "--json", "--out")
+    annotate(*command, tmp_path / "found", "--batch-size", "auto")
+    sizes = json.loads(capsys.readouterr().out)["batch_sizes"]
+    assert sizes.keys() == {"od", "caption+grounding"}
+    annotate(*command, tmp_path / "given", "--batch-size", "3")
+    assert json.loads(capsys.readouterr().out)["batch_sizes"] == dict.fromkeys(sizes, 3)
+    found, given = (
+        sorted(without_times(lines(tmp_path / name)), key=str) for name in ("found", "given")
+    )
+    assert found == given
+
+
+def test_a_caption_that_cannot_be_grounded_fails_alone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is empty, or longer than the positions of the model."""
+    texts = iter(["", "a car", "a " * 9999, "a car", "a car"])
+
+    def watched(*arguments: Any) -> Any:
+        for answer in streaming.answer_or_fail(*arguments):
+            if getattr(answer, "task", "") == "<CAPTION>":
+                object.__setattr__(answer, "text", next(texts))
+            yield answer
+
+    monkeypatch.setattr(pipeline, "answer_or_fail", watched)
+    annotate(photos, "--task", "caption+grounding", "--out", tmp_path / "out", status=2)
+    assert [line["path"] for line in lines(tmp_path / "out", ERRORS)] == [NAMES[0], NAMES[2]]
+    assert [line["path"] for line in lines(tmp_path / "out")] == [NAMES[1], *NAMES[3:]]
 
 
 # Output

@@ -84,7 +84,7 @@ def test_coco_loads_and_scores(convert: Convert, capsys: pytest.CaptureFixture[s
 def test_yolo(convert: Convert, photos: Path) -> None:
     out = convert("yolo")
     assert files(out) == [
-        "data.yaml",
+        *("classes.txt", "data.yaml"),
         *("images/train/a/1.png", "images/train/b/1.jpg", "images/train/b/1_2.png"),
         "images/train/c.png",
         *("labels/train/a/1.txt", "labels/train/b/1.txt", "labels/train/b/1_2.txt"),
@@ -95,9 +95,38 @@ def test_yolo(convert: Convert, photos: Path) -> None:
     polygon = (out / "labels/train/b/1.txt").read_text().split()
     assert polygon == ["2", "0.000500", "0.000500", "0.500500", "0.000500", "0.500500", "0.500500"]
     assert (out / "labels/train/c.txt").read_text() == ""
+    assert (out / "classes.txt").read_text() == "SALE\ncat\nobject\n"
     assert (out / "data.yaml").read_text() == (
         'train: images/train\nval: images/train\nnames:\n  0: "SALE"\n  1: "cat"\n  2: "object"\n'
     )
+
+
+def test_classes_keep_their_numbers(
+    convert: Convert, lines: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """As new labels are found, and as others are no longer."""
+    classes = tmp_path / "classes.txt"
+    classes.write_text("zebra\ncat\n\ncat\n")
+    out = convert("yolo", "--classes", classes)
+    assert (out / "classes.txt").read_text() == "zebra\ncat\nSALE\nobject\n"
+    assert (out / "labels/train/a/1.txt").read_text().startswith("1 ")
+    assert '  0: "zebra"\n  1: "cat"\n  2: "SALE"\n' in (out / "data.yaml").read_text()
+    content = json.loads(convert("coco", "--classes", out / "classes.txt").read_text())
+    assert [one["name"] for one in content["categories"]] == ["zebra", "cat", "SALE", "object"]
+    assert content["annotations"][0]["category_id"] == 2
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_classes_that_cannot_be_read(
+    convert: Convert, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    classes = tmp_path / "classes.txt"
+    if content is not None:
+        classes.write_bytes(content)
+    assert not convert("coco", "--classes", classes, status=2).exists()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "classes.txt cannot be read" in err
 
 
 def test_a_part_of_yolo_for_validation(convert: Convert, lines: list[dict[str, Any]]) -> None:

@@ -58,6 +58,7 @@ UNKNOWN = {
     "assets/": ABOVE,
     "checkpoints/": ("engine", "images", *ABOVE),
     "annotate/": ("engine", "cli"),
+    "converting/": ("engine", "generation", "answering", "streaming", "model", "cli"),
 }
 """Folder -> parts of the runtime that it does not import; docs/architecture.md tells them."""
 
