@@ -27,7 +27,8 @@ from florence_onnx.annotate.output import open_output
 from florence_onnx.annotate.pipeline import Annotation
 from florence_onnx.annotate.questions import Plan, plan_questions
 from florence_onnx.annotate.sources import find_items
-from florence_onnx.answering import answer_batch, encode
+from florence_onnx.answering import answer_batch
+from florence_onnx.encoding import encode
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.preparing import read_picture
 from florence_onnx.requests import Prepared

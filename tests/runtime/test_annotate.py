@@ -623,7 +623,7 @@ def test_a_second_interrupt_ends_at_once_and_tears_nothing(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    encode, calls = answering.encode, iter(range(99))
+    encode, calls = encoding.encode, iter(range(99))
 
     def interrupted(*arguments: Any) -> Any:
         if next(calls) == 2:
