@@ -65,14 +65,14 @@ python -m benchmarks.report
 
 Every script beside this page makes one table and one file in `results/`: `compare`, `stages`,
 `batching`, `scaling`, `cold_start`, `streaming`, `annotating_memory`, `size`, `filling` (exports
-without torch and with it), `preprocess`, `profile` (operators of the encoders), `choices` (ways to quantise), `accuracy`
-(of the demo model), `scores` (what ranks detections, how far scores are probabilities, and
-constraints), `tiles` (what is found on large pictures, as a whole and in tiles), `transformers_js`
-(a token in Node, on one folder). Three more have no results here yet: `annotating` (a
-folder), `constraints` (what a step costs) and `lists` (ends of lists). What the scripts share is in `harness/`, the sides that are
-compared are in `peers/`, and `report/` writes the pages. A new table is a new script and a line in
-`ORDER` of `report/engineering.py`. The OpenVINO provider's columns come from an environment with
-the `openvino` extra instead of `cpu`:
+without torch and with it), `preprocess`, `profile` (operators of the encoders), `choices` (ways to
+quantise), `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are
+probabilities, and constraints), `tiles` (what is found on large pictures, as a whole and in
+tiles), `transformers_js` (a token in Node, on one folder). Three more have no results here yet:
+`annotating` (a folder), `constraints` (what a step costs) and `lists` (ends of lists). What the
+scripts share is in `harness/`, the sides that are compared are in `peers/`, and `report/` writes
+the pages. A new table is a new script and a line in `ORDER` of `report/engineering.py`. The
+OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:
 
 ```
 python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
