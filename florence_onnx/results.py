@@ -248,6 +248,12 @@ class Result:
 
         return one_result.to_yolo(self, names)
 
+    def _repr_html_(self) -> str:
+        """What notebooks show: the text, or a table of the detections; without the picture."""
+        from florence_onnx.notebook import to_html
+
+        return to_html(self)
+
     def _answer(self, integers: bool) -> str | dict[str, Any]:
         def numbers(points: Sequence[float]) -> list[float] | list[int]:
             return to_integers(points, self.image_size) if integers else list(points)

@@ -163,6 +163,12 @@ def test_a_picture_is_never_drawn_over_one_that_was_asked_about(
     assert [Path(photo).read_bytes() for photo in photos] == before
 
 
+def states(folder: Path) -> dict[str, tuple[int, ...]]:
+    """What changes when files are written or replaced, but not when they are read."""
+    found = {path.name: path.lstat() for path in folder.iterdir()}
+    return {name: (at.st_ino, at.st_mode, at.st_size, at.st_mtime_ns) for name, at in found.items()}
+
+
 def test_a_file_that_is_no_drawing_is_never_replaced(
     photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,7 +178,7 @@ def test_a_file_that_is_no_drawing_is_never_replaced(
         Image.fromarray(picture(7)).save(folder / name)
     (folder / "empty.png").write_bytes(b"")
     (folder / "nowhere.png").symlink_to(tmp_path / "gone")
-    before = {path.name: path.lstat() for path in folder.iterdir()}
+    before = states(folder)
     for images, target in (
         *((photos[:1], folder / name) for name in before),
         (photos, folder),
@@ -183,7 +189,7 @@ def test_a_file_that_is_no_drawing_is_never_replaced(
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert "exists and is not marked as a drawing of florence-onnx: name another" in err
-    assert {path.name: path.lstat() for path in folder.iterdir()} == before
+    assert states(folder) == before
 
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(

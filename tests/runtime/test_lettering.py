@@ -11,9 +11,9 @@ from PIL import Image
 from florence_onnx import Detection, DetectionScores, Result, parse_answer
 from florence_onnx.cli.program import main
 from florence_onnx.drawing import draw, fonts
-from florence_onnx.drawing.draw import _COLOURS
 from florence_onnx.drawing.fonts import PLAIN, Face, faces_for, has_glyph, named_face
 from florence_onnx.drawing.lettering import Lettering
+from florence_onnx.drawing.picture import _COLOURS
 from florence_onnx.drawing.places import Rectangle, gap, place_plates
 from florence_onnx.errors import InputError
 from florence_onnx.tasks import AnswerKind
@@ -233,6 +233,22 @@ def test_lines_and_letters_grow_with_the_picture() -> None:
     assert lines == [2, 8, 16]
 
 
+def test_things_without_a_label_have_colours_of_their_own() -> None:
+    first = Detection(label="", box=(20.0, 20.0, 80.0, 80.0))
+    second = Detection(label="", box=(110.0, 20.0, 190.0, 80.0))
+    pixels = drawn(answer(first, second, kind=AnswerKind.PROPOSALS))
+    assert [tuple(pixels[50, 20]), tuple(pixels[50, 110])] == [*_COLOURS[:2]]
+
+
+def test_a_line_leads_from_a_plate_to_a_box_that_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = (0, 0, 50, 20)  # its middle: 25, 10
+    monkeypatch.setattr("florence_onnx.drawing.picture.place_plates", lambda *_: [place])
+    pixels = drawn(answer(Detection(label="cat", box=(125.0, 60.0, 190.0, 90.0))))
+    assert tuple(pixels[35, 75]) == _COLOURS[0]
+
+
 def test_scores_are_shown() -> None:
     box = (20.0, 40.0, 190.0, 90.0)
     plain = answer(Detection(label="cat", box=box))
@@ -240,6 +256,8 @@ def test_scores_are_shown() -> None:
     scored = answer(Detection(label="cat", box=box, scores=scores))
     assert plate(scored)[1] > plate(plain)[1]
     assert (drawn(scored) == drawn(answer(Detection(label="cat 0.93", box=box)))).all()
+    alone = answer(Detection(label="", box=box, scores=scores))
+    assert (drawn(alone) == drawn(answer(Detection(label="0.93", box=box)))).all()
 
 
 def test_polygons_alone_are_filled() -> None:

@@ -72,7 +72,7 @@ def draw(
 
     Args:
         image: the picture that was asked about, as ``Florence2`` takes it.
-        result: its answer; every label has its own colour.
+        result: its answer; every label has its own colour, and so has every thing without a label.
         font: a TrueType or OpenType file, which is used where it has the glyphs. For others, and by
             default, fonts of this machine are found. A character that no font has is drawn as "?",
             and a line on stderr says so.
@@ -119,21 +119,21 @@ def draw(
 
 def _things(result: Result) -> list[_Thing]:
     """What is drawn, the largest first, so that nothing is covered by what is around it."""
-    labels = dict.fromkeys(_one_line(found.label) for found in result.detections)
-    colours = dict(zip(labels, cycle(_COLOURS), strict=False))
+    labels = [_one_line(found.label) for found in result.detections]
+    classes = [label or number for number, label in enumerate(labels)]
+    colours = dict(zip(dict.fromkeys(classes), cycle(_COLOURS), strict=False))
     things = []
-    for found in result.detections:
+    for found, label, class_ in zip(result.detections, labels, classes, strict=True):
         outlines = [
             list(zip(outline[0::2], outline[1::2], strict=True))
             for outline in found.outlines
             if len(outline) >= _TRIANGLE
         ]
         if outlines:
-            label = _one_line(found.label)
-            end = "" if found.scores is None else f" {found.scores.score:.2f}"
+            end = "" if found.scores is None else f"{' ' * bool(label)}{found.scores.score:.2f}"
             box = max(map(_around, outlines), key=_area)
             filled = found.polygons is not None
-            things.append(_Thing(label, end, outlines, filled, box, colours[label]))
+            things.append(_Thing(label, end, outlines, filled, box, colours[class_]))
     return sorted(things, key=lambda thing: _area(thing.box), reverse=True)
 
 
