@@ -55,13 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="yolo: part of the pictures for validation, 0 to 1 (default 0)",
     )
     words = parser.add_argument_group("sidecar: text beside pictures")
-    words.add_argument("--prefix", default="", help="in front of every text")
-    words.add_argument("--suffix", default="", help="behind every text")
-    words.add_argument("--separator", default=", ", help="between answers and labels")
-    words.add_argument("--banned", nargs="+", default=[], metavar="WORD", help="left out")
-    words.add_argument("--first", nargs="+", default=[], metavar="WORD", help="always first")
+    words.add_argument("--prefix", default="", help="text in front of every text")
+    words.add_argument("--suffix", default="", help="text behind every text")
     words.add_argument(
-        "--tag-style", choices=("blanks", "underscores"), default="blanks", help="in labels"
+        "--separator", default=", ", help="text between two answers or labels (default: ', ')"
+    )
+    words.add_argument(
+        "--banned", nargs="+", default=[], metavar="WORD", help="words and labels to leave out"
+    )
+    words.add_argument(
+        "--first", nargs="+", default=[], metavar="WORD", help="words that every text begins with"
+    )
+    words.add_argument(
+        "--tag-style",
+        choices=("blanks", "underscores"),
+        default="blanks",
+        help="what is between the words of a label (default: blanks)",
     )
 
 

@@ -134,7 +134,7 @@ class Words:
     separator: str = ", "
     """Between answers, and between labels."""
     banned: Sequence[str] = ()
-    """What is left out, in any case of its letters."""
+    """What is left out, in any case of its letters, with blanks or underscores."""
     first: Sequence[str] = ()
     """What stands first, in this order, whether it was found or not."""
     underscores: bool = False
@@ -147,12 +147,17 @@ class Words:
             labels = [found.label for found in answer.found]
             styled = [one.replace(" ", "_") if self.underscores else one for one in labels]
             parts += styled if answer.names else [answer.text]
-        out = {word.lower() for word in self.banned}
+        out = set(map(_key, self.banned))
         once: dict[str, str] = {}
         for part in parts:
-            if part.lower() not in out:
-                once.setdefault(part.lower(), part)
+            if _key(part) not in out:
+                once.setdefault(_key(part), part)
         return self.prefix + self.separator.join(once.values()) + self.suffix
+
+
+def _key(text: str) -> str:
+    """What is the same for ``Red car`` and ``red_car``."""
+    return text.lower().replace("_", " ")
 
 
 def write_sidecars(labels: Labels, folder: Path, words: Words) -> None:

@@ -221,6 +221,20 @@ def test_words_of_the_text_beside_pictures(
     assert (out / "e.txt").read_text() == "<mine; dog; big_car>\n"
 
 
+@pytest.mark.parametrize("style", ["blanks", "underscores"])
+@pytest.mark.parametrize("word", ["Big car", "big_car"])
+@pytest.mark.parametrize("option", ["--banned", "--first"])
+def test_a_word_is_known_in_either_style(
+    convert: Convert, lines: list[dict[str, Any]], photos: Path, style: str, word: str, option: str
+) -> None:
+    text = "".join(f"{name}<loc_1><loc_1><loc_9><loc_9>" for name in ("big car", "red dog"))
+    lines.append(answer(photos, "e.png", Task.OD, text))
+    dog = "red_dog" if style == "underscores" else "red dog"
+    out = convert("sidecar", "--tag-style", style, option, word)
+    expected = dog if option == "--banned" else f"{word}, {dog}"
+    assert (out / "e.txt").read_text() == expected + "\n"
+
+
 def test_tasks_and_scores_that_are_taken(
     convert: Convert, lines: list[dict[str, Any]], tmp_path: Path
 ) -> None:
