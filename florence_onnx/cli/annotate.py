@@ -114,7 +114,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "find the fastest size (default: 8)",
     )
     parser.add_argument(
-        "--limit", type=whole_number(1), metavar="N", help="most pictures to ask about"
+        "--limit", type=whole_number(1), metavar="N", help="largest number of pictures to ask about"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what there is to do, and do nothing"

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_model(parser)
     parser.add_argument(
-        "--beams", type=whole_number(1), metavar="N", help="default: the checkpoint's"
+        "--beams", type=whole_number(1), metavar="N", help="beams (default: the checkpoint's)"
     )
     # A first token, one to time, and the last, which may be forced and then costs no step.
     parser.add_argument(

@@ -23,9 +23,10 @@ EXAMPLES = """examples:
   florence-onnx doctor ./my-fine-tune
   florence-onnx doctor org/name:folder --companions microsoft/Florence-2-base --json
 
-Each finding is one line: "note" for what an export puts right, leaves out or does not follow,
-"refused" for what stands in its way and what to do about it. An export says the same, and its
-report holds it as repairs. The exit status is 1 if the checkpoint cannot be exported.
+Each finding is one line. "note" tells what an export puts right, leaves out or does not follow.
+"refused" tells why the checkpoint cannot be exported, and what to do. An export prints the same
+findings, and OUT/export_report.json lists the notes as repairs. The exit status is 1 if the
+checkpoint cannot be exported.
 """
 
 

@@ -23,9 +23,10 @@ extra. The exit status is 2 if a file has changed or is missing, or if an extra 
 a graph or of another file that is opened.
 
 With --against, every task is asked about every picture, greedy and with the model's beams, and the
-answers are compared with those of transformers, token for token: a table in Markdown, as a model
-card wants it. That needs torch: pip install 'florence-onnx[export]'. Both sides get the same pixel
-values, and the generation settings of the folder. The exit status is 1 if an answer differs.
+answers are compared with those of transformers, token for token. The output is a table in Markdown
+for a model card. The comparison needs torch: pip install 'florence-onnx[export]'. Both sides get
+the same pixel values, and the generation settings of the folder. The exit status is 1 if an answer
+differs.
 """
 
 _NEEDED = ("torch", "transformers", "onnxruntime", "PIL")
@@ -38,12 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", metavar="CHECKPOINT", help="checkpoint that the folder was made of"
     )
     parser.add_argument(
-        "--image", nargs="+", type=path, default=[], metavar="PHOTO", help="pictures to ask about"
+        "--image",
+        nargs="+",
+        type=path,
+        default=[],
+        metavar="PHOTO",
+        help="with --against: pictures to ask about",
     )
     parser.add_argument(
-        "--precision", default="fp32", metavar="P", help="graphs to compare (default fp32)"
+        "--precision",
+        default="fp32",
+        metavar="P",
+        help="with --against: graphs to compare (default fp32)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+    parser.add_argument(
+        "--json", action="store_true", help="with --against: print JSON instead of Markdown"
+    )
     add_completion(parser)
     add_hub_options(parser)
 
