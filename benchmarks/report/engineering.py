@@ -21,7 +21,6 @@ ORDER = {
     "scaling": "Scaling",
     "cold_start": "Cold start and memory",
     "streaming": "Memory of a long stream",
-    "annotating": "Annotating a folder",
     "annotating_memory": "Memory of an annotation",
     "size": "Installed size",
     "filling": "From a checkpoint to a model",
