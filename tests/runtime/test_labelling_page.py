@@ -59,10 +59,14 @@ def test_options_and_formats_are_those_that_there_are() -> None:
 def test_the_fields_are_those_of_a_line(tmp_path: Path) -> None:
     scene = str(DOCS / "scene.png")
     out = tmp_path / "out"
-    command = ["annotate", scene, "--task", "caption+grounding", "--model", "demo", "--out"]
+    cascades = ("caption+grounding", "od+region_to_description")
+    command = ["annotate", scene, "--task", *cascades, "--model", "demo", "--out"]
     assert main([*command, str(out)]) == 0
-    line = json.loads((out / "annotations.jsonl").read_text(encoding="utf-8"))
+    written = (out / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
+    grounded, described = map(json.loads, written)
+    assert {"caption"} == grounded.keys() - described.keys()
+    assert {"regions"} == described.keys() - grounded.keys()
     table = PAGE[PAGE.index("| `path`, `source` |") : PAGE.index("`labelled/errors.jsonl`")]
     first = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
-    assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(line)
-    assert line["schema"] == SCHEMA
+    assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(grounded | described)
+    assert grounded["schema"] == described["schema"] == SCHEMA
