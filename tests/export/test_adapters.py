@@ -118,6 +118,7 @@ def test_factors_are_scaled_and_added(
         torch.testing.assert_close(
             found.pop(f"{module}.weight").double(), expected, rtol=1e-6, atol=1e-5
         )
+    assert found
     assert all(torch.equal(found[name], weights[name]) for name in found)
 
 
