@@ -35,6 +35,7 @@ def answer_batch(
     batch: Sequence[Prepared],
     policy: GenerationPolicy,
     watch: Watch = lambda stage: None,
+    is_wanted: Callable[[int], bool] = lambda request: True,
 ) -> list[Result]:
     """Answers requests together, and then those about tiles, the tiles of one picture at a time.
 
@@ -44,6 +45,8 @@ def answer_batch(
         batch: At least one request.
         policy: The options of the search.
         watch: For those who measure.
+        is_wanted: Tells by its index whether a request is still to be answered. It leaves the
+            search where not, and its result is of no value.
 
     Raises:
         ImageError: An encoded picture is not of this model.
@@ -107,7 +110,7 @@ def _answer(
         [*image * len(picture.image_features), *ids]
         for picture, ids in zip(pictures, input_ids, strict=True)
     ]
-    found = search(step, len(batch), policy, read, constraints)
+    found = search(step, len(batch), policy, read, constraints, is_wanted)
     watch("search")
     results = [
         _result(assets, prepared, hypotheses, policy)

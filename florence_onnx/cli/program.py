@@ -14,11 +14,13 @@ from florence_onnx.cli import (
     doctor,
     export,
     info,
+    mcp,
     models,
     pull,
     quantize,
     remove,
     run,
+    serve,
     train,
     tune,
     verify,
@@ -28,6 +30,8 @@ from florence_onnx.terminal import printable
 
 COMMANDS = (
     run,
+    serve,
+    mcp,
     annotate,
     convert,
     pull,

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,13 @@ def exit_status(command: Callable[[], int]) -> int:
 
 @contextmanager
 def exit_on_termination() -> Iterator[None]:
-    """Turns a plain kill into an exception, so that half-written folders are removed."""
+    """Turns a plain kill into an exception, so that half-written folders are removed.
+
+    Only the main thread hears of signals; in another, such as one of a service, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

@@ -55,6 +55,7 @@ def search(
     policy: GenerationPolicy,
     encoder_ids: Sequence[Sequence[int]] = (),
     grammars: Sequence[Grammar | None] = (),
+    is_wanted: Callable[[int], bool] = lambda request: True,
 ) -> list[list[Hypothesis]]:
     """Finds the best sequences of a batch of requests.
 
@@ -73,13 +74,15 @@ def search(
             out, ``encoder_no_repeat_ngram_size`` and ``encoder_repetition_penalty`` do nothing.
         grammars: The grammar of every request, None for a free answer; empty where all answers are
             free.
+        is_wanted: Asked about every request after each step. One that is wanted no longer leaves
+            the batch, with what had ended by then.
 
     Returns:
         For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
         can be had, as with forced tokens alone, others of no value fill up: copies, or the start
         token by itself, as transformers has them, with scores far below any real one.
     """
-    beams = _Beams(batch_size, policy, Processors(policy, encoder_ids, grammars))
+    beams = _Beams(batch_size, policy, Processors(policy, encoder_ids, grammars), is_wanted)
     first, last = policy.first_tokens, policy.last_tokens
     while beams.requests.size:
         generated = beams.generated
@@ -118,8 +121,15 @@ class _Ended:
 class _Beams:
     """The running beams of the requests still searched, and the sequences that have ended."""
 
-    def __init__(self, batch_size: int, policy: GenerationPolicy, processors: Processors) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        policy: GenerationPolicy,
+        processors: Processors,
+        is_wanted: Callable[[int], bool],
+    ) -> None:
         beams = policy.num_beams
+        self._is_wanted = is_wanted
         self.ended = _Ended(batch_size, policy)
         self.requests: Ids = np.arange(batch_size, dtype=np.int64)
         self.rows = self.requests
@@ -240,6 +250,7 @@ class _Beams:
             stays &= ~self.ended.are_full[self.requests]
         if generated == policy.max_new_tokens:
             stays[:] = False
+        stays &= np.array([self._is_wanted(request) for request in self.requests.tolist()])
         if not stays.all():
             self.rows = self.rows.reshape(len(stays), -1)[stays].ravel()
             self.requests = self.requests[stays]

@@ -1,0 +1,68 @@
+"""Measures the memory of our service over 5,000 requests: it must not grow with them.
+
+    python -m benchmarks.serving_memory
+
+8 clients ask the demo model about small pictures, another one each time. The resident set of the
+service's process is read after the first 200 answers and after the last one.
+"""
+
+import base64
+import io
+import json
+import sys
+from collections.abc import Sequence
+
+from PIL import Image
+
+from benchmarks.harness.common import make_parser, make_picture, progress, publish
+from benchmarks.harness.load import Ask, free_port, load, service
+from benchmarks.harness.measuring import describe
+
+REQUESTS, FIRST, CLIENTS = 5000, 200, 8
+LIMIT = 50
+"""Megabytes, 10^6 bytes, that the resident set may grow after the first requests."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures and publishes."""
+    parser = make_parser(__doc__, repeats=1, precisions=False)
+    parser.set_defaults(model="demo")
+    arguments = parser.parse_args(argv)
+    port = free_port()
+    given = ["serve", "--model=demo", f"--port={port}", f"--threads={arguments.threads}"]
+    values: dict[str, dict[str, object]] = {}
+    with service("florence_onnx", given, port, "/readyz") as found:
+        done, sizes = 0, []
+        for count in (FIRST, REQUESTS):
+            while done < count:
+                part = min(FIRST, count - done)
+                load(port, [_ask(done + number) for number in range(part)], CLIENTS)
+                done += part
+                progress(f"{done} of {REQUESTS}: {found.resident_bytes() / 1e6:.0f} MB")
+            sizes.append(found.resident_bytes() / 1e6)
+            values[f"resident after {count} requests"] = {"ours": describe(sizes[-1:])}
+    grown = sizes[1] - sizes[0]
+    met = "within" if grown <= LIMIT else "beyond"
+    content = {
+        "settings": {"clients": CLIENTS},
+        "unit": "MB",
+        "values": values,
+        "ratios": {},
+        "notes": [f"{grown:+.0f} MB, {met} the limit of {LIMIT} MB."],
+    }
+    publish("serving_memory", arguments, argv, content)
+
+
+def _ask(seed: int) -> Ask:
+    file = io.BytesIO()
+    Image.fromarray(make_picture(320, 240, seed)).save(file, "JPEG")
+    body = {
+        "image": base64.b64encode(file.getvalue()).decode(),
+        "task": "caption",
+        "options": {"max_new_tokens": 20},
+    }
+    return Ask("/v1/answer", json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

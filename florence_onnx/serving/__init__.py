@@ -1,0 +1,1 @@
+"""An HTTP service around models: ``florence-onnx serve``."""

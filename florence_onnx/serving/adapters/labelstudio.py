@@ -1,0 +1,179 @@
+"""Label Studio's ML backend: its labelling configuration tells what is asked.
+
+RectangleLabels asks for object detection with these labels alone, PolygonLabels for the outline of
+each label, TextArea for a description. Pictures come as data URIs: URLs are not opened, those of
+Label Studio itself neither.
+
+Written after https://labelstud.io/guide/ml_create and https://labelstud.io/guide/predictions.
+"""
+
+import uuid
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from florence_onnx import __version__
+from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.results import Detection, Result
+from florence_onnx.serving.asking import Asked, picture_bytes
+from florence_onnx.serving.refusals import RefusalError
+from florence_onnx.serving.schemas import AskedTask
+from florence_onnx.tasks import Task
+
+VERSION = f"florence-onnx {__version__}"
+"""What Label Studio shows as the version of predictions."""
+
+_KINDS = ("RectangleLabels", "PolygonLabels", "TextArea")
+
+
+@dataclass(frozen=True)
+class LabellingTask:
+    """A task of a project."""
+
+    data: dict[str, Any]
+    """Its fields; one is the picture."""
+
+
+@dataclass(frozen=True)
+class LabellingBody:
+    """The body of /predict; fields that are not here are ignored."""
+
+    tasks: list[LabellingTask]
+    """The tasks to be labelled."""
+    label_config: str
+    """The labelling configuration of the project, XML."""
+    params: dict[str, Any] | None = field(default=None)
+    """What Label Studio adds; not read."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control of the labelling configuration, and the picture it belongs to."""
+
+    kind: str
+    """``RectangleLabels``, ``PolygonLabels`` or ``TextArea``."""
+    name: str
+    """Its name."""
+    target: str
+    """The name of the picture's tag."""
+    variable: str
+    """The field of a task that holds the picture."""
+    labels: tuple[str, ...]
+    """Its labels."""
+
+
+def controls(config: str) -> list[Control]:
+    """Reads a labelling configuration.
+
+    Raises:
+        RefusalError: It is no XML, or has no control that can be answered.
+    """
+    if "<!" in config.replace("<!--", ""):  # Entities could be made to multiply.
+        raise RefusalError(422, "label_config_error", "label_config: declarations are not read")
+    try:
+        root = ElementTree.fromstring(config)  # noqa: S314
+    except ElementTree.ParseError as error:
+        raise RefusalError(422, "label_config_error", f"label_config: {error}") from None
+    pictures = {
+        tag.get("name", ""): tag.get("value", "").removeprefix("$") for tag in root.iter("Image")
+    }
+    found = [
+        Control(
+            tag.tag,
+            tag.get("name", ""),
+            tag.get("toName", ""),
+            pictures[tag.get("toName", "")],
+            tuple(label.get("value", "") for label in tag.iter("Label")),
+        )
+        for tag in root.iter()
+        if tag.tag in _KINDS and tag.get("toName") in pictures
+    ]
+    if not found:
+        raise RefusalError(
+            422, "label_config_error", f"label_config: there is none of {', '.join(_KINDS)}"
+        )
+    return found
+
+
+def asked_for_control(control: Control, task: LabellingTask) -> Asked:
+    """What a control asks about the picture of a task.
+
+    Raises:
+        RefusalError: The picture is no data URI.
+    """
+    image = task.data.get(control.variable)
+    if not isinstance(image, str):
+        raise RefusalError(422, "image_error", f"data.{control.variable:.80}: there is no picture")
+    options: GenerationOptions = {}
+    if control.kind == "RectangleLabels":
+        tasks = [AskedTask(Task.OD.value)]
+        if control.labels:
+            options["labels"] = control.labels
+    elif control.kind == "PolygonLabels":
+        name = Task.REFERRING_EXPRESSION_SEGMENTATION.value
+        tasks = [AskedTask(name, label) for label in control.labels]
+    else:
+        tasks = [AskedTask(Task.MORE_DETAILED_CAPTION.value)]
+    return Asked(picture_bytes(image), tasks, None, options)
+
+
+def regions(control: Control, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The answers to a control as regions of a prediction."""
+    if control.kind == "TextArea":
+        found: list[tuple[dict[str, Any], Detection | None]] = [
+            ({"text": [result.text]}, None) for result in results
+        ]
+    elif control.kind == "RectangleLabels":
+        found = [(_box(one, result), one) for result in results for one in result.detections]
+    else:
+        found = [
+            value
+            for result, label in zip(results, control.labels, strict=True)
+            for one in result.detections
+            for value in _outlines(one, result, label)
+        ]
+    return [
+        {
+            "id": uuid.uuid4().hex[:10],
+            "from_name": control.name,
+            "to_name": control.target,
+            "type": control.kind.lower(),
+            "original_width": results[0].image_size[0],
+            "original_height": results[0].image_size[1],
+            "image_rotation": 0,
+            "value": value,
+            **({"score": one.scores.score} if one is not None and one.scores else {}),
+        }
+        for value, one in found
+    ]
+
+
+def prediction(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The prediction for one task."""
+    scores = [one["score"] for one in found if "score" in one]
+    mean = sum(scores) / len(scores) if scores else 0.0
+    return {"model_version": VERSION, "score": mean, "result": list(found)}
+
+
+def _box(detection: Detection, result: Result) -> dict[str, Any]:
+    (x1, y1, x2, y2), (width, height) = detection.box, result.image_size
+    return {
+        "x": 100 * x1 / width,
+        "y": 100 * y1 / height,
+        "width": 100 * (x2 - x1) / width,
+        "height": 100 * (y2 - y1) / height,
+        "rotation": 0,
+        "rectanglelabels": [detection.label],
+    }
+
+
+def _outlines(
+    detection: Detection, result: Result, label: str
+) -> Iterator[tuple[dict[str, Any], Detection]]:
+    width, height = result.image_size
+    for line in detection.outlines:
+        points = [
+            [100 * x / width, 100 * y / height] for x, y in zip(line[::2], line[1::2], strict=True)
+        ]
+        yield {"points": points, "polygonlabels": [label], "closed": True}, detection

@@ -1,0 +1,152 @@
+"""OpenAI's chat completions: a picture as a data URI, and a task in words.
+
+The text of the message is a task (``<OD>``, ``od``), a task's tag with its text or region behind it
+(``<CAPTION_TO_PHRASE_GROUNDING> a green car``), or the prompt of a fine-tune; without text, the
+picture is described. The answer is text, or for tasks that locate things the JSON of
+``Result.to_dict``.
+"""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.results import Result
+from florence_onnx.serving.asking import Asked, picture_bytes
+from florence_onnx.serving.refusals import RefusalError
+from florence_onnx.serving.schemas import AskedTask
+from florence_onnx.tasks import AnswerKind, InputKind, Task
+
+_TAG = re.compile(r"\s*(<\w+>)\s*(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ImageUrl:
+    """The picture of a part."""
+
+    url: str
+    """A data URI; URLs are not opened."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a message."""
+
+    type: str
+    """``text`` or ``image_url``."""
+    text: str | None = None
+    """The text."""
+    image_url: ImageUrl | None = None
+    """The picture."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of the conversation."""
+
+    role: str
+    """Only what a ``user`` says is read, and of that the last."""
+    content: str | list[Part] | None = None
+    """Text, or parts."""
+
+
+@dataclass(frozen=True)
+class ChatBody:
+    """The body of /v1/chat/completions; fields that are not here are ignored."""
+
+    messages: list[Message]
+    """The conversation."""
+    model: str | None = None
+    """A name from /v1/models."""
+    max_tokens: int | None = None
+    """Longest answer."""
+    max_completion_tokens: int | None = None
+    """The same, under its newer name."""
+    stream: bool | None = None
+    """Whether the answer comes as events; it is whole in one of them."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the search, which OpenAI's interface does not have (``extra_body``)."""
+
+
+def asked_in_chat(body: ChatBody) -> Asked:
+    """Reads the last message of the user.
+
+    Raises:
+        RefusalError: It has no picture, or several.
+    """
+    messages = [message for message in body.messages if message.role == "user"]
+    content = messages[-1].content if messages else None
+    parts = content if isinstance(content, list) else [Part("text", content)]
+    pictures = [part.image_url.url for part in parts if part.image_url is not None]
+    if len(pictures) != 1:
+        raise RefusalError(
+            422,
+            "image_error",
+            f"the last message of the user has {len(pictures)} pictures; it must have one, as an "
+            "image_url with a data URI",
+        )
+    text = " ".join(part.text for part in parts if part.text)
+    options: dict[str, Any] = dict(body.options)
+    most = body.max_completion_tokens or body.max_tokens
+    if most is not None:
+        options["max_new_tokens"] = most
+    return Asked(
+        picture_bytes(pictures[0]),
+        [_task(text)],
+        body.model,
+        GenerationOptions(**options),  # type: ignore[typeddict-item]
+    )
+
+
+def completion(result: Result, model: str) -> dict[str, Any]:
+    """The answer as a chat completion."""
+    message = {"role": "assistant", "content": _content(result), "refusal": None}
+    return {
+        **_head("chat.completion", model),
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": _reason(result), "logprobs": None}
+        ],
+    }
+
+
+def events(result: Result, model: str) -> Iterator[str]:
+    """The answer as events of a stream."""
+    head = _head("chat.completion.chunk", model)
+    for delta, reason in (
+        ({"role": "assistant", "content": _content(result)}, None),
+        ({}, _reason(result)),
+    ):
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        yield f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _head(kind: str, model: str) -> dict[str, Any]:
+    identity = f"chatcmpl-{uuid.uuid4().hex}"
+    return {"id": identity, "object": kind, "created": int(time.time()), "model": model}
+
+
+def _content(result: Result) -> str:
+    is_text = result.answer_kind is AnswerKind.TEXT
+    return result.text if is_text else json.dumps(result.to_dict())
+
+
+def _reason(result: Result) -> str:
+    return "length" if result.truncated else "stop"
+
+
+def _task(text: str) -> AskedTask:
+    if not text.strip():
+        return AskedTask(Task.MORE_DETAILED_CAPTION.value)
+    found = _TAG.fullmatch(text)
+    tags = [task for task in Task if found and task.value == found[1].upper()]
+    if not found or not tags or not found[2]:
+        return AskedTask(text)
+    (task,) = tags
+    if task.input_kind is InputKind.REGION:
+        return AskedTask(task.value, region=found[2].strip())
+    return AskedTask(task.value, text=found[2])

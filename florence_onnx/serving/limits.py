@@ -1,0 +1,59 @@
+"""What one request may cost."""
+
+from dataclasses import dataclass
+
+from florence_onnx.errors import GenerationError
+from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.serving.refusals import RefusalError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits to every request. What goes beyond one is refused and says so."""
+
+    body_mib: int = 32
+    """MiB of a request's body, counted while it comes in."""
+    queue: int = 64
+    """Requests that are accepted at the same time, waiting or being answered."""
+    seconds: float = 60.0
+    """Time from the first byte of a request to its answer."""
+    tasks: int = 16
+    """Tasks on one picture."""
+    beams: int = 8
+    """Beams of a search."""
+    tokens: int = 4096
+    """Tokens of one answer; never more than the model's own limit."""
+
+    def check_tasks(self, count: int) -> None:
+        """Refuses a request of too many tasks, or of none.
+
+        Raises:
+            RefusalError: There is no task, or there are more than `tasks`.
+        """
+        if not 1 <= count <= self.tasks:
+            raise RefusalError(
+                422, "task_error", f"tasks has {count} entries; it must have 1 to {self.tasks}"
+            )
+
+    def bounded(self, policy: GenerationPolicy, max_tokens_given: bool) -> GenerationPolicy:
+        """The policy with no more tokens than allowed, where the request has not asked for more.
+
+        Args:
+            policy: The model's policy with the request's options.
+            max_tokens_given: Whether the request says how many tokens it wants.
+
+        Raises:
+            GenerationError: The request asks for more tokens or beams than allowed.
+        """
+        if policy.num_beams > self.beams:
+            raise GenerationError(
+                f"num_beams is {policy.num_beams}; this service allows {self.beams} at most"
+            )
+        if policy.max_new_tokens <= self.tokens:
+            return policy
+        if max_tokens_given:
+            raise GenerationError(
+                f"max_new_tokens is {policy.max_new_tokens}; this service allows {self.tokens} at "
+                "most"
+            )
+        return policy.replace(max_new_tokens=self.tokens)

@@ -1,0 +1,91 @@
+"""The process of the service: a socket, signals, and a graceful end."""
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from florence_onnx.serving.logs import log
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_GRACE = 5.0
+"""Seconds for what a stopping service needs besides the longest request."""
+_BACKLOG = 2048
+
+
+def serve(
+    make_app: "Callable[[Callable[[BaseException], None]], FastAPI]",
+    host: str,
+    port: int,
+    seconds: float,
+) -> None:
+    """Serves until the process is told to end, and answers what was accepted until then.
+
+    Args:
+        make_app: Makes the application, given whom to tell that no model can be opened.
+        host: The address to listen at.
+        port: The port; 0 for a free one, which the log tells.
+        seconds: The longest time of a request.
+
+    Raises:
+        FlorenceError: The first models cannot be opened.
+        OSError: The address cannot be had.
+    """
+    import uvicorn
+
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    config = uvicorn.Config(
+        make_app(fail),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_graceful_shutdown=int(seconds + _GRACE),
+    )
+    server = uvicorn.Server(config)
+    _raise_file_limit()
+    with _quiet_signals():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listening:
+            log("listening", host=host, port=listening.getsockname()[1])
+            server.run([listening])
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _quiet_signals() -> Iterator[None]:
+    """Has the process end with status 0 after a graceful end.
+
+    The HTTP server raises the signal that ended it again, for whoever listened before.
+    """
+
+    def ignore(number: int, frame: FrameType | None) -> None:
+        pass
+
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise_file_limit() -> None:
+    """Takes as many open connections as the system allows; each is a file."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

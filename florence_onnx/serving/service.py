@@ -1,0 +1,86 @@
+"""The core of the service: tasks on a picture in, results out. Every route comes here."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from florence_onnx.constraining import check_rules
+from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.model import Florence2
+from florence_onnx.preparing import prepare, read_picture
+from florence_onnx.prompts import check_input, what_is_asked
+from florence_onnx.requests import Request
+from florence_onnx.results import Result
+from florence_onnx.serving.asking import Asked
+from florence_onnx.serving.batching import Engine, Job, SharedPicture
+from florence_onnx.serving.limits import Limits
+from florence_onnx.serving.metrics import Metrics
+from florence_onnx.serving.models import Models
+
+T = TypeVar("T")
+
+_THREADS = 2
+"""Threads that decode and resize: more would take the processor from the engine."""
+
+
+class Service:
+    """Models, an engine, and threads that read pictures."""
+
+    def __init__(self, models: Models, limits: Limits, metrics: Metrics) -> None:
+        """Starts the threads.
+
+        Args:
+            models: The models.
+            limits: Limits of every request.
+            metrics: Told of batches and stages.
+        """
+        self.models, self.limits, self.metrics = models, limits, metrics
+        self._engine = Engine(metrics)
+        self._readers = ThreadPoolExecutor(_THREADS, "reader")
+
+    async def answer(self, asked: Asked) -> list[Result]:
+        """Answers tasks on one picture, whose vision encoder runs once.
+
+        To cancel this takes the tasks out of the queue and of the engine.
+
+        Raises:
+            RefusalError: There are too many tasks, or there is no model of this name.
+            InputError: The picture, a task or an option is wrong.
+            ModelError: The model cannot be opened, or one of its graphs fails.
+        """
+        self.limits.check_tasks(len(asked.tasks))
+        async with self.models.use(asked.model) as model:
+            jobs = await asyncio.get_running_loop().run_in_executor(
+                self._readers, self._read, model, asked
+            )
+            self._engine.submit(jobs)
+            try:
+                return await asyncio.gather(*(asyncio.wrap_future(job.answer) for job in jobs))
+            finally:
+                for job in jobs:
+                    job.answer.cancel()
+                del model, jobs
+
+    def close(self) -> None:
+        """Ends the threads after they have done what they were given."""
+        self._readers.shutdown()
+        self._engine.close()
+
+    def _read(self, model: Florence2, asked: Asked) -> list[Job]:
+        """Checks the tasks, then reads the picture."""
+        policy = asked.policy(model.policy, self.limits)
+        requests = asked.requests()
+        _check(requests, policy)
+        picture = read_picture(model.assets, asked.image)
+        shared = SharedPicture(picture)
+        prepared = [prepare(model.assets, request, picture) for request in requests]
+        return [Job(model, one, shared, policy) for one in prepared]
+
+
+def _check(requests: Sequence[Request], policy: GenerationPolicy) -> None:
+    """Refuses what can be refused before a picture is decoded."""
+    for request in requests:
+        task, kind = what_is_asked(request.task, request.prompt, request.answer)
+        check_input(task, request.text, request.region)
+        check_rules(task, kind, policy)

@@ -1,0 +1,66 @@
+"""The MCP server, spoken to by the official client."""
+
+import asyncio
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from florence_onnx import Florence2
+from tests.helpers.service import encoded, png
+from tests.helpers.tiny import TEXT, TINY
+
+mcp = pytest.importorskip("mcp")
+
+
+def call(
+    arguments: Sequence[str], calls: Sequence[tuple[str, dict[str, Any]]]
+) -> tuple[list[str], list[Any]]:
+    """The names of the tools, and what calls of them return."""
+
+    async def run() -> tuple[list[str], list[Any]]:
+        from mcp import ClientSession, StdioServerParameters
+        from mcp.client.stdio import stdio_client
+
+        command = ["-m", "florence_onnx", "mcp", "--model", str(TINY), *arguments]
+        server = StdioServerParameters(command=sys.executable, args=command)
+        async with (
+            stdio_client(server) as (receive, send),
+            ClientSession(receive, send) as session,
+        ):
+            await session.initialize()
+            tools = [tool.name for tool in (await session.list_tools()).tools]
+            return tools, [await session.call_tool(name, given) for name, given in calls]
+
+    return asyncio.run(run())
+
+
+def test_tools(tmp_path: Path) -> None:
+    (tmp_path / "in.png").write_bytes(png())
+    inside = tmp_path / "folder"
+    inside.mkdir()
+    (inside / "a.png").write_bytes(png())
+    uri = f"data:image/png;base64,{encoded(png())}"
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("caption", {"image": uri}),
+        ("detect", {"image": "a.png"}),
+        ("read_text", {"image": encoded(png())}),
+        ("locate", {"image": uri, "text": TEXT}),
+        ("caption", {"image": "../in.png"}),
+        ("caption", {"image": str(tmp_path / "in.png")}),
+    ]
+    tools, answers = call(["--folder", str(inside)], calls)
+    assert tools == ["caption", "detect", "read_text", "locate"]
+    model = Florence2.load(TINY)
+    assert answers[0].content[0].text == model(png(), "caption").text
+    found = json.loads(answers[1].content[0].text)
+    expected = model(png(), "od")
+    assert found["size"] == [32, 24]
+    assert [one["box"] for one in found["found"]] == [list(d.box) for d in expected.detections]
+    assert not any(answer.is_error for answer in answers[:4])
+    assert all(answer.is_error for answer in answers[4:])
+    assert base64.b64encode(png()).decode()[:20] not in str(answers[4])
