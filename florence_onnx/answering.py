@@ -46,7 +46,7 @@ def answer_batch(
         policy: The options of the search.
         watch: For those who measure.
         is_wanted: Tells by its index whether a request is still to be answered. It leaves the
-            search where not, and its result is of no value.
+            search where not, and its result is of no value. Requests about tiles are not asked.
 
     Raises:
         ImageError: An encoded picture is not of this model.
@@ -54,8 +54,14 @@ def answer_batch(
         GenerationError: More than one answer is asked for about tiles.
     """
     tiled = [_is_tiled(one) for one in batch]
-    whole = [one for one, is_tiled in zip(batch, tiled, strict=True) if not is_tiled]
-    answers = iter(_answer(assets, graphs, whole, policy, watch) if whole else ())
+    places = [place for place, is_tiled in enumerate(tiled) if not is_tiled]
+    whole = [batch[place] for place in places]
+
+    def is_whole_wanted(request: int) -> bool:
+        return is_wanted(places[request])
+
+    found = _answer(assets, graphs, whole, policy, watch, is_whole_wanted) if whole else ()
+    answers = iter(found)
     return [
         _answer_tiles(assets, graphs, one, policy, watch) if is_tiled else next(answers)
         for one, is_tiled in zip(batch, tiled, strict=True)
@@ -91,6 +97,7 @@ def _answer(
     batch: Sequence[Prepared],
     policy: GenerationPolicy,
     watch: Watch,
+    is_wanted: Callable[[int], bool] = lambda request: True,
 ) -> list[Result]:
     """Encodes each picture once, then the prompts behind them, searches, and reads the answers."""
     constraints = grammars(assets.tokenizer, batch, policy)

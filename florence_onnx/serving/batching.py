@@ -11,10 +11,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 
-from florence_onnx.answering import answer_batch, encode
+from florence_onnx.answering import answer_batch
+from florence_onnx.encoding import encode
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.model import Florence2
-from florence_onnx.requests import EncodedImage, Picture, Prepared
+from florence_onnx.requests import EncodedImage, Picture, Prepared, TiledPicture
 from florence_onnx.results import Result
 from florence_onnx.serving.metrics import Metrics
 
@@ -22,7 +23,7 @@ from florence_onnx.serving.metrics import Metrics
 class SharedPicture:
     """A picture of one or more tasks, encoded by the engine's thread when it is first needed."""
 
-    def __init__(self, picture: Picture | EncodedImage) -> None:
+    def __init__(self, picture: Picture | TiledPicture | EncodedImage) -> None:
         self._picture = picture
 
     @property

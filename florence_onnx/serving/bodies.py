@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, Hashable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from florence_onnx.serving.asking import Asked, asked, asked_in_json
 from florence_onnx.serving.refusals import RefusalError
@@ -32,7 +32,7 @@ def read_json(body: bytes, kind: type[T]) -> T:
     from pydantic import ValidationError
 
     try:
-        found: T = _checker(kind).validate_json(body)
+        found: T = _checker(cast(Hashable, kind)).validate_json(body)
     except ValidationError as error:
         raise RefusalError(400, "invalid_request", _words(error)) from None
     return found
@@ -42,7 +42,7 @@ def read_json(body: bytes, kind: type[T]) -> T:
 def _checker(kind: Hashable) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    return TypeAdapter(cast(Any, kind))
 
 
 async def read_asked(request: "Request") -> Asked:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from florence_onnx import Florence2, Request, answering
+from florence_onnx import Florence2, Request, answering, encoding
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.serving import batching
 from florence_onnx.serving.batching import Engine, Job, SharedPicture
@@ -177,7 +177,7 @@ def test_what_comes_in_while_pictures_are_encoded_joins(
 ) -> None:
     stopped = Stopped(wait=0.0)
     jobs = [job(model, seed, policy) for seed in range(2)]
-    original = answering.encode
+    original = encoding.encode
 
     def encode(*given: Any) -> Any:
         if not jobs[1].picture.is_encoded and given[1] is jobs[0].prepared.picture:
