@@ -140,7 +140,9 @@ def start_steps(model: Graphs, encoder: Feeds) -> Any:
         }
         for name, value in zip(encoded, session.run(decoder.encoded, alone), strict=True):
             encoded[name][row, :, :length] = value[0]
-    values = [ort.OrtValue.ortvalue_from_numpy(value) for value in encoded.values()]
+    values = [ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32) for _ in encoded]
+    for value, array in zip(values, encoded.values(), strict=True):
+        value.update_inplace(array)  # A copy: `SlotSteps.inputs` outlives the steps.
     return SlotSteps(decoder, mask, values)
 
 
