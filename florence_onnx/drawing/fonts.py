@@ -64,6 +64,8 @@ def named_face(font: str | os.PathLike[str]) -> Face:
     Raises:
         InputError: It is no font file.
     """
+    if not isinstance(font, str | os.PathLike):
+        raise InputError(f"font must be the path of a font file, not {type(font).__name__}")
     face = Face(os.fspath(font))
     try:
         load(face, _CHECKED_AT)
@@ -83,11 +85,13 @@ def faces_for(texts: Iterable[str], first: Face | None) -> list[Face]:
     """
     faces = [PLAIN] if first is None else [first, PLAIN]
     every = sorted({character for text in texts for character in text})
-    for wanted in ("".join(every), *every):  # All in one font, or else in several.
-        left = [one for one in wanted if not any(has_glyph(face, one) for face in faces)]
-        found = _find("".join(left)) if left else None
-        if found is not None:
-            faces.append(found)
+    left = [one for one in every if not any(has_glyph(face, one) for face in faces)]
+    while left:  # Several scripts may need several fonts.
+        found = _find("".join(left))
+        if found is None:
+            break
+        faces.append(found)
+        left = [one for one in left if not has_glyph(found, one)]
     return faces
 
 
@@ -112,22 +116,18 @@ def _glyph(face: Face, character: str) -> tuple[tuple[int, int], bytes]:
 @cache
 def _find(characters: str) -> Face | None:
     """The font that has the most of some characters; None if all fonts lack all."""
-    by_fontconfig = _match(characters)
-    if by_fontconfig is not None and has_glyph(by_fontconfig, characters[0]):
-        return by_fontconfig
+    command = shutil.which("fc-match")
+    candidates = _installed() if command is None else _match(command, characters)
     best, most = None, 0
-    for face in _installed():
+    for face in candidates:
         count = sum(has_glyph(face, character) for character in characters)
         if count > most:
             best, most = face, count
     return best
 
 
-def _match(characters: str) -> Face | None:
-    """What fontconfig takes for the best font; None without fontconfig."""
-    command = shutil.which("fc-match")
-    if command is None:
-        return None
+def _match(command: str, characters: str) -> list[Face]:
+    """The font that fontconfig takes for the best, which may lack the characters."""
     charset = " ".join(f"{ord(character):x}" for character in characters)
     # A font of coloured bitmaps has one size.
     pattern = f"sans-serif:outline=true:color=false:charset={charset}"
@@ -137,9 +137,9 @@ def _match(characters: str) -> Face | None:
             arguments, capture_output=True, text=True, timeout=_LONGEST_SEARCH, check=True
         )
         file, index = found.stdout.split("\n")
-        return Face(file, int(index))
+        return [Face(file, int(index))]
     except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+        return []
 
 
 def _installed() -> Iterator[Face]:

@@ -27,7 +27,7 @@ class Lettering:
     def __init__(self, faces: Sequence[Face], size: int) -> None:
         self._faces = faces
         self._size = size
-        _, self._top, _, self._bottom = load(PLAIN, size).getbbox("Ág", anchor="ls")
+        _, self._top, _, self._bottom = load(PLAIN, size).getbbox("Ag", anchor="ls")
 
     @property
     def margin(self) -> int:

@@ -41,6 +41,8 @@ _SHRUNK = (1, 0.8, 0.6)
 """Sizes of letters that are tried, in parts of the usual one, until plates stand by their boxes."""
 _USUAL, _SMALLEST = 11, 9
 """The fewest pixels of letters: of the usual size, and of a smaller one that can be read."""
+_NAMED = 20
+"""The most missing characters that are named."""
 _VARIANTS = dict.fromkeys(range(0xFE00, 0xFE10))
 """Characters that choose another form of the one before; few fonts know these."""
 
@@ -191,16 +193,20 @@ def _lead(brush: PIL.ImageDraw.ImageDraw, place: Rectangle, thing: _Thing) -> No
 
 
 def _say_missing(labels: Sequence[str], faces: Sequence[Face]) -> None:
-    missing = {
-        character
-        for label in labels
-        for character in label
-        if not any(has_glyph(face, character) for face in faces)
-    }
+    missing = sorted(
+        {
+            character
+            for label in labels
+            for character in label
+            if not any(has_glyph(face, character) for face in faces)
+        }
+    )
     if missing:
+        others = len(missing) - _NAMED
+        more = f" and {others} other characters" if others > 0 else ""
         say(
-            f"florence-onnx: no font of this machine has {''.join(sorted(missing))}, drawn as ?; "
-            "name one that has, by font= or --font"
+            f"florence-onnx: no font of this machine has {''.join(missing[:_NAMED])}{more}, drawn "
+            "as ?; name one that has, by font= or --font"
         )
 
 

@@ -86,6 +86,8 @@ def test_a_character_that_no_font_has_is_told_and_no_empty_box(
     assert f"no font of this machine has \u0915\u093f{ALONE}, drawn as ?; name one" in line
     assert (missing == drawn(answer(Detection(label="a?? ?", box=box)))).all()
     assert capsys.readouterr().err == ""
+    drawn(answer(Detection(label="".join(map(chr, range(0x4E00, 0x4E00 + 50))), box=box)))
+    assert "\u4e13 and 30 other characters, drawn as ?" in capsys.readouterr().err
 
 
 def test_a_font_is_found_by_fontconfig(cyrillic: Path) -> None:
@@ -130,6 +132,11 @@ def test_a_font_that_is_none(tmp_path: Path) -> None:
             named_face(tmp_path / name)
 
 
+def test_a_font_that_is_no_path() -> None:
+    with pytest.raises(InputError, match="font must be the path of a font file, not int"):
+        named_face(3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -152,6 +159,16 @@ def test_characters_that_control_are_spelled_out(no_fonts: Path) -> None:
     box = (20.0, 40.0, 120.0, 90.0)
     spelled = drawn(answer(Detection(label="a b\\u202e", box=box)))
     assert (drawn(answer(Detection(label=" a\n\tb\u202e", box=box))) == spelled).all()
+
+
+def test_fonts_are_sought_once_for_all_characters_of_a_drawing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sought: list[str] = []
+    monkeypatch.setattr(fonts, "_find", sought.append)
+    many = "".join(map(chr, range(0x4E00, 0x5200)))
+    assert faces_for([many], None) == [PLAIN]
+    assert sought == [many]
 
 
 # Places
