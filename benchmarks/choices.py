@@ -23,7 +23,7 @@ from florence_onnx.engine import contract
 from florence_onnx.engine.options import default_options
 from florence_onnx_export.quantization.methods import FP32, METHODS, STORED, levels
 from florence_onnx_export.quantization.mixed import Measured
-from florence_onnx_export.quantization.quantize import SAMPLES, Reference
+from florence_onnx_export.quantization.reference import SAMPLES, Reference
 
 QUANTIZED = (contract.VISION_ENCODER, contract.ENCODER, contract.DECODER)
 
@@ -62,11 +62,11 @@ def _choices(graph: str, measured: Measured) -> dict[str, dict[str, str]]:
     """Name of a choice -> weight name -> method."""
     choices: dict[str, dict[str, str]] = {FP32: {}}
     for method in METHODS:
-        choices[method] = dict.fromkeys(measured.products, method)
+        choices[method] = dict.fromkeys(measured.matmuls, method)
     if measured.stored:
         choices[STORED] = dict.fromkeys(measured.stored, STORED)
     for precision in ("q8", "q4"):
-        ways = levels(precision, graph, measured.products, measured.stored)
+        ways = levels(precision, graph, measured.matmuls, measured.stored)
         choices[precision] = {name: methods[0] for name, methods in ways.items()}
     return choices
 

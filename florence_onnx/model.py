@@ -2,31 +2,27 @@
 
 import os
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from florence_onnx import preparing
-from florence_onnx.answering import answer_batch
-from florence_onnx.assets.reading import Assets
 from florence_onnx.cascading import Cascade, CascadeResult
 from florence_onnx.choosing import locate
 from florence_onnx.encoding import encode
 from florence_onnx.engine.precision import Precision
 from florence_onnx.engine.providers import Providers
-from florence_onnx.engine.sessions import Graphs
 from florence_onnx.errors import ModelWarning
-from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.hub import Access
 from florence_onnx.images.pixels import ImageInput
 from florence_onnx.opening import open_folder
 from florence_onnx.picture_sizes import ImageSize
 from florence_onnx.prompts import Region
-from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
+from florence_onnx.requests import EncodedImage, Request
 from florence_onnx.results import Result
-from florence_onnx.streaming import Stream, iterator
 from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.tiling import TilesOption, check_tiles
+from florence_onnx.verbs import Verbs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
     from florence_onnx.generation.options import GenerationOptions
 
 
-class Florence2:
+class Florence2(Verbs):
     """A Florence-2 model opened on ONNX Runtime.
 
     ::
@@ -46,11 +42,6 @@ class Florence2:
 
     Any number of threads may use one model at the same time, each as if it were alone.
     """
-
-    def __init__(self, assets: Assets, graphs: Graphs) -> None:
-        """Use `Florence2.load`."""
-        self.assets = assets
-        self.graphs = graphs
 
     @classmethod
     def load(
@@ -116,11 +107,6 @@ class Florence2:
     def providers(self) -> dict[str, list[str]]:
         """The providers ONNX Runtime really gave each graph, most used first."""
         return self.graphs.providers()
-
-    @property
-    def policy(self) -> GenerationPolicy:
-        """The checkpoint's generation policy, which the options of a call override."""
-        return self.assets.policy
 
     def encode(
         self,
@@ -252,113 +238,3 @@ class Florence2:
         asked = cascade.follow_up(seen, first)
         then = tuple(self.run(asked, batch_size=batch_size, **of_then))
         return CascadeResult(name=cascade.name, first=first, then=then)
-
-    def prepare(self, request: Request) -> Prepared:
-        """Checks a request, decodes and resizes its picture and tokenizes its prompt.
-
-        The engine is not used, so other threads may prepare requests while the engine works.
-
-        Raises:
-            InputError: The picture, the task or its input is wrong.
-        """
-        preparing.check_request(request)
-        picture = preparing.read_picture(
-            self.assets, request.image, request.tiles, request.image_size
-        )
-        return preparing.prepare(self.assets, request, picture)
-
-    @overload
-    def answer(self, prepared: Prepared, **options: "Unpack[GenerationOptions]") -> Result: ...
-
-    @overload
-    def answer(
-        self, prepared: Sequence[Prepared], **options: "Unpack[GenerationOptions]"
-    ) -> list[Result]: ...
-
-    def answer(
-        self, prepared: Prepared | Sequence[Prepared], **options: "Unpack[GenerationOptions]"
-    ) -> Result | list[Result]:
-        """Answers prepared requests as one batch: mixed tasks, pictures of mixed sizes.
-
-        Args:
-            prepared: What `prepare` returned: a sequence, or one.
-            **options: Overrides of the checkpoint's `policy`, under transformers' names.
-
-        Returns:
-            One result per request, in order; for a single one, a result.
-
-        Raises:
-            InputError: An option is wrong, or an encoded picture is of another model.
-        """
-        policy = self.policy.replace(**options)
-        batch = preparing.check_prepared(prepared)
-        results = answer_batch(self.assets, self.graphs, batch, policy) if batch else []
-        return results[0] if isinstance(prepared, Prepared) else results
-
-    @overload
-    def stream(
-        self,
-        requests: Iterable[Request],
-        *,
-        batch_size: int = 8,
-        on_error: Literal["raise"] = "raise",
-        **options: "Unpack[GenerationOptions]",
-    ) -> Generator[Result, None, None]: ...
-
-    @overload
-    def stream(
-        self,
-        requests: Iterable[Request],
-        *,
-        batch_size: int = 8,
-        on_error: Literal["return"],
-        **options: "Unpack[GenerationOptions]",
-    ) -> Generator[Result | Failure, None, None]: ...
-
-    def stream(
-        self,
-        requests: Iterable[Request],
-        *,
-        batch_size: int = 8,
-        on_error: Literal["raise", "return"] = "raise",
-        **options: "Unpack[GenerationOptions]",
-    ) -> Generator[Result | Failure, None, None]:
-        """Answers any number of requests, in order and in bounded memory.
-
-        While a batch is answered, the pictures of the next batch are decoded and resized in
-        threads. So up to ``2 * batch_size`` requests are taken from the iterable before the first
-        answer, each with 7 MB of pixels at 768x768. A picture that occurs more than once in these
-        requests (the same path or the same object) is decoded and encoded once. An exception of
-        the iterable is raised after the answers to the requests before the exception.
-
-        Args:
-            requests: Any iterable, with or without an end.
-            batch_size: Requests that are decoded together; tasks and sizes may be mixed.
-            on_error: ``"raise"`` to end at the first request that cannot be answered;
-                ``"return"`` to yield a `Failure` in the request's place and go on.
-            **options: Overrides of the checkpoint's `policy`, under transformers' names.
-
-        Returns:
-            A generator. To close the generator ends the threads.
-
-        Raises:
-            InputError: At once where an argument or option is wrong; from the generator where a
-                request is.
-        """
-        policy = self.policy.replace(**options)
-        stream = Stream(self.assets, self.graphs, policy, batch_size, on_error)
-        return stream.answers(iterator(requests))
-
-    def run(
-        self,
-        requests: Iterable[Request],
-        *,
-        batch_size: int = 8,
-        **options: "Unpack[GenerationOptions]",
-    ) -> list[Result]:
-        """Answers requests: ``list(model.stream(requests, ...))``.
-
-        Raises:
-            InputError: A request, an argument or an option is wrong.
-        """
-        return list(self.stream(requests, batch_size=batch_size, **options))

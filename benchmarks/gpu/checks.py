@@ -17,7 +17,7 @@ from florence_onnx.engine.sessions import open_graphs
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.resolver import DEMO
 from florence_onnx_export.quantization import fidelity
-from florence_onnx_export.quantization.quantize import BOUNDS
+from florence_onnx_export.quantization.bounds import BOUNDS
 from florence_onnx_export.scenes.answers import ask
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.scene import sample_scene

@@ -19,7 +19,7 @@ from florence_onnx_export import exporter
 from florence_onnx_export.demo import make_demo
 from florence_onnx_export.quantization.methods import SMOOTH
 from florence_onnx_export.quantization.mixed import Measured
-from florence_onnx_export.quantization.quantize import Reference
+from florence_onnx_export.quantization.reference import Reference
 from tests.helpers.exports import copied_graphs
 
 
@@ -84,7 +84,7 @@ def test_smoothing_serves_a_trained_model(work: Path) -> None:
         own = Measured(path, held_out.feeds, held_out.outputs, partial(iter, held_out.feeds))
         for measured, gain in ((own, seen), (held_out, unseen)):
             plain, smooth = (
-                measured.error(dict.fromkeys(measured.products, method))
+                measured.error(dict.fromkeys(measured.matmuls, method))
                 for method in ("dynamic8", SMOOTH)
             )
             assert smooth < gain * plain

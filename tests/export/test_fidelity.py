@@ -92,7 +92,7 @@ def test_the_error_of_a_graph_is_that_of_its_outputs(method: str) -> None:
     path = TINY / contract.graph_file(contract.VISION_ENCODER, "fp32")
     measured = Measured(path, feeds, ["image_features"], lambda: feeds)
     assert measured.error({}) == 0
-    methods = dict.fromkeys(measured.products, method)
+    methods = dict.fromkeys(measured.matmuls, method)
     got = [run(measured.quantized(methods), feed)[0] for feed in feeds]
     want = [run(onnx.load(path), feed)[0] for feed in feeds]
     assert measured.error(methods) == pytest.approx(relative_error(np.stack(got), np.stack(want)))

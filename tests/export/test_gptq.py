@@ -11,7 +11,7 @@ from florence_onnx_export.quantization import hessians
 from florence_onnx_export.quantization.fidelity import relative_error
 from florence_onnx_export.quantization.gptq import inverse_factor, round_weight
 from florence_onnx_export.quantization.hessians import Moments
-from florence_onnx_export.quantization.matmuls import replace_products
+from florence_onnx_export.quantization.matmuls import replace_matmuls
 from florence_onnx_export.quantization.methods import METHODS, SMOOTH
 from florence_onnx_export.quantization.stored import store_weights
 from tests.helpers.onnx_graphs import make_model, run
@@ -99,7 +99,7 @@ def test_every_method_rounds_for_its_inputs(method: str) -> None:
     for factor in (None, inverse_factor(seen.T @ seen)):
         model = make_model([node], {"w": weight}, {"x": x.shape})
 
-        replace_products(model, {"w": partial(METHODS[method], factor=factor)})
+        replace_matmuls(model, {"w": partial(METHODS[method], factor=factor)})
         values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         errors.append(relative_error(_read_back(method, values), weight))
         errors.append(relative_error(run(model, {"x": x})[0], x @ weight))

@@ -13,7 +13,7 @@ from benchmarks.gpu import checks, models, tables, wheels
 from benchmarks.harness import measuring
 from benchmarks.harness.common import BenchmarkError
 from florence_onnx import Florence2, Result
-from florence_onnx_export.quantization.quantize import BOUNDS, Bounds
+from florence_onnx_export.quantization.bounds import BOUNDS, Bounds
 
 
 @pytest.fixture(scope="module")

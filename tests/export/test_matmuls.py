@@ -15,7 +15,7 @@ from florence_onnx.engine import contract
 from florence_onnx_export.quantization.blockwise import quantize_blocks
 from florence_onnx_export.quantization.embedding import quantize_table
 from florence_onnx_export.quantization.fidelity import relative_error
-from florence_onnx_export.quantization.matmuls import product_weights, replace_products
+from florence_onnx_export.quantization.matmuls import matmul_weights, replace_matmuls
 from florence_onnx_export.quantization.methods import METHODS, SMOOTH
 from florence_onnx_export.quantization.stored import storable_weights, store_weights
 from tests.helpers.onnx_graphs import make_model, run, tiny_graph, weight_names
@@ -59,7 +59,7 @@ def test_matmuls_of_whole_numbers_are_exact(method: str, form: str) -> None:
     model = make_model(nodes, {"w": weight, "b": bias}, {"x": x.shape, "r": residual.shape})
     feeds = {"x": x, "r": residual}
     (want,) = run(model, feeds)
-    replace_products(model, {"w": METHODS[method]})
+    replace_matmuls(model, {"w": METHODS[method]})
     assert "w" not in {tensor.name for tensor in model.graph.initializer}
     assert len(model.graph.node) == (2 if "residual" in form else 1)
     np.testing.assert_allclose(run(model, feeds)[0], want, rtol=1e-5, atol=1e-4)
@@ -76,7 +76,7 @@ def test_an_attention_operator_becomes_a_matmul_and_the_attention(method: str) -
     node.attribute.append(helper.make_attribute("num_heads", 4))
     model = make_model([node], weights, {"x": x.shape})
     (want,) = run(model, {"x": x})
-    replace_products(model, {"w": METHODS[method]})
+    replace_matmuls(model, {"w": METHODS[method]})
     # Twice what the same method misses of a plain matmul: softmax and values each see errors.
     bound = {"dynamic8": 0.03, "blocks8": 0.02, "blocks4": 0.2}[method]
     assert 0 < relative_error(run(model, {"x": x})[0], want) < bound
@@ -90,7 +90,7 @@ def test_matmuls_with_one_weight_share_what_it_becomes(method: str) -> None:
         helper.make_node("Add", ["a", "b"], ["y"]),
     ]
     model = make_model(nodes, {"w": weight}, {"x": x.shape})
-    replace_products(model, {"w": METHODS[method]})
+    replace_matmuls(model, {"w": METHODS[method]})
     assert len(weight_names(model)) == len(set(weight_names(model))) == 2
     np.testing.assert_allclose(run(model, {"x": x})[0], 2 * x @ weight, rtol=1e-5, atol=1e-4)
 
@@ -102,7 +102,7 @@ def test_a_matmul_is_missed_by_no_more_than_rounding(method: str) -> None:
     model = make_model(
         [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, {"x": x.shape}
     )
-    replace_products(model, {"w": METHODS[method]})
+    replace_matmuls(model, {"w": METHODS[method]})
     # A step of s rounds with a deviation of s/sqrt(12); the largest of 256 or 16384 normal values
     # is about 3 or 4.2 deviations, and the largest of 32 about 2.
     per_column, per_call = 3 / 127 / 12**0.5, 2 * 4.2 / 255 / 12**0.5
@@ -128,7 +128,7 @@ def test_only_matmuls_with_a_constant_matrix_are_found() -> None:
     matrices = dict.fromkeys("wtsv", np.eye(4, dtype=np.float32))
     stack = {"p": np.ones((1, 4, 4), np.float32), "bias": np.ones(4, np.float32)}
     model = make_model(nodes, {**matrices, **stack}, {"x": (4, 4)})
-    assert product_weights(model.graph) == {"v": (4, 4)}
+    assert matmul_weights(model.graph) == {"v": (4, 4)}
 
 
 @pytest.mark.parametrize(("bits", "gaussian"), [(8, 0.006), (4, 0.083)])

@@ -33,13 +33,14 @@ from florence_onnx.tasks import InputKind, Task
 from florence_onnx_export import exporter
 from florence_onnx_export.quantization import calibration, pictures
 from florence_onnx_export.quantization import quantize as quantizing
+from florence_onnx_export.quantization.bounds import BOUNDS, Bounds
 from florence_onnx_export.quantization.fidelity import (
     relative_error,
 )
-from florence_onnx_export.quantization.matmuls import product_weights
+from florence_onnx_export.quantization.matmuls import matmul_weights
 from florence_onnx_export.quantization.methods import FP32, levels
 from florence_onnx_export.quantization.pictures import own_pictures
-from florence_onnx_export.quantization.quantize import BOUNDS, Bounds, quantize
+from florence_onnx_export.quantization.quantize import quantize
 from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.kernels import empty_tensors, profiled
 from tests.helpers.onnx_graphs import tiny_graph, weight_names
@@ -193,7 +194,7 @@ def test_the_report_says_what_is_mixed(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert mixed
     model = onnx.load(tiny / contract.graph_file(contract.DECODER, "q4"))
     names = set(weight_names(model))
-    matmuls = product_weights(tiny_graph(contract.DECODER).graph)
+    matmuls = matmul_weights(tiny_graph(contract.DECODER).graph)
     for name, (usual, *_) in levels("q4", contract.DECODER, list(matmuls), []).items():
         suffix = {"blocks4": ".int4", FP32: ""}.get(mixed.get(name, usual), ".int8")
         assert f"{name}{suffix}" in names

@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from florence_onnx_export.quantization.fidelity import relative_error
-from florence_onnx_export.quantization.matmuls import replace_products
+from florence_onnx_export.quantization.matmuls import replace_matmuls
 from florence_onnx_export.quantization.methods import METHODS, SMOOTH
 from florence_onnx_export.quantization.smoothquant import (
     STRENGTH,
@@ -96,6 +96,6 @@ def test_a_channel_far_beyond_the_others_costs_them_less() -> None:
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
         smooth_inputs(changed, factors)
-        replace_products(changed, {"w": METHODS[SMOOTH]})
+        replace_matmuls(changed, {"w": METHODS[SMOOTH]})
         errors.append(relative_error(run(changed, {"x": x})[0], want))
     assert errors[1] < errors[0] / 3

@@ -1,6 +1,6 @@
-"""Weights rounded to integers so that the errors of a product's terms cancel.
+"""Weights rounded to integers so that the errors of a matmul's terms cancel.
 
-After GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323): the inputs of a product are
+After GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323): the inputs of a matmul are
 correlated, so what rounding one weight adds to a sum can be taken back by the weights after it.
 """
 
@@ -15,7 +15,7 @@ the pictures that are measured on span few, and others must not cost much more t
 """
 
 _FEW = 16
-"""Rows that are rounded one after the other; the corrections of more are one product."""
+"""Rows that are rounded one after the other; the corrections of more are one matmul."""
 
 _COLUMNS = 2048
 """Columns that are rounded at once: what is worked on should fit a cache."""
@@ -42,7 +42,7 @@ def inverse_factor(moment: Matrix) -> Matrix:
 
 
 def _invert(upper: Matrix, inverse: Matrix) -> None:
-    """Writes the inverse of an upper triangular matrix over zeros, mostly by products."""
+    """Writes the inverse of an upper triangular matrix over zeros, mostly by matmuls."""
     half = len(upper) // 2
     if half < 32:
         inverse[:] = np.triu(np.linalg.inv(upper))

@@ -22,7 +22,7 @@ _PENDING = 512
 class Moments:
     """The second moments of what weights are multiplied with, over runs of a graph.
 
-    The moment of vectors x is the sum of x x^T. The vectors are what a product takes sums over:
+    The moment of vectors x is the sum of x x^T. The vectors are what a matmul takes sums over:
     the rows of the other factor if the weight is on the right, its columns if it is on the left.
     """
 

@@ -24,6 +24,7 @@ from florence_onnx.errors import ValidationError
 from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.graphs.half_storage import load_float32
 from florence_onnx_export.graphs.merging import merge_decoders
+from florence_onnx_export.quantization.bounds import BOUNDS, beyond_bounds
 from florence_onnx_export.quantization.embedding import quantize_table
 from florence_onnx_export.quantization.fidelity import (
     PICTURES,
@@ -34,9 +35,8 @@ from florence_onnx_export.quantization.fidelity import (
     drawn_requests,
 )
 from florence_onnx_export.quantization.float16 import to_half
-from florence_onnx_export.quantization.matmuls import product_weights, replace_products
+from florence_onnx_export.quantization.matmuls import matmul_weights, replace_matmuls
 from florence_onnx_export.quantization.methods import METHODS, STORED, levels
-from florence_onnx_export.quantization.quantize import BOUNDS, beyond_bounds
 from florence_onnx_export.quantization.stored import storable_weights, store_weights
 
 Progress = Callable[[str], None]
@@ -138,7 +138,7 @@ def _methods(
     tried = levels(
         _LIKE.get(precision, precision),
         contract.DECODER if is_decoder else name,
-        list(product_weights(graph)),
+        list(matmul_weights(graph)),
         stored,
     )
     if method is None and precision == "q4f16" and not is_decoder:
@@ -147,7 +147,7 @@ def _methods(
 
 
 def _quantize(model: onnx.ModelProto, methods: Mapping[str, str]) -> None:
-    replace_products(model, {name: METHODS[key] for name, key in methods.items() if key in METHODS})
+    replace_matmuls(model, {name: METHODS[key] for name, key in methods.items() if key in METHODS})
     store_weights(model, {name: None for name, key in methods.items() if key == STORED})
 
 

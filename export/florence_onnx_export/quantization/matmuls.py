@@ -33,14 +33,14 @@ class Method(Protocol):
         """
 
 
-def product_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+def matmul_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """Name -> shape [in, out] of the weights of the graph's matmuls, in graph order."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     names = (weight_of(node, shapes) for node in graph.node)
     return {name: shapes[name] for name in names if name}
 
 
-def replace_products(model: onnx.ModelProto, methods: Mapping[str, Method]) -> None:
+def replace_matmuls(model: onnx.ModelProto, methods: Mapping[str, Method]) -> None:
     """Computes the matmuls whose weights ``methods`` names by other means.
 
     The matmul adds a bias; any other term of the sum becomes an addition after the matmul.

@@ -1,4 +1,4 @@
-"""Which products of a graph can be quantised, by the measured error of the graph's outputs."""
+"""Which matmuls of a graph can be quantised, by the measured error of the graph's outputs."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ from florence_onnx_export.quantization.hessians import Moments
 from florence_onnx_export.quantization.matmuls import (
     Matrix,
     Method,
-    product_weights,
-    replace_products,
+    matmul_weights,
+    replace_matmuls,
 )
 from florence_onnx_export.quantization.methods import FP32, METHODS, SMOOTH, STORED
 from florence_onnx_export.quantization.running import lean_options, return_freed_memory
@@ -52,7 +52,7 @@ class Measured:
             keep: Takes all outputs for each of these other inputs, when weights are first rounded.
         """
         self.model = load_float32(path, weights=False)
-        self.products = list(product_weights(self.model.graph))
+        self.matmuls = list(matmul_weights(self.model.graph))
         self.stored = storable_weights(self.model.graph)
         self.feeds = feeds
         self.outputs = list(outputs)
@@ -68,21 +68,21 @@ class Measured:
         """
         smooth = [name for name, key in methods.items() if key == SMOOTH]
         smooth_by = {name: smoothing_factors(self._peaks[name]) for name in smooth}
-        products: dict[str, Method] = {}
+        replaced: dict[str, Method] = {}
         stored: dict[str, Matrix | None] = {}
         for name, key in methods.items():
             if key in METHODS:
                 factor = self._factors[name]
                 if name in smooth_by:
                     factor = factor * smooth_by[name]
-                products[name] = functools.partial(METHODS[key], factor=factor)
+                replaced[name] = functools.partial(METHODS[key], factor=factor)
             elif key == STORED:
                 stored[name] = self._factors[name]
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         load_external_data_for_model(model, str(self._folder))
         smooth_inputs(model, smooth_by)
-        replace_products(model, products)
+        replace_matmuls(model, replaced)
         store_weights(model, stored)
         return model
 
@@ -97,7 +97,7 @@ class Measured:
 
     @functools.cached_property
     def _peaks(self) -> dict[str, Vector]:
-        """Weight name -> the largest magnitude of each channel that its products read."""
+        """Weight name -> the largest magnitude of each channel that its matmuls read."""
         model, names = peaks_graph(self.model)
         session = self._open(model)
         peaks: dict[str, Vector] = {}

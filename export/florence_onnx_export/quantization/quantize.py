@@ -1,10 +1,9 @@
 """Graphs of lower precision beside the float32 ones of a model folder."""
 
-import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from florence_onnx.assets.report import REPORT, read_report, write_report
 from florence_onnx.engine import contract
 from florence_onnx.engine.layouts import SLOTS
 from florence_onnx.engine.present import check_precision
-from florence_onnx.engine.sessions import Graphs, open_graphs
 from florence_onnx.errors import (
     ExportError,
     FlorenceError,
@@ -32,117 +30,16 @@ from florence_onnx.space import require_space
 from florence_onnx.staging import finish_replacement, staged_folder
 from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.graphs.half_storage import load_float32
-from florence_onnx_export.quantization.calibration import Calibration, calibration_requests
+from florence_onnx_export.quantization.bounds import BOUNDS, GRAPH_LIMITS, beyond_bounds
 from florence_onnx_export.quantization.embedding import quantize_table
-from florence_onnx_export.quantization.fidelity import (
-    PICTURES,
-    Feeds,
-    Fidelity,
-    answer,
-    compare,
-    decoder_steps,
-    drawn_requests,
-    encoder_feeds,
-    start_steps,
-)
 from florence_onnx_export.quantization.float16 import to_half
 from florence_onnx_export.quantization.methods import levels
-from florence_onnx_export.quantization.mixed import Measured, choose
-from florence_onnx_export.quantization.pictures import OwnPictures, own_pictures
-from florence_onnx_export.quantization.running import lean_options, return_freed_memory
-
-SAMPLES = 3
-"""Requests that single graphs are measured on, while matmuls are chosen."""
+from florence_onnx_export.quantization.mixed import choose
+from florence_onnx_export.quantization.pictures import own_pictures
+from florence_onnx_export.quantization.reference import Reference
+from florence_onnx_export.quantization.running import return_freed_memory
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The largest errors at which a precision is written."""
-
-    image_features: float
-    """Relative error of the vision encoder's output."""
-    first_logits: float
-    """Relative error of the first step's logits, with all graphs at this precision."""
-
-
-BOUNDS = {
-    "fp16": Bounds(0.01, 0.01),
-    "q8": Bounds(0.02, 0.03),
-    "q4": Bounds(0.02, 0.16),
-}
-"""Per precision. Rounding a value to float16 costs 0.03 %, and happens some hundred times in a
-row; rounding a Gaussian matrix to 4 bits in blocks of 32 costs 8 %, and q4 may cost twice that."""
-
-GRAPH_LIMITS = {
-    "q8": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.02},
-    "q4": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.15},
-}
-"""The error of a graph's own outputs above which its precision becomes a mixed one, where all
-graphs together are beyond the bounds. Squares of errors add up, so that graphs within these limits
-are together within the bounds."""
-
-
-class Reference:
-    """What float32 makes of the requests, which the other precisions are measured against."""
-
-    def __init__(
-        self, folder: Path, pictures: int = PICTURES, own: OwnPictures | None = None
-    ) -> None:
-        """Runs the float32 graphs of a model folder.
-
-        Args:
-            folder: The model folder.
-            pictures: How many drawn pictures errors are measured on.
-            own: Pictures of the user's to measure on and to round for, instead of drawn ones.
-        """
-        self.folder = folder
-        self.assets = Assets.read(folder)
-        self.own = own
-        self.requests = own.held_back if own else drawn_requests(self.assets, range(pictures))
-        model = self._open()
-        self.answers = answer(model, self.assets, self.requests)
-        samples = list(zip(self.requests, self.answers.features, strict=True))[:SAMPLES]
-        self._feeds: dict[str, list[Feeds]] = {graph: [] for graph in contract.GRAPHS}
-        for request, features in samples:
-            encoder = encoder_feeds(model, self.assets, features, request.prompts[:1])
-            _, steps, _ = next(decoder_steps(start_steps(model, encoder), 1, self.assets))
-            self._feeds[contract.VISION_ENCODER].append({"pixel_values": request.pixel_values})
-            self._feeds[contract.ENCODER].append(encoder)
-            self._feeds[contract.DECODER].append(steps.inputs())
-        layers = model.geometry["decoder_layers"]
-        self._outputs = {
-            **{name: list(s.of(layers).outputs) for name, s in model.layout.graphs.items()},
-            contract.DECODER: ["logits"],
-        }
-        seen = own.rounded_for if own else calibration_requests(self.assets)
-        self._calibration = Calibration(self._open, self.assets, seen)
-
-    def measured(self, graph: str) -> Measured:
-        """A graph with inputs of its own."""
-        path = SLOTS.path(self.folder, graph, "fp32")
-        return Measured(
-            path,
-            self._feeds[graph],
-            self._outputs[graph],
-            functools.partial(self._calibration.feeds, graph),
-            functools.partial(self._calibration.keep, graph),
-        )
-
-    def fidelity(self, folder: Path, precision: str) -> Fidelity:
-        """How far the graphs of ``precision`` in ``folder`` are from float32."""
-        model = _open(folder, precision)
-        answers = answer(model, self.assets, self.requests, feed=self.answers.fed)
-        return compare(answers, self.answers, self.assets.tokenizer.eos_token_id)
-
-    def _open(self) -> Graphs:
-        return _open(self.folder, "fp32")
-
-
-def _open(folder: Path, precision: str) -> Graphs:
-    options = lean_options(packed=precision != "fp32")
-    return open_graphs(folder, precision, ["CPUExecutionProvider"], session_options=options)
 
 
 def quantize(
@@ -348,24 +245,12 @@ def _write_graph(
         save_graph(model, path)
         return {}
     measured = reference.measured(graph)
-    tried = levels(precision, graph, measured.products, measured.stored)
+    tried = levels(precision, graph, measured.matmuls, measured.stored)
     methods = fastest = {name: ways[0] for name, ways in tried.items()}
     if limit < math.inf:
         methods = choose(measured, tried, limit, progress).methods
     save_graph(measured.quantized(methods), path)
     return {name: method for name, method in methods.items() if method != fastest[name]}
-
-
-def beyond_bounds(precision: str, fidelity: Fidelity, bounds: Bounds) -> str:
-    """What is beyond the bounds, or ""."""
-    for name, bound in asdict(bounds).items():
-        error = getattr(fidelity, name)
-        if not error <= bound:
-            return (
-                f"{precision}: {name} differs from float32 by {error:.2%}, and {bound:.0%} is "
-                "allowed"
-            )
-    return ""
 
 
 def _parts(folder: Path, precision: str) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from florence_onnx_export.quantization.matmuls import product_weights, weight_of
+from florence_onnx_export.quantization.matmuls import matmul_weights, weight_of
 
 Vector = npt.NDArray[np.float32]
 
@@ -32,7 +32,7 @@ def peaks_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
         The graph, with an output float32 [in] for every matmul, and the name of each one's
         weight; a weight that several matmuls share occurs once for each.
     """
-    shapes = product_weights(model.graph)
+    shapes = matmul_weights(model.graph)
     measuring = onnx.ModelProto()
     measuring.CopyFrom(model)
     graph = measuring.graph
@@ -73,7 +73,7 @@ def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector]) -> None
         factors: Weight name -> `smoothing_factors`, for the matmuls to be changed.
     """
     graph = model.graph
-    shapes = product_weights(graph)
+    shapes = matmul_weights(graph)
     for tensor in graph.initializer:
         if tensor.name in factors:
             weight = numpy_helper.to_array(tensor) * factors[tensor.name][:, None]

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from florence_onnx_export.quantization.gptq import round_weight
-from florence_onnx_export.quantization.matmuls import Matrix, drop_unused, product_weights
+from florence_onnx_export.quantization.matmuls import Matrix, drop_unused, matmul_weights
 
 _LEAST = 2**17
 """Values below which a weight is not worth an operator."""
@@ -21,7 +21,7 @@ def storable_weights(graph: onnx.GraphProto) -> list[str]:
     they are, but their weights are a sixth of the vision encoder.
     """
     read = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
-    others = read - set(product_weights(graph))
+    others = read - set(matmul_weights(graph))
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
     return [name for name, size in sizes.items() if name in others and size >= _LEAST]
 

@@ -1,0 +1,88 @@
+"""Answers of the float32 graphs, which the other precisions are measured against."""
+
+import functools
+from pathlib import Path
+
+from florence_onnx.assets.reading import Assets
+from florence_onnx.engine import contract
+from florence_onnx.engine.layouts import SLOTS
+from florence_onnx.engine.sessions import Graphs, open_graphs
+from florence_onnx_export.quantization.calibration import Calibration, calibration_requests
+from florence_onnx_export.quantization.fidelity import (
+    PICTURES,
+    Feeds,
+    Fidelity,
+    answer,
+    compare,
+    decoder_steps,
+    drawn_requests,
+    encoder_feeds,
+    start_steps,
+)
+from florence_onnx_export.quantization.mixed import Measured
+from florence_onnx_export.quantization.pictures import OwnPictures
+from florence_onnx_export.quantization.running import lean_options
+
+SAMPLES = 3
+"""Requests that single graphs are measured on, while matmuls are chosen."""
+
+
+class Reference:
+    """What float32 makes of the requests, which the other precisions are measured against."""
+
+    def __init__(
+        self, folder: Path, pictures: int = PICTURES, own: OwnPictures | None = None
+    ) -> None:
+        """Runs the float32 graphs of a model folder.
+
+        Args:
+            folder: The model folder.
+            pictures: How many drawn pictures errors are measured on.
+            own: Pictures of the user's to measure on and to round for, instead of drawn ones.
+        """
+        self.folder = folder
+        self.assets = Assets.read(folder)
+        self.own = own
+        self.requests = own.held_back if own else drawn_requests(self.assets, range(pictures))
+        model = self._open()
+        self.answers = answer(model, self.assets, self.requests)
+        samples = list(zip(self.requests, self.answers.features, strict=True))[:SAMPLES]
+        self._feeds: dict[str, list[Feeds]] = {graph: [] for graph in contract.GRAPHS}
+        for request, features in samples:
+            encoder = encoder_feeds(model, self.assets, features, request.prompts[:1])
+            _, steps, _ = next(decoder_steps(start_steps(model, encoder), 1, self.assets))
+            self._feeds[contract.VISION_ENCODER].append({"pixel_values": request.pixel_values})
+            self._feeds[contract.ENCODER].append(encoder)
+            self._feeds[contract.DECODER].append(steps.inputs())
+        layers = model.geometry["decoder_layers"]
+        self._outputs = {
+            **{name: list(s.of(layers).outputs) for name, s in model.layout.graphs.items()},
+            contract.DECODER: ["logits"],
+        }
+        seen = own.rounded_for if own else calibration_requests(self.assets)
+        self._calibration = Calibration(self._open, self.assets, seen)
+
+    def measured(self, graph: str) -> Measured:
+        """A graph with inputs of its own."""
+        path = SLOTS.path(self.folder, graph, "fp32")
+        return Measured(
+            path,
+            self._feeds[graph],
+            self._outputs[graph],
+            functools.partial(self._calibration.feeds, graph),
+            functools.partial(self._calibration.keep, graph),
+        )
+
+    def fidelity(self, folder: Path, precision: str) -> Fidelity:
+        """How far the graphs of ``precision`` in ``folder`` are from float32."""
+        model = _open(folder, precision)
+        answers = answer(model, self.assets, self.requests, feed=self.answers.fed)
+        return compare(answers, self.answers, self.assets.tokenizer.eos_token_id)
+
+    def _open(self) -> Graphs:
+        return _open(self.folder, "fp32")
+
+
+def _open(folder: Path, precision: str) -> Graphs:
+    options = lean_options(packed=precision != "fp32")
+    return open_graphs(folder, precision, ["CPUExecutionProvider"], session_options=options)
