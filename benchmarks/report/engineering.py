@@ -30,7 +30,6 @@ ORDER = {
     "accuracy": "Accuracy of the demo model",
     "scores": "Scores and constraints",
     "tiles": "Large pictures in tiles",
-    "gpu": "A GPU",
 }
 """Script -> title of its section. A new script gets a section by a line here."""
 

@@ -33,7 +33,7 @@ from florence_onnx.tasks import InputKind, Task
 from florence_onnx_export import exporter
 from florence_onnx_export.quantization import calibration, pictures
 from florence_onnx_export.quantization import quantize as quantizing
-from florence_onnx_export.quantization.bounds import BOUNDS, Bounds
+from florence_onnx_export.quantization.bounds import BOUNDS, GRAPH_LIMITS, Bounds
 from florence_onnx_export.quantization.fidelity import (
     relative_error,
 )
@@ -41,6 +41,7 @@ from florence_onnx_export.quantization.matmuls import matmul_weights
 from florence_onnx_export.quantization.methods import FP32, levels
 from florence_onnx_export.quantization.pictures import own_pictures
 from florence_onnx_export.quantization.quantize import quantize
+from florence_onnx_export.quantization.reference import Reference
 from tests.helpers.exports import Exported, copied_graphs
 from tests.helpers.kernels import empty_tensors, profiled
 from tests.helpers.onnx_graphs import tiny_graph, weight_names
@@ -145,12 +146,12 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.fixture
 def one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures less, where it is not the measures that are tested."""
-    original = quantizing.Reference
+    original = Reference
     monkeypatch.setattr(quantizing, "Reference", lambda folder: original(folder, pictures=1))
 
 
 def tight(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    monkeypatch.setitem(quantizing.BOUNDS, precision, Bounds(1e-9, 1e-9))
+    monkeypatch.setitem(BOUNDS, precision, Bounds(1e-9, 1e-9))
 
 
 @pytest.mark.usefixtures("one_request")
@@ -174,9 +175,9 @@ def test_precision_is_mixed_only_beyond_the_bounds_and_unless_the_error_is_accep
     limits = dict.fromkeys(contract.GRAPHS, 0.02)
     error = quantize(tiny, ["q8"])["q8"]["fidelity"]["image_features"]
     limits[contract.VISION_ENCODER] = 0.8 * error
-    monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q8", limits)
+    monkeypatch.setitem(GRAPH_LIMITS, "q8", limits)
     assert quantize(tiny, ["q8"], force=True)["q8"]["mixed_precision"] == {}
-    monkeypatch.setitem(quantizing.BOUNDS, "q8", Bounds(0.9 * error, 0.03))
+    monkeypatch.setitem(BOUNDS, "q8", Bounds(0.9 * error, 0.03))
     said: list[str] = []
     entry = quantize(tiny, ["q8"], force=True, progress=said.append)["q8"]
     assert any(line.startswith("q8: image_features differs from float32 by") for line in said)
@@ -187,9 +188,9 @@ def test_precision_is_mixed_only_beyond_the_bounds_and_unless_the_error_is_accep
 
 @pytest.mark.usefixtures("one_request")
 def test_the_report_says_what_is_mixed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {**quantizing.GRAPH_LIMITS["q4"], contract.DECODER: 0.02}
-    monkeypatch.setitem(quantizing.GRAPH_LIMITS, "q4", limits)
-    monkeypatch.setitem(quantizing.BOUNDS, "q4", Bounds(0.02, 0.03))
+    limits = {**GRAPH_LIMITS["q4"], contract.DECODER: 0.02}
+    monkeypatch.setitem(GRAPH_LIMITS, "q4", limits)
+    monkeypatch.setitem(BOUNDS, "q4", Bounds(0.02, 0.03))
     mixed = quantize(tiny, ["q4"])["q4"]["mixed_precision"][contract.DECODER]
     assert mixed
     model = onnx.load(tiny / contract.graph_file(contract.DECODER, "q4"))
@@ -337,7 +338,7 @@ def test_weights_are_rounded_for_some_pictures_and_measured_on_others(
     every = {assets.preprocessor(picture(seed))[None].tobytes() for seed in range(6)}
     assert shown | held_back == every
     assert all(len(set(r.prompts)) == len(Task) for r in (*own.rounded_for, *own.held_back))
-    reference = quantizing.Reference(tiny, own=own)
+    reference = Reference(tiny, own=own)
     assert reference.requests is own.held_back
     feeds = reference.measured(contract.VISION_ENCODER)._calibration()
     assert {feed["pixel_values"].tobytes() for feed in feeds} == shown
@@ -385,7 +386,7 @@ def test_a_hub_id_is_no_folder() -> None:
 @pytest.fixture
 def fast_export(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies graphs instead of tracing them, and measures less."""
-    original = quantizing.Reference
+    original = Reference
     monkeypatch.setattr(quantizing, "Reference", lambda folder: original(folder, pictures=1))
     monkeypatch.setattr(exporter, "trace", copied_graphs(native.folder))
 
