@@ -104,12 +104,7 @@ def draw(
             f"{picture.width}x{picture.height}"
         )
     things = _things(result)
-    if any(thing.filled for thing in things):
-        filled = picture.copy()
-        for thing in things:
-            for outline in thing.outlines if thing.filled else ():
-                ImageDraw.Draw(filled).polygon(outline, fill=thing.colour)
-        picture = Image.blend(picture, filled, _FILL_OPACITY)
+    picture = _filled(picture, things)
     brush = ImageDraw.Draw(picture)
     width = _line_width(picture.size)
     for thing in things:
@@ -117,6 +112,20 @@ def draw(
             brush.line([*outline, outline[0]], fill=thing.colour, width=width, joint="curve")
     _write_labels(brush, things, face)
     return picture
+
+
+def _filled(picture: PIL.Image.Image, things: Sequence[_Thing]) -> PIL.Image.Image:
+    """The picture with its polygons filled."""
+    from PIL import Image, ImageDraw
+
+    if not any(thing.filled for thing in things):
+        return picture
+    painted = picture.copy()
+    brush = ImageDraw.Draw(painted)
+    for thing in things:
+        for outline in thing.outlines if thing.filled else ():
+            brush.polygon(outline, fill=thing.colour)
+    return Image.blend(picture, painted, _FILL_OPACITY)
 
 
 def _things(result: Result) -> list[_Thing]:
