@@ -140,9 +140,11 @@ def start_steps(model: Graphs, encoder: Feeds) -> Any:
         }
         for name, value in zip(encoded, session.run(decoder.encoded, alone), strict=True):
             encoded[name][row, :, :length] = value[0]
-    values = [ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32) for _ in encoded]
-    for value, array in zip(values, encoded.values(), strict=True):
-        value.update_inplace(array)  # A copy: `SlotSteps.inputs` outlives the steps.
+    values = []
+    for name in decoder.encoded:
+        # A copy of its own: a value made of an array shares memory that does not outlive it.
+        values.append(ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32))
+        values[-1].update_inplace(encoded.pop(name))
     return SlotSteps(decoder, mask, values)
 
 
