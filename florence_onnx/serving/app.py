@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Any
 from florence_onnx import __version__
 from florence_onnx.serving.adapters import anylabeling
 from florence_onnx.serving.adapters.routes import BODIES, add_adapters
-from florence_onnx.serving.bodies import asked_body, definitions, read_asked, reference, responses
+from florence_onnx.serving.bodies import (
+    asked_body,
+    definitions,
+    make_checkers,
+    read_asked,
+    reference,
+    responses,
+)
 from florence_onnx.serving.limits import Limits
 from florence_onnx.serving.logs import log_failure
 from florence_onnx.serving.metrics import Metrics
 from florence_onnx.serving.middleware import Bounds, Keys, Requests
 from florence_onnx.serving.models import Models
 from florence_onnx.serving.refusals import RefusalError
-from florence_onnx.serving.schemas import Answers, ErrorBody, PictureQuestion, Record
+from florence_onnx.serving.schemas import Answers, ErrorBody, PictureQuestion, Question, Record
 from florence_onnx.serving.service import Service
 
 if TYPE_CHECKING:
@@ -53,6 +60,7 @@ def make_app(
     from starlette.middleware.cors import CORSMiddleware
 
     metrics = Metrics()
+    make_checkers(PictureQuestion, Question, *BODIES)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

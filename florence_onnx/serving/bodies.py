@@ -38,6 +38,12 @@ def read_json(body: bytes, kind: type[T]) -> T:
     return found
 
 
+def make_checkers(*kinds: Any) -> None:
+    """Makes what checks bodies, which several threads cannot do at once: Python's parser fails."""
+    for kind in kinds:
+        _checker(kind)
+
+
 @cache
 def _checker(kind: Hashable) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter

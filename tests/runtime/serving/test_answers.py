@@ -236,3 +236,20 @@ def test_fields_of_records_are_those_of_the_documentation(service: Any) -> None:
     record = service.post("/v1/answer", json=asking(task="ocr_with_region")).json()
     assert set(record) <= set(schemas["Record"]["properties"])
     assert set(schemas["Record"]["required"]) <= set(record)
+
+
+def test_bodies_are_checked_by_what_was_made_before_the_first_request(
+    service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that make it at the same time break Python's parser."""
+    import pydantic
+
+    def refuse(kind: object) -> None:
+        raise AssertionError(f"a check of {kind} is made")
+
+    monkeypatch.setattr(pydantic, "TypeAdapter", refuse)
+    assert service.post("/v1/answer", json=asking()).status_code == 200
+    form = {"task": "od", "options": json.dumps(TOKENS)}
+    assert service.post("/v1/answer", files={"image": png()}, data=form).status_code == 200
+    for path in ("/v1/chat/completions", "/v1/predict", "/predict"):
+        assert service.post(path, json={}).status_code == 400
