@@ -39,6 +39,8 @@ NO_COUNT: tuple[Any, ...] = (
     {},
     1e300,
 )
+NO_LENGTH = tuple(value for value in NO_COUNT if type(value) is not int or value < 1)
+"""A length beyond the decoder's positions is cut, however large it is."""
 """Never what a size or an id is."""
 NO_BOOLEAN: tuple[Any, ...] = (0, 1, 2, "true", "false", [], {}, 1.0)
 NO_NUMBER: tuple[Any, ...] = (True, "1", [], {}, 10**39, -1, 0, 0.0, 1e300, -1e300, 1e-300, 5e-324)
@@ -115,12 +117,15 @@ def config_fields() -> Iterator[tuple[str, object]]:
 
 
 def generation_fields() -> Iterator[tuple[str, object]]:
-    for name in ("num_beams", "max_new_tokens", "num_return_sequences"):
+    for name in ("num_beams", "num_return_sequences"):
         for value in (*NO_COUNT, 0, 1_000_000):
             yield name, value
-    for name in ("min_new_tokens", "decoder_start_token_id"):
-        for value in NO_COUNT:
-            yield name, value
+    for value in (*NO_LENGTH, 0):
+        yield "max_new_tokens", value
+    for value in NO_LENGTH:
+        yield "min_new_tokens", value
+    for value in (one for one in NO_COUNT if one != [1]):
+        yield "decoder_start_token_id", value
     vocabulary = CONFIG["text_config"]["vocab_size"]
     yield "decoder_start_token_id", vocabulary
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
@@ -132,9 +137,9 @@ def generation_fields() -> Iterator[tuple[str, object]]:
             yield name, value
     for value in (*(one for one in NO_COUNT if one != [1]), vocabulary):
         yield "eos_token_id", [2, value]
-    for value in (*NO_COUNT, 0, 1):
+    for value in (*NO_LENGTH, 0, 1):
         yield "max_length", value
-    for value in NO_COUNT:
+    for value in NO_LENGTH:
         yield "min_length", value
     for value in (True, -1, 1.5, "3", [], {}):
         yield "encoder_no_repeat_ngram_size", value
@@ -181,7 +186,7 @@ def generation_fields() -> Iterator[tuple[str, object]]:
         yield "forced_eos_token_id", value
         yield "forced_bos_token_id", value
     for name in ("max_length", "min_length"):
-        for value in (True, -1, 1.5, "20", [], 1_000_000, 10**39):
+        for value in (True, -1, 1.5, "20", []):
             yield name, value
     for value in (True, "1", [], {}, 10**39, 1e300, -1e300):
         yield "length_penalty", value
