@@ -39,9 +39,9 @@ NO_COUNT: tuple[Any, ...] = (
     {},
     1e300,
 )
+"""Never what a size or an id is."""
 NO_LENGTH = tuple(value for value in NO_COUNT if type(value) is not int or value < 1)
 """A length beyond the decoder's positions is cut, however large it is."""
-"""Never what a size or an id is."""
 NO_BOOLEAN: tuple[Any, ...] = (0, 1, 2, "true", "false", [], {}, 1.0)
 NO_NUMBER: tuple[Any, ...] = (True, "1", [], {}, 10**39, -1, 0, 0.0, 1e300, -1e300, 1e-300, 5e-324)
 """Never what a positive factor is."""
