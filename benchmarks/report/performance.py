@@ -47,11 +47,6 @@ _SECTIONS = {
         "Batches and shared pictures",
         "`run` with a batch of 8 pictures, and `encode` for 5 tasks on one picture.",
     ),
-    "scaling-cpu": (
-        "Length, beams, batch and picture",
-        "One thing varies at a time; the others stay at 50 tokens, 3 beams and one picture of "
-        "1280x960.",
-    ),
     "accuracy-cpu": (
         "Precision and accuracy",
         "The demo model on held-out drawn scenes, 3 beams.",

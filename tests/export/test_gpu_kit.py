@@ -1,8 +1,7 @@
 """The command that checks and times a GPU, on the CPU."""
 
 import json
-import subprocess
-import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +101,18 @@ def test_cases_are_begun_only_where_there_is_time(
 
 def make_wheel(folder: Path, name: str, value: int) -> Path:
     """A wheel with one module."""
-    project = folder / "project"
-    project.mkdir()
-    (project / "pyproject.toml").write_text(
-        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
-        f'[project]\nname = "{name}"\nversion = "1.0"\n'
-        f'[tool.hatch.build.targets.wheel]\ninclude = ["{name}.py"]\n'
-    )
-    (project / f"{name}.py").write_text(f"VALUE = {value}\n")
-    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps"]
-    subprocess.run([*pip, "-w", str(folder), str(project)], check=True)
-    return next(folder.glob("*.whl"))
+    about = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": f"VALUE = {value}\n",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{about}/RECORD"] = "".join(f"{file},,\n" for file in (*files, f"{about}/RECORD"))
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, content in files.items():
+            wheel.writestr(file, content)
+    return path
 
 
 def test_wheels_in_parts_are_joined_and_installed(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 def required(*extras: str) -> list[Requirement]:
     lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
-    return [Requirement(line) for line in lines]
+    found = [Requirement(line) for line in lines]
+    own = {extra for one in found if one.name == PROJECT["name"] for extra in one.extras}
+    others = [one for one in found if one.name != PROJECT["name"]]
+    return [*others, *(Requirement(line) for extra in sorted(own) for line in EXTRAS[extra])]
 
 
 def pins(name: str) -> dict[str, str]:

@@ -69,7 +69,8 @@ def test_a_model_that_no_training_wrote_is_refused_before_the_run(
     if kind == "file":
         make_files(out, {MODEL: b"mine"})
     before = contents(out)
-    assert main(["train", "--from", "org/name", "--data", "x.jsonl", "--out", str(out)]) == 2
+    (data := tmp_path / "x.jsonl").touch()
+    assert main(["train", "--from", "org/name", "--data", str(data), "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "is no model that a training wrote; move it, or choose another output folder" in line
     assert contents(out) == before

@@ -89,11 +89,12 @@ class Measured:
     def error(self, methods: Mapping[str, str], runs: int | None = None) -> float:
         """Relative error of the outputs with these methods, over the first ``runs`` inputs."""
         runs = len(self.feeds) if runs is None else runs
-        return _mean_error(self._run(self.quantized(methods), runs), self._wanted[:runs])
+        packed = any(key != FP32 for key in methods.values())
+        return _mean_error(self._run(self.quantized(methods), runs, packed), self._wanted[:runs])
 
     @functools.cached_property
     def _wanted(self) -> list[list[Array]]:
-        return self._run(self.model, len(self.feeds))
+        return self._run(self.model, len(self.feeds), packed=False)
 
     @functools.cached_property
     def _peaks(self) -> dict[str, Vector]:
@@ -129,8 +130,8 @@ class Measured:
             return_freed_memory()
         return moments
 
-    def _run(self, model: onnx.ModelProto, runs: int) -> list[list[Array]]:
-        session = self._open(model, packed=model is not self.model)
+    def _run(self, model: onnx.ModelProto, runs: int, packed: bool) -> list[list[Array]]:
+        session = self._open(model, packed)
         return [session.run(self.outputs, feeds) for feeds in self.feeds[:runs]]
 
     def _open(self, model: onnx.ModelProto, packed: bool = False) -> ort.InferenceSession:
