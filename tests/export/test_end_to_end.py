@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -76,7 +77,11 @@ def generated(
         image_mean=assets.preprocessor.mean,
         image_std=assets.preprocessor.std,
     )
-    pixels = processor(Image.fromarray(rgb), return_tensors="np")["pixel_values"][0]
+    if int(PIL.__version__.split(".")[0]) < 13:
+        # Older ones resize in another order of passes; test_resize.py compares in that of 13.
+        pixels = assets.preprocessor(rgb)
+    else:
+        pixels = processor(Image.fromarray(rgb), return_tensors="np")["pixel_values"][0]
     image_ids = [exported.geometry.image_token_id] * assets.image_tokens
     ids = torch.tensor([[*image_ids, *model.assets.tokenizer.encode(prompt)]])
     policy = {
