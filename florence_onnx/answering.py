@@ -130,10 +130,10 @@ def _answer(
 def _encoded(graphs: Graphs, batch: Sequence[Prepared]) -> list[EncodedImage]:
     """The pictures of requests, each one encoded once."""
     seen = {id(one.picture): one.picture for one in batch}
+    encoded = {key: picture for key, picture in seen.items() if isinstance(picture, EncodedImage)}
     new = {key: picture for key, picture in seen.items() if isinstance(picture, Picture)}
-    encoded = dict(zip(new, encode_pictures(graphs, [*new.values()]), strict=True))
-    known = {key: picture for key, picture in seen.items() if isinstance(picture, EncodedImage)}
-    return [(encoded | known)[id(one.picture)] for one in batch]
+    encoded |= zip(new, encode_pictures(graphs, [*new.values()]), strict=True)
+    return [encoded[id(one.picture)] for one in batch]
 
 
 def _result(

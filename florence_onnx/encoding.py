@@ -63,8 +63,10 @@ def _features(graphs: Graphs, pictures: Sequence[Picture]) -> npt.NDArray[np.flo
         GraphRunError: The graph fails.
         ImageError: It fails on a size that it was not made for.
     """
+    first, *others = [picture.pixel_values[None] for picture in pictures]
+    pixel_values = np.concatenate([first, *others]) if others else first  # One is not copied.
     try:
-        return graphs.image_features(np.stack([picture.pixel_values for picture in pictures]))
+        return graphs.image_features(pixel_values)
     except GraphRunError as error:
         if pictures[0].image_size is None:
             raise

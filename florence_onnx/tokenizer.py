@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,6 +179,7 @@ def _byte_of_character() -> dict[str, int]:
 _BYTES = _byte_of_character()
 
 
+@lru_cache(1 << 16)
 def _bytes_of(token: str) -> bytes:
     # A token added to the vocabulary, such as one with a space inside, is spelled as it is.
     if all(character in _BYTES for character in token):
