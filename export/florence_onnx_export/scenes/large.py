@@ -5,14 +5,13 @@ import numpy as np
 from florence_onnx_export.scenes.fonts import font
 from florence_onnx_export.scenes.scene import (
     CAPITAL_HEIGHT,
-    LARGE,
-    SMALL,
     Box,
     Scene,
     Shape,
     Word,
+    sample_shape,
 )
-from florence_onnx_export.scenes.shapes import BACKGROUNDS, COLOURS, OUTLINES, WORDS
+from florence_onnx_export.scenes.shapes import BACKGROUNDS, WORDS
 
 SIDE = 250
 """Pixels: the side of the small scene that things are made for."""
@@ -42,7 +41,7 @@ def sample_large_scene(seed: int, width: int, height: int, with_shapes: bool = T
             taken.append(word.box)
     count = round(area * SHAPES) if with_shapes else 0
     for _ in range(_TRIES * count):
-        shape = _sample_shape(rng, width, height)
+        shape = sample_shape(rng, width, height, 0.3, SIDE)
         if len(shapes) < count and _is_free(shape.box, taken, 3, width, height):
             shapes.append(shape)
             taken.append(shape.box)
@@ -63,19 +62,6 @@ def _sample_word(rng: np.random.Generator, width: int, height: int) -> Word:
     left, top, right, bottom = font(size).getbbox(text)
     centre = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
     return Word(text, size, 0.0, centre, (round(right - left), round(bottom - top)))
-
-
-def _sample_shape(rng: np.random.Generator, width: int, height: int) -> Shape:
-    large = bool(rng.random() < 0.3)
-    side = float(rng.uniform(*(LARGE if large else SMALL)) * SIDE)
-    x1, y1 = float(rng.uniform(0, width - side)), float(rng.uniform(0, height - side))
-    return Shape(
-        colour=str(rng.choice(list(COLOURS))),
-        kind=str(rng.choice(list(OUTLINES))),
-        large=large,
-        striped=bool(rng.random() < 0.3),
-        box=(x1, y1, x1 + side, y1 + side),
-    )
 
 
 def _is_free(box: Box, taken: list[Box], margin: float, width: int, height: int) -> bool:

@@ -190,9 +190,10 @@ def _sample_word(rng: np.random.Generator, width: int, height: int) -> Word:
 def _place_shapes(
     rng: np.random.Generator, width: int, height: int, count: int, words: list[Word]
 ) -> list[Shape] | None:
+    unit = math.sqrt(width * height)
     shapes: list[Shape] = []
     for _ in range(25 * count):
-        shape = _sample_shape(rng, width, height, large_share=0.5 if count < 4 else 0.3)
+        shape = sample_shape(rng, width, height, 0.5 if count < 4 else 0.3, unit)
         clear_of_words = not any(_boxes_touch(shape.box, word.box, margin=2) for word in words)
         clear_of_shapes = all(
             abs(shape.box[0] - other.box[0]) >= MIN_ORDER_GAP * width
@@ -206,9 +207,20 @@ def _place_shapes(
     return None
 
 
-def _sample_shape(rng: np.random.Generator, width: int, height: int, large_share: float) -> Shape:
+def sample_shape(
+    rng: np.random.Generator, width: int, height: int, large_share: float, unit: float
+) -> Shape:
+    """Draws a shape anywhere in a picture.
+
+    Args:
+        rng: Chooses.
+        width: Of the picture, in pixels.
+        height: Of the picture, in pixels.
+        large_share: How many of the shapes are large.
+        unit: Pixels that the sides in `LARGE` and `SMALL` are shares of.
+    """
     large = bool(rng.random() < large_share)
-    side = rng.uniform(*(LARGE if large else SMALL)) * math.sqrt(width * height)
+    side = rng.uniform(*(LARGE if large else SMALL)) * unit
     x1, y1 = float(rng.uniform(0, width - side)), float(rng.uniform(0, height - side))
     return Shape(
         colour=str(rng.choice(list(COLOURS))),
