@@ -126,6 +126,12 @@ class Fields:
         values = self._value(name, default, _list_of(_is_number(least, most), count), allowed)
         return tuple(map(float, values))
 
+    def number_lists(self, name: str, least: float, most: float) -> tuple[tuple[float, ...], ...]:
+        """A list of lists of numbers in a range; empty when absent."""
+        allowed = f"a list of lists of numbers from {least:g} to {most:g}"
+        valid = _list_of(_list_of(_is_number(least, most)))
+        return tuple(tuple(map(float, values)) for values in self._value(name, [], valid, allowed))
+
     def _value(self, name: str, default: object, valid: Callable[[Any], bool], allowed: str) -> Any:
         value = self.get(name, default)
         if not valid(value):
@@ -147,7 +153,7 @@ def _is_integer(least: int, most: int) -> Callable[[Any], bool]:
 
 def _is_number(least: float, most: float) -> Callable[[Any], bool]:
     return lambda value: (
-        type(value) in (int, float) and math.isfinite(value) and least <= value <= most
+        type(value) in (int, float) and least <= value <= most and math.isfinite(value)
     )
 
 

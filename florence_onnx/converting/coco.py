@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from florence_onnx.converting.reading import Found, Labels
+from florence_onnx.converting.lines import Found
+from florence_onnx.converting.reading import Labels
 from florence_onnx.files import write_whole
 
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from florence_onnx.converting.coco import coco
+from florence_onnx.converting.lines import Answer, read_found
 from florence_onnx.converting.per_picture import labelme_content
-from florence_onnx.converting.reading import Answer, Labelled, Labels, read_found
+from florence_onnx.converting.reading import Labelled, Labels
 from florence_onnx.converting.supervision import detections
 from florence_onnx.converting.yolo import yolo_lines
 from florence_onnx.errors import InputError
+from florence_onnx.fields import Fields
 from florence_onnx.tasks import AnswerKind
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def to_yolo(result: Result, names: Sequence[str] | None) -> str:
 def _labels(result: Result, image: str = "") -> Labels:
     if result.answer_kind is AnswerKind.TEXT:
         raise InputError(f"the answer to {result.task} is text: it locates nothing")
-    found = tuple(read_found(one) for one in result.record()["detections"])
+    record = Fields(result.record(), result.task, InputError)
+    found = tuple(map(read_found, record.sections("detections")))
     picture = Labelled(image, source="", content="", size=result.image_size)
     picture.answers[result.task, None] = Answer(result.task, None, result.text, found, True)
     return Labels([picture])

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from florence_onnx.converting.reading import Found, Labelled, Labels, picture_files, read_file
+from florence_onnx.converting.lines import Found
+from florence_onnx.converting.reading import Labelled, Labels, picture_files, read_file
 from florence_onnx.images.bitmap import write_bitmap
 from florence_onnx.images.pixels import is_turned, to_rgb
 from florence_onnx.staging import staged_folder

@@ -4,57 +4,18 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from florence_onnx.annotate.journal import read_lines
 from florence_onnx.annotate.sources import Item, find_items, frames_of, is_shard, place_of
 from florence_onnx.annotate.video import frame_time, is_video
+from florence_onnx.converting.lines import Answer, Found, read_line
 from florence_onnx.errors import InputError
 from florence_onnx.files import open_regular
 from florence_onnx.images.bitmap import SUFFIX
-
-UNNAMED = "object"
-"""The label of what a task has found without naming it."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A thing in a picture."""
-
-    label: str
-    box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in pixels."""
-    outlines: tuple[tuple[float, ...], ...]
-    """The polygons, or the quadrilateral: x, y, x, y, ... in pixels; empty where there is only a
-    box."""
-    score: float | None
-
-    @property
-    def polygons(self) -> list[list[float]]:
-        """The outlines that have an area: of three points at least."""
-        whole = (points[: len(points) // 2 * 2] for points in self.outlines)
-        return [list(points) for points in whole if len(points) >= 6]
-
-    @property
-    def has_area(self) -> bool:
-        """Whether the box is one: a model may give two equal corners."""
-        return self.box[2] > self.box[0] and self.box[3] > self.box[1]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to a question about a picture."""
-
-    task: str
-    input: str | None
-    text: str
-    found: tuple[Found, ...]
-    names: bool
-    """Whether the task is one that locates."""
 
 
 @dataclass
@@ -158,21 +119,17 @@ def read_labels(
     pictures: dict[str, Labelled] = {}
     there = set()
     for number, line in read_lines(path):
-        try:
-            there.add(line["task"])
-            if tasks is not None and line["task"] not in tasks:
-                continue
-            place = os.path.abspath(place_of(line["source"], line["path"]))  # noqa: PTH100
-            picture = pictures.get(place)
-            if picture is None or picture.content != line["hash"]:
-                width, height = map(int, line["size"])
-                int(line["hash"], 16)
-                picture = Labelled(line["path"], line["source"], line["hash"], (width, height))
-                pictures[place] = picture  # The file has changed: older answers are void.
-            answer = _answer(line, min_score)
-            picture.answers[answer.task, answer.input] = answer
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path} line {number} is no annotation: {error!r}") from error
+        one = read_line(line, f"{path} line {number}")
+        answer = _above(one.answer, min_score)
+        there.add(answer.task)
+        if tasks is not None and answer.task not in tasks:
+            continue
+        place = os.path.abspath(place_of(one.source, one.path))  # noqa: PTH100
+        picture = pictures.get(place)
+        if picture is None or picture.content != one.content:
+            picture = Labelled(one.path, one.source, one.content, one.size)
+            pictures[place] = picture  # The file has changed: older answers are void.
+        picture.answers[answer.task, answer.input] = answer
     if not pictures:
         listed = f"; there are {', '.join(sorted(there))}" if there else ""
         raise InputError(f"{path} has no lines of {', '.join(tasks or ['any task'])}{listed}")
@@ -202,24 +159,12 @@ def _order(picture: Labelled) -> tuple[str, Fraction]:
     return (picture.name, Fraction(0)) if time is None else (picture.name.rpartition("#")[0], time)
 
 
-def _answer(line: dict[str, Any], min_score: float | None) -> Answer:
-    record = line["record"]
-    found = tuple(
-        one
-        for one in map(read_found, record["detections"])
-        if min_score is None or one.score is None or one.score >= min_score
-    )
-    locates = not isinstance(record["answer"][record["task"]], str)
-    return Answer(line["task"], line["input"], line["text"], found, locates)
-
-
-def read_found(one: dict[str, Any]) -> Found:
-    """A thing of ``Result.record``."""
-    quads = [one["quad"]] if "quad" in one else []
-    outlines = tuple(tuple(map(float, points)) for points in one.get("polygons", quads))
-    x1, y1, x2, y2 = map(float, one["box"])
-    score = one["scores"]["score"] if one.get("scores") else None
-    return Found(one["label"] or UNNAMED, (x1, y1, x2, y2), outlines, score)
+def _above(answer: Answer, min_score: float | None) -> Answer:
+    """The answer without what scores less."""
+    if min_score is None:
+        return answer
+    kept = (one for one in answer.found if one.score is None or one.score >= min_score)
+    return replace(answer, found=tuple(kept))
 
 
 def picture_files(labels: Labels) -> dict[str, Item]:
