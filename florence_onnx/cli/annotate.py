@@ -160,19 +160,26 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> Plan:
     questions = plan_questions(arguments.task, arguments.text, arguments.prompt, arguments.answer)
-    labels = {} if arguments.labels is None else read_json(arguments.labels, InputError)
-    for label, name in labels.items():
-        if name is not None and not isinstance(name, str):
-            raise InputError(f"{arguments.labels}: {label!r} is {name!r}, not a label or null")
     return Plan(
         questions,
         generation_options(arguments),
-        labels,
+        {} if arguments.labels is None else _names_of(arguments.labels),
         arguments.batch_size,
         arguments.limit,
         requested_tiles(arguments),
         arguments.image_size,
     )
+
+
+def _names_of(file: Path) -> dict[str, str | None]:
+    """What labels are called instead, by a JSON file."""
+    if not file.exists():
+        raise InputError(f"{file} is missing; --labels takes a JSON object of labels")
+    labels = read_json(file, InputError)
+    for label, name in labels.items():
+        if name is not None and not isinstance(name, str):
+            raise InputError(f"{file}: {label!r} is {name!r}, not a label or null")
+    return labels
 
 
 def _seconds(text: str) -> float:

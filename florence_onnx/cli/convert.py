@@ -11,6 +11,7 @@ from florence_onnx.converting.supervision import write_supervision
 from florence_onnx.converting.table import write_csv, write_parquet
 from florence_onnx.converting.yolo import write_yolo
 from florence_onnx.errors import InputError, OutputExistsError
+from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.terminal import show
 
 NAME = "convert"
@@ -25,6 +26,15 @@ EXAMPLES = """examples:
 Boxes without an area are left out. Nothing that exists is replaced.
 """
 FORMATS = ("coco", "yolo", "voc", "labelme", "csv", "parquet", "supervision", "sidecar")
+
+_FORMATS_OF = {
+    "classes": ("coco", "yolo", "supervision"),
+    "split": ("yolo",),
+    **dict.fromkeys(
+        ("prefix", "suffix", "separator", "banned", "first", "tag_style"), ("sidecar",)
+    ),
+}
+"""Option -> the formats that it is for, where it is not for all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,26 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         type=_share,
-        default=0.0,
         metavar="P",
         help="yolo: part of the pictures for validation, 0 to 1 (default 0)",
     )
     words = parser.add_argument_group("sidecar: text beside pictures")
-    words.add_argument("--prefix", default="", help="text in front of every text")
-    words.add_argument("--suffix", default="", help="text behind every text")
+    words.add_argument("--prefix", help="text in front of every text")
+    words.add_argument("--suffix", help="text behind every text")
+    words.add_argument("--separator", help="text between two answers or labels (default: ', ')")
+    words.add_argument("--banned", nargs="+", metavar="WORD", help="words and labels to leave out")
     words.add_argument(
-        "--separator", default=", ", help="text between two answers or labels (default: ', ')"
-    )
-    words.add_argument(
-        "--banned", nargs="+", default=[], metavar="WORD", help="words and labels to leave out"
-    )
-    words.add_argument(
-        "--first", nargs="+", default=[], metavar="WORD", help="words that every text begins with"
+        "--first", nargs="+", metavar="WORD", help="words that every text begins with"
     )
     words.add_argument(
         "--tag-style",
         choices=("blanks", "underscores"),
-        default="blanks",
         help="what is between the words of a label (default: blanks)",
     )
 
@@ -79,22 +83,23 @@ def execute(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     if out.exists():
         raise OutputExistsError(f"{out} exists; choose another name")
+    _check_options(arguments)
     try:
         classes = [] if arguments.classes is None else read_classes(arguments.classes)
         labels = read_labels(arguments.annotations, arguments.task, arguments.min_score, classes)
     except FileNotFoundError as error:
         raise InputError(f"{arguments.annotations} does not exist") from error
     words = Words(
-        arguments.prefix,
-        arguments.suffix,
-        arguments.separator,
-        arguments.banned,
-        arguments.first,
+        arguments.prefix or "",
+        arguments.suffix or "",
+        ", " if arguments.separator is None else arguments.separator,
+        arguments.banned or (),
+        arguments.first or (),
         arguments.tag_style == "underscores",
     )
     writers = {
         "coco": lambda: write_coco(labels, out),
-        "yolo": lambda: write_yolo(labels, out, arguments.split),
+        "yolo": lambda: write_yolo(labels, out, arguments.split or 0.0),
         "voc": lambda: write_voc(labels, out),
         "labelme": lambda: write_labelme(labels, out),
         "csv": lambda: write_csv(labels, out),
@@ -105,6 +110,16 @@ def execute(arguments: argparse.Namespace) -> int:
     writers[arguments.to]()
     show(f"{len(labels.pictures)} pictures: {out}")
     return 0
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Raises InputError for a score out of range, and for options of another format."""
+    if arguments.min_score is not None:
+        ANY_MODEL.replace(min_score=arguments.min_score)
+    for name, formats in _FORMATS_OF.items():
+        if getattr(arguments, name) is not None and arguments.to not in formats:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is for --to {' and '.join(formats)}, not {arguments.to}")
 
 
 def _share(text: str) -> float:

@@ -413,7 +413,7 @@ def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(
         ((), "give --task"),
         (("--task", "od", "--beams", "0"), "num_beams"),
         (("--task", "od", "--min-score", "2"), "min_score"),
-        (("--task", "od", "--labels", "lost.json"), "lost.json is missing"),
+        (("--task", "od", "--labels", "lost.json"), "lost.json is missing; --labels takes"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_written(

@@ -307,3 +307,30 @@ def test_tasks_that_are_there_are_named(
 ) -> None:
     convert("csv", "--task", "ocr", status=2)
     assert "no lines of ocr; there are caption, ocr_with_region, od, ref" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("to", "arguments", "message"),
+    [
+        ("coco", ("--split", "0.2"), "--split is for --to yolo, not coco"),
+        ("csv", ("--classes", "x"), "--classes is for --to coco and yolo and supervision, not csv"),
+        *(
+            ("yolo", (option, "underscores"), f"{option} is for --to sidecar, not yolo")
+            for option in ("--prefix", "--suffix", "--separator", "--banned", "--first")
+        ),
+        ("yolo", ("--tag-style", "blanks"), "--tag-style is for --to sidecar, not yolo"),
+        ("csv", ("--min-score", "nan"), "min_score is nan"),
+        ("csv", ("--min-score", "2"), "min_score is 2.0"),
+    ],
+)
+def test_options_without_an_effect(
+    convert: Convert,
+    capsys: pytest.CaptureFixture[str],
+    to: str,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    assert not convert(to, *arguments, status=2).exists()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert message in err
