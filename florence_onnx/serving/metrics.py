@@ -1,10 +1,5 @@
 """What the service counts and times, for Prometheus."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 STAGES = ("read", "queue", "vision", "embed_encoder", "search", "parse")
 """Stages of a request: reading its body and picture, waiting, and what the engine does; those of
 the engine are counted once per batch, ``vision`` once per picture."""

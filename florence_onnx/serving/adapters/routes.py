@@ -1,5 +1,6 @@
 """The routes of the adapters."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from florence_onnx.serving.adapters import anylabeling, labelstudio, openai
@@ -16,43 +17,85 @@ BODIES = (openai.ChatBody, anylabeling.ShapesBody, labelstudio.LabellingBody)
 
 
 def add_adapters(app: "FastAPI") -> None:
-    """Adds the routes."""
+    """Adds the routes of all adapters."""
+    _add_openai(app)
+    _add_anylabeling(app)
+    _add_labelstudio(app)
+    _add_health(app)
+
+
+def _service(app: "FastAPI") -> "Service":
+    found: Service = app.state.service
+    return found
+
+
+def _add_question(
+    app: "FastAPI", path: str, route: Callable[..., Any], body: type, summary: str
+) -> None:
+    """Adds a route that reads a body and asks the model."""
+    app.add_api_route(
+        path,
+        route,
+        methods=["POST"],
+        summary=summary,
+        openapi_extra={"requestBody": json_body(body)},
+        responses=responses(),
+    )
+
+
+def _add_openai(app: "FastAPI") -> None:
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response, StreamingResponse
 
-    def service() -> "Service":
-        found: Service = app.state.service
-        return found
-
     async def chat(request: Request) -> Response:
         body = read_json(await request.body(), openai.ChatBody)
-        (result,) = await service().answer(openai.asked_in_chat(body))
-        model = body.model or service().models.names[0]
+        (result,) = await _service(app).answer(openai.asked_in_chat(body))
+        model = body.model or _service(app).models.names[0]
         if body.stream:
             events = openai.events(result, model)
             return StreamingResponse(events, media_type="text/event-stream")
         return JSONResponse(openai.completion(result, model))
 
+    summary = "OpenAI: answer a message with a picture"
+    _add_question(app, "/v1/chat/completions", chat, openai.ChatBody, summary)
+
+
+def _add_anylabeling(app: "FastAPI") -> None:
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+
     async def shapes(request: Request) -> Response:
         body = read_json(await request.body(), anylabeling.ShapesBody)
-        (result,) = await service().answer(anylabeling.asked_for_shapes(body))
+        (result,) = await _service(app).answer(anylabeling.asked_for_shapes(body))
         return JSONResponse(anylabeling.shapes(result))
 
     async def info(request: Request) -> Response:
         name = request.path_params["name"]
-        return JSONResponse(anylabeling.model_info(service().models, name))
+        return JSONResponse(anylabeling.model_info(_service(app).models, name))
 
-    async def health(request: Request) -> Response:
-        if anylabeling.HEADER in request.headers:
-            return JSONResponse(anylabeling.health(service().models))
-        return JSONResponse({"status": "UP", "model_class": "florence-onnx"})
+    summary = "X-AnyLabeling: shapes to draw"
+    _add_question(app, "/v1/predict", shapes, anylabeling.ShapesBody, summary)
+    parameter = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    app.add_api_route(
+        "/v1/models/{name:path}/info",
+        info,
+        methods=["GET"],
+        summary="X-AnyLabeling: a model",
+        openapi_extra={"parameters": [parameter]},
+        responses=responses(),
+    )
+
+
+def _add_labelstudio(app: "FastAPI") -> None:
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
 
     async def setup(request: Request) -> Response:
         return JSONResponse({"model_version": labelstudio.VERSION})
 
     async def predict(request: Request) -> Response:
         body = read_json(await request.body(), labelstudio.LabellingBody)
-        most = service().limits.tasks
+        most = _service(app).limits.tasks
         if len(body.tasks) > most:
             raise RefusalError(
                 422, "task_error", f"tasks has {len(body.tasks)} entries; it may have {most}"
@@ -63,32 +106,23 @@ def add_adapters(app: "FastAPI") -> None:
             found: list[dict[str, Any]] = []
             for control in controls:
                 asked = labelstudio.asked_for_control(control, task)
-                found += labelstudio.regions(control, await service().answer(asked))
+                found += labelstudio.regions(control, await _service(app).answer(asked))
             predictions.append(labelstudio.prediction(found))
         return JSONResponse({"results": predictions, "model_version": labelstudio.VERSION})
 
-    for path, route, body, summary in (
-        ("/v1/chat/completions", chat, openai.ChatBody, "OpenAI: answer a message with a picture"),
-        ("/v1/predict", shapes, anylabeling.ShapesBody, "X-AnyLabeling: shapes to draw"),
-        ("/predict", predict, labelstudio.LabellingBody, "Label Studio: predictions for tasks"),
-    ):
-        extra = {"requestBody": json_body(body)}
-        app.add_api_route(
-            path,
-            route,
-            methods=["POST"],
-            summary=summary,
-            openapi_extra=extra,
-            responses=responses(),
-        )
+    summary = "Label Studio: predictions for tasks"
+    _add_question(app, "/predict", predict, labelstudio.LabellingBody, summary)
     app.add_api_route("/setup", setup, methods=["POST"], summary="Label Studio: set up")
+
+
+def _add_health(app: "FastAPI") -> None:
+    """Adds the one path that two front ends ask, told apart by a header."""
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+
+    async def health(request: Request) -> Response:
+        if anylabeling.HEADER in request.headers:
+            return JSONResponse(anylabeling.health(_service(app).models))
+        return JSONResponse({"status": "UP", "model_class": "florence-onnx"})
+
     app.add_api_route("/health", health, methods=["GET"], summary="X-AnyLabeling, Label Studio")
-    parameter = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-    app.add_api_route(
-        "/v1/models/{name:path}/info",
-        info,
-        methods=["GET"],
-        summary="X-AnyLabeling: a model",
-        openapi_extra={"parameters": [parameter]},
-        responses=responses(),
-    )
