@@ -6,15 +6,11 @@ merged then, so that their weights are stored once.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 
-from florence_onnx.assets.ownership import digests
 from florence_onnx.assets.reading import Assets
 from florence_onnx.engine import contract
 from florence_onnx.engine.hub_contract import FIRST_DECODER, LATER_DECODER
@@ -26,6 +22,7 @@ from florence_onnx_export.graphs.half_storage import load_float32
 from florence_onnx_export.graphs.merging import merge_decoders
 from florence_onnx_export.quantization.bounds import BOUNDS, beyond_bounds
 from florence_onnx_export.quantization.embedding import quantize_table
+from florence_onnx_export.quantization.entries import make_entry
 from florence_onnx_export.quantization.fidelity import (
     PICTURES,
     Answers,
@@ -103,19 +100,8 @@ def _make(
     if beyond and not force:
         raise ValidationError(f"{beyond}; pass --accept-error to write it all the same")
     parts = [part for graph in layout.graphs for part in layout.parts(folder, graph, precision)]
-    return {
-        "fidelity": fidelity.to_dict(),
-        "bounds": asdict(bounds),
-        "method": method or "fastest",
-        "bytes": {path.name: path.stat().st_size for path in parts},
-        "seconds": round(time.perf_counter() - start, 2),
-        "versions": {
-            "florence-onnx": metadata.version("florence-onnx"),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
-        "files": digests(folder, parts),
-    }
+    more = {"method": method or "fastest"}
+    return make_entry(folder, parts, start, fidelity, bounds, more)
 
 
 def _convert(model: onnx.ModelProto, graph: str, precision: str, method: str | None) -> None:

@@ -3,15 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnxruntime
-
-from florence_onnx.assets.ownership import digests
 from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.report import REPORT, read_report, write_report
 from florence_onnx.engine import contract
@@ -32,6 +26,7 @@ from florence_onnx_export.graphs.files import save_graph
 from florence_onnx_export.graphs.half_storage import load_float32
 from florence_onnx_export.quantization.bounds import BOUNDS, GRAPH_LIMITS, beyond_bounds
 from florence_onnx_export.quantization.embedding import quantize_table
+from florence_onnx_export.quantization.entries import make_entry
 from florence_onnx_export.quantization.float16 import to_half
 from florence_onnx_export.quantization.methods import levels
 from florence_onnx_export.quantization.mixed import choose
@@ -190,21 +185,9 @@ def make_precision(
         beyond = beyond_bounds(precision, fidelity, BOUNDS[precision])
     if beyond:
         raise ValidationError(f"{beyond}; pass --accept-error to write it all the same")
-    parts = _parts(folder, precision)
-    return {
-        "fidelity": fidelity.to_dict(),
-        "bounds": asdict(BOUNDS[precision]),
-        **({"pictures": reference.own.to_dict()} if reference.own else {}),
-        "mixed_precision": {graph: methods for graph, methods in mixed.items() if methods},
-        "bytes": {path.name: path.stat().st_size for path in parts},
-        "seconds": round(time.perf_counter() - start, 2),
-        "versions": {
-            "florence-onnx": metadata.version("florence-onnx"),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
-        "files": digests(folder, parts),
-    }
+    more: dict[str, Any] = {"pictures": reference.own.to_dict()} if reference.own else {}
+    more["mixed_precision"] = {graph: methods for graph, methods in mixed.items() if methods}
+    return make_entry(folder, _parts(folder, precision), start, fidelity, BOUNDS[precision], more)
 
 
 def _write(
