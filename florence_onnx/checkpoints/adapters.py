@@ -1,4 +1,4 @@
-"""LoRA adapters as peft saves them, merged into a checkpoint's weights as these are read."""
+"""LoRA adapters in peft's format, merged into a checkpoint's weights when the weights are read."""
 
 import math
 import re
@@ -34,7 +34,7 @@ _REFUSED = {
     "kasa_config": "KaSA",
     "monteclora_config": "Monte Carlo sampling",
 }
-"""Settings that change what the weights mean, and what they are about."""
+"""Settings that change the meaning of the weights -> the subject of the setting, for messages."""
 _KNOWN = (
     *("peft_type", "task_type", "auto_mapping", "peft_version", "inference_mode", "runtime_config"),
     *("base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "use_rslora"),
@@ -43,9 +43,9 @@ _KNOWN = (
     *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size"),
     *("megatron_core", "velora_config", "ensure_weight_tying", "enable_lora", "merge_weights"),
 )
-"""Settings that are followed, that the tensors tell too, or that matter to training alone."""
+"""Settings that are followed, that the tensors tell too, or that only training needs."""
 _CHANGED_BASES = ("pissa", "olora", "loftq", "corda", "lora_ga")
-"""Beginnings that also change the base model's weights, which are saved nowhere."""
+"""Initialisations that also change the base model's weights, which peft does not save."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Adapter:
     folder: Path
     """Folder of the adapter's files."""
     base: str
-    """The base model that it names, empty where it names none."""
+    """Base model that the adapter names; empty where the adapter names none."""
     revision: str | None
-    """The base model's revision."""
+    """Revision of the base model."""
     alpha: float
     """Scale of the change, before the division by the rank or by the rank's root."""
     alphas: Mapping[str, float]
-    """The same for modules whose names end so."""
+    """End of a module's name -> scale of the change of this module, in place of ``alpha``."""
     by_root: bool
     """Tells whether the scale is divided by the root of the rank, as in rsLoRA."""
     tensors: Mapping[str, StoredTensor] = field(repr=False)
@@ -74,13 +74,13 @@ class Adapter:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Reads an adapter; no code in it is run.
+    """Reads an adapter. No code of the adapter is run.
 
     Args:
-        folder: With adapter_config.json, and adapter_model.safetensors or adapter_model.bin.
+        folder: Folder with adapter_config.json and adapter_model.safetensors or adapter_model.bin.
 
     Raises:
-        CheckpointError: It is no LoRA adapter, or of a kind that is not understood.
+        CheckpointError: The folder holds no LoRA adapter, or one of a kind that is not supported.
     """
     path = folder / ADAPTER_CONFIG
     config = read_json(path, CheckpointError)
@@ -127,11 +127,11 @@ def merge(adapter: Adapter, weights: dict[str, StoredTensor], config: ModelConfi
 
     Args:
         adapter: The adapter.
-        weights: Those of its base model under native names, embedding and head both; changed.
+        weights: Weights of the base model under native names, with embedding and head; changed.
         config: The base model's geometry.
 
     Raises:
-        CheckpointError: A tensor of the adapter belongs to no weight, or does not fit it.
+        CheckpointError: A tensor of the adapter belongs to no weight, or does not fit the weight.
     """
     factors: dict[str, dict[str, StoredTensor]] = {}
     shapes = key_maps.expected_shapes(config)
@@ -176,10 +176,10 @@ def _merged(
 
 @dataclass(frozen=True)
 class MergedTensor(StoredTensor):
-    """A weight and its change, added when it is read."""
+    """Weight of the base model plus the adapter's change, computed when the tensor is read."""
 
     base: StoredTensor
-    """The base model's."""
+    """Weight of the base model."""
     a: StoredTensor
     """Factor [rank, inputs]."""
     b: StoredTensor
@@ -191,7 +191,7 @@ class MergedTensor(StoredTensor):
         """The values as float32; see `StoredTensor.read`."""
         a = self.a.read().reshape(self.a.shape[0], -1)
         b = self.b.read().reshape(self.shape[0], -1)
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_values` tells.
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_values` finds infinities.
             values = b @ a
             values *= np.float32(self.scale)
             values = values.reshape(self.shape)
@@ -199,12 +199,12 @@ class MergedTensor(StoredTensor):
         return values
 
     def blocks(self) -> Iterator[npt.NDArray[np.generic]]:
-        """The values at once."""
+        """Yields all values in one block."""
         yield self.read()
 
 
 def _native(name: str, shapes: Mapping[str, object]) -> str | None:
-    """The native name of a weight, which may be Microsoft's; None for an unknown one."""
+    """Native name of a weight with a native or a Microsoft name; None for an unknown weight."""
     native = name if name in shapes else key_maps.native_name(name)
     for known in (name, native):
         if known in key_maps.EMBEDDING_COPIES:

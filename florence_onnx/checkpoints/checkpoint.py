@@ -1,4 +1,4 @@
-"""A Florence-2 checkpoint: its configuration, and where its weights lie."""
+"""Florence-2 checkpoint: the configuration, and the places of the weights in files."""
 
 import math
 import os
@@ -32,7 +32,7 @@ Format = Literal["original", "native"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in one shape, whatever it is stored as; its weights are not in memory."""
+    """Checkpoint in one form, whatever the format of the files. The weights are not in memory."""
 
     folder: Path
     """The folder of the checkpoint's files."""
@@ -42,18 +42,19 @@ class Checkpoint:
     """The content of config.json."""
     weights: dict[str, StoredTensor]
     """Tensors under native names (see key_maps): the token embedding as
-    ``key_maps.EMBEDDING``, the head as ``key_maps.HEAD`` (an equal entry when they are tied) and
-    ``key_maps.LOGITS_BIAS`` [1, V] where the checkpoint holds one that is not zero."""
+    ``key_maps.EMBEDDING``, the head as ``key_maps.HEAD`` (an equal entry when embedding and head
+    are tied), and ``key_maps.LOGITS_BIAS`` [1, V] where the checkpoint has a bias that is not
+    zero."""
     format: Format
     """Tells whether the weights were stored under Microsoft's names or transformers'."""
     adapter: Adapter | None = None
     """Adapter that was merged into the weights."""
     file: Path | None = None
-    """The one file of the weights, where the caller named that file."""
+    """File of all weights, where the caller named a file and not a folder."""
     assets: AssetSource | None = None
-    """The model whose files stand in for those that are missing beside the weights."""
+    """Model whose files replace the files that are missing beside the weights."""
     notes: tuple[str, ...] = ()
-    """Sentences for the user on how the checkpoint was read."""
+    """Sentences for the user about the reading of the checkpoint."""
 
     @property
     def parameters(self) -> int:
@@ -67,18 +68,19 @@ def read_checkpoint(
     base: str | None = None,
     companions: str | None = None,
 ) -> Checkpoint:
-    """Reads a checkpoint in Microsoft's or transformers' format; no code in it is run.
+    """Reads a checkpoint in Microsoft's or transformers' format. No code of the checkpoint is run.
 
     Args:
-        source: A folder or a hub id, of a checkpoint or of a LoRA adapter, which is merged; or a
+        source: Folder or hub id of a checkpoint or of a LoRA adapter, which is merged; or a
             safetensors file.
         access: Which state of a hub repository is wanted.
-        base: Folder or hub id of an adapter's base model, in place of the one that it names.
+        base: Folder or hub id of an adapter's base model, in place of the base model that the
+            adapter names.
         companions: Folder or hub id of the model whose config.json, tokenizer and preprocessing are
             taken where the checkpoint has none.
 
     Raises:
-        CheckpointError: The files are not those of a Florence-2 checkpoint or of an adapter.
+        CheckpointError: The files are not the files of a Florence-2 checkpoint or of an adapter.
         ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
     """
     assets = None if companions is None else find_assets(companions, replace(access, revision=None))
@@ -103,8 +105,8 @@ def _accept(folder: Path, coming: int) -> None:
 def _read_adapted(
     adapter: Adapter, access: Access, given: str | None, assets: AssetSource | None
 ) -> Checkpoint:
-    """The base model of an adapter with the adapter's changes."""
-    beside = adapter.folder / "base"  # as in packages of Roboflow
+    """Reads the base model of an adapter and merges the adapter."""
+    beside = adapter.folder / "base"  # as Roboflow packages adapters
     base = given or (str(beside) if (beside / "config.json").is_file() else adapter.base)
     if not base:
         raise CheckpointError(
@@ -136,7 +138,7 @@ def _read(
     adapter: Adapter | None = None,
     notes: Sequence[str] = (),
 ) -> Checkpoint:
-    """The checkpoint in a folder, or of one file of weights."""
+    """Reads the checkpoint in a folder, or in one file of weights."""
     folder = place.parent if place.is_file() else place
     lender = None if os.path.lexists(folder / "config.json") else assets
     if place.is_file() and not (lender or os.path.lexists(folder / "config.json")):
@@ -177,10 +179,10 @@ def _read(
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The geometry of the checkpoint in a folder.
+    """Reads the geometry of the checkpoint in a folder.
 
     Raises:
-        CheckpointError: The folder's config.json is missing, or is not that of a Florence-2.
+        CheckpointError: The folder's config.json is missing or does not describe a Florence-2.
     """
     return ModelConfig.from_dict(read_json(folder / "config.json", CheckpointError))
 
@@ -189,7 +191,7 @@ def check_values(checkpoint: Checkpoint) -> None:
     """Reads every weight once.
 
     Raises:
-        CheckpointError: A weight is NaN or infinite, or its file is truncated.
+        CheckpointError: A weight holds NaN or infinite values, or a file of weights is truncated.
     """
     weights = sorted(checkpoint.weights.items(), key=lambda pair: pair[1].offset)
     bad = [(name, tensor) for name, tensor in weights if not is_finite(tensor)]

@@ -1,9 +1,9 @@
 """The configuration of a checkpoint, read from either format of config.json.
 
 Checkpoints in Microsoft's format (``text_config`` of type florence2_language, ``dim_embed``) and
-in transformers' own (``text_config`` of type bart, ``embed_dim``) describe the same model under
-different names and with different defaults for what they leave out. The fields here carry
-transformers' names.
+in transformers' own (``text_config`` of type bart, ``embed_dim``) describe the same model with
+different field names and different defaults. The fields of the classes here have transformers'
+names.
 """
 
 import math
@@ -15,15 +15,15 @@ from florence_onnx.errors import CheckpointError, FlorenceError
 from florence_onnx.fields import Fields
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "silu")
-"""Names of the activation functions that can be exported, as transformers calls them."""
+"""Activation functions that can be exported, by transformers' names."""
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Geometry of DaViT and of the projector; one entry per stage where there are several."""
+    """Geometry of DaViT and of the projector; a tuple has one entry per stage."""
 
     depths: tuple[int, ...]
-    """Pairs of a spatial and a channel block."""
+    """Number of pairs of a spatial and a channel block."""
     embed_dim: tuple[int, ...]
     """Channels."""
     num_heads: tuple[int, ...]
@@ -33,11 +33,11 @@ class VisionConfig:
     patch_size: tuple[int, ...]
     """Kernel size of the convolution that begins the stage."""
     patch_stride: tuple[int, ...]
-    """Stride of that convolution."""
+    """Stride of the convolution that begins the stage."""
     patch_padding: tuple[int, ...]
-    """Padding of that convolution."""
+    """Padding of the convolution that begins the stage."""
     patch_prenorm: tuple[bool, ...]
-    """Tells whether the stage normalises before that convolution rather than after it."""
+    """Tells whether the stage normalises before its first convolution rather than after."""
     window_size: int
     """Side of an attention window, in positions of the feature grid."""
     mlp_ratio: float
@@ -54,7 +54,7 @@ class VisionConfig:
     """Rows of the temporal embedding."""
 
     def grids(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Rows and columns that a picture of so many pixels has in every stage."""
+        """Rows and columns of every stage's feature grid, for a picture of a size in pixels."""
         found = []
         for size, stride, padding in zip(
             self.patch_size, self.patch_stride, self.patch_padding, strict=True
@@ -65,7 +65,7 @@ class VisionConfig:
         return found
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of image tokens that a picture of so many pixels becomes."""
+        """Rows and columns of image tokens, for a picture of a size in pixels."""
         return self.grids(height, width)[-1]
 
 
@@ -106,7 +106,7 @@ class ModelConfig:
     text: TextConfig
     """The language model."""
     tie_word_embeddings: bool
-    """Tells whether the output head is the token embedding if a checkpoint holds only one."""
+    """Tells whether head and token embedding are one tensor if a checkpoint holds only one."""
 
     @classmethod
     def from_dict(
@@ -117,13 +117,14 @@ class ModelConfig:
     ) -> "ModelConfig":
         """Reads the content of a config.json.
 
-        Sizes are bounded, some ten times above those of the released models: what is not a weight,
-        such as a stride or a window, costs memory without being in any file.
+        Every size has a limit, about ten times the size in the released models. Sizes that no
+        weight has, such as a stride or a window, could otherwise take any amount of memory.
 
         Args:
             config: The content.
-            error: What is raised when it describes another model, or one that cannot be exported.
-            file: What the message calls the file.
+            error: Error to raise when the content describes another model, or a model that cannot
+                be exported.
+            file: Name of the file in messages.
         """
         fields = Fields(config, file, error)
         if config.get("model_type") != "florence2":
@@ -147,7 +148,7 @@ class ModelConfig:
 
 
 def is_native(config: Mapping[str, Any]) -> bool:
-    """Tells whether a config.json is in transformers' own format rather than Microsoft's."""
+    """Tells whether a config.json is in transformers' own format, not in Microsoft's."""
     text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
     return text.get("model_type") == "bart" or "embed_dim" in vision
 
@@ -207,7 +208,7 @@ def _text(fields: Fields, native: bool) -> TextConfig:
 
 
 def _check_vision(fields: Fields, vision: VisionConfig, native: bool) -> None:
-    """Checks the sizes that have to agree with one another."""
+    """Checks the sizes that have to agree with each other."""
     stages = len(vision.depths)
     if not 1 <= stages <= 10:
         raise fields.refused("depths", "1 to 10 values")

@@ -1,4 +1,4 @@
-"""Contents of a folder or a repository, told by the names of its files: none is read."""
+"""Contents of a folder or a repository, found from the names of the files. No file is read."""
 
 import re
 import shlex
@@ -12,11 +12,11 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Names that weights are looked up under; the first that exists is read, as in transformers."""
+"""Names of the files of weights. The first file that exists is read, as in transformers."""
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-"""Names of an adapter's weights; the first that exists is read, as in peft."""
+"""Names of the files of an adapter's weights. The first file that exists is read, as in peft."""
 
 _KNOWN_WEIGHTS = (*WEIGHT_FILES, *ADAPTER_FILES)
 
@@ -27,52 +27,52 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents that the names of files tell."""
+    """Contents of a folder or a repository, as the names of the files tell."""
 
     source: str
-    """The folder or hub id, as it was given."""
+    """Folder or hub id, as the caller wrote it."""
     names: Collection[str]
-    """Names relative to it, with ``/`` between folders."""
+    """Names of files relative to the folder or repository, with ``/`` between folders."""
     on_hub: bool = True
-    """Tells whether the files are those of a repository."""
+    """Tells whether the files are in a repository of the hub."""
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Contents":
-        """The names that `Contents` looks at: those in the folder and one folder below."""
+        """Lists the files that `Contents` looks at: in the folder and one level below."""
         patterns = ("*", "onnx/*", "checkpoint-*/*", *(f"*/{name}" for name in WEIGHT_FILES))
         paths = [path for pattern in patterns for path in folder.glob(pattern)]
         return cls(str(folder), {path.relative_to(folder).as_posix() for path in paths}, False)
 
     @property
     def has_graphs(self) -> bool:
-        """Tells whether there are graphs where a model folder has them."""
+        """Tells whether there are graphs in the folder ``onnx``."""
         return any(re.fullmatch(r"onnx/[^/]+\.onnx", name) for name in self.names)
 
     @property
     def has_weights(self) -> bool:
-        """Tells whether there are the weights of a checkpoint."""
+        """Tells whether there are weights of a checkpoint."""
         return any(name in self.names for name in WEIGHT_FILES)
 
     @property
     def is_checkpoint(self) -> bool:
-        """Tells whether there is a checkpoint, and no graphs made of it."""
+        """Tells whether there is a checkpoint and no graph."""
         return self.has_weights and "config.json" in self.names and not self.has_graphs
 
     @property
     def is_adapter(self) -> bool:
-        """Tells whether there is an adapter without the model it belongs to."""
+        """Tells whether there is an adapter without its base model."""
         whole = self.has_weights and "config.json" in self.names
         return ADAPTER_CONFIG in self.names and not whole
 
     @property
     def checkpoints(self) -> list[str]:
-        """The folders in it that hold checkpoints, those with numbers in the numbers' order."""
+        """Folders inside that hold checkpoints; numbered folders in the order of the numbers."""
         found = {match[1] or match[2] for match in map(_CHECKPOINT.fullmatch, self.names) if match}
         return sorted(found, key=_in_order)
 
     @property
     def bare_weights(self) -> list[str]:
-        """Safetensors files that are neither a checkpoint's nor an adapter's, in order."""
+        """Safetensors files without the name of a checkpoint's or an adapter's weights, sorted."""
         return sorted(
             name
             for name in self.names
@@ -80,7 +80,7 @@ class Contents:
         )
 
     def why_no_model(self) -> str | None:
-        """Says what this is instead of a model folder, and what to do; None if it may be one."""
+        """Reason why this is no model folder, and what to do; None for a possible model folder."""
         if self.has_graphs:
             return None
         if self.is_adapter:
@@ -103,10 +103,11 @@ class Contents:
         return None
 
     def why_no_checkpoint(self, is_completed: bool = False) -> str | None:
-        """Says what this is instead of a checkpoint, and what to do; None if it has weights.
+        """Reason why this is no checkpoint, and what to do; None for a checkpoint.
 
         Args:
-            is_completed: Whether what is missing beside the weights comes from another model.
+            is_completed: Whether the files that are missing beside the weights are taken from
+                another model.
         """
         if self.has_weights and is_completed:
             return None
@@ -135,7 +136,7 @@ class Contents:
         return f"{self.source} holds no weights; looked for {', '.join(WEIGHT_FILES)}"
 
     def hint(self) -> str:
-        """Words about the checkpoints in folders of it, for the end of a message; else nothing."""
+        """End of a message that names the checkpoints in folders inside; empty without any."""
         return f"; {self.source} also {self._held()}" if self.checkpoints else ""
 
     def _held(self) -> str:
@@ -147,7 +148,7 @@ class Contents:
 
     @property
     def _below(self) -> str:
-        """Text between this place and the name of a file in this place."""
+        """Text between the source and the name of a file in the source."""
         return ":" if self.on_hub and ":" not in self.source else "/"
 
     def _export(self, folder: str = "") -> str:

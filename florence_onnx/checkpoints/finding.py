@@ -1,4 +1,4 @@
-"""Places of a checkpoint: a folder, or a repository of the hub, looked into before it is read."""
+"""Search for the files of a checkpoint: in a folder, or in a repository of the hub."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ CHECKPOINT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "added_tokens.json",
-    ADAPTER_CONFIG,  # It tells that an adapter lies beside the weights.
+    ADAPTER_CONFIG,  # Shows that an adapter lies beside the weights.
 )
-"""Files that are fetched from the hub besides weights."""
+"""Files that are fetched from the hub beside the weights."""
 
 _VOCABULARY = ("vocab.json", "merges.txt")
 """Files that are fetched where there is no tokenizer.json."""
@@ -40,24 +40,24 @@ _SHARDS = {
 }
 
 _LONGEST_NAME = 255
-"""Length in bytes; asking for a file of a longer name is an error on most systems."""
+"""Bytes of a file name. Most systems raise an error for a longer name."""
 
 
 @dataclass(frozen=True)
 class AssetSource:
-    """A model whose config.json, tokenizer and preprocessing are taken where others are missing."""
+    """Model whose config.json, tokenizer and preprocessing replace missing ones."""
 
     source: str
-    """Folder or hub id, as it was given."""
+    """Folder or hub id, as the caller wrote it."""
     folder: Path
-    """The folder of its files."""
+    """Folder of the model's files."""
 
 
 def find_assets(source: str | Path, access: hub.Access) -> AssetSource:
-    """Has the files of a model beside its weights, fetched from the hub if need be.
+    """Finds the files of a model beside the weights, and fetches them from the hub if necessary.
 
     Args:
-        source: A folder or a hub id, of a checkpoint or a model folder.
+        source: Folder or hub id of a checkpoint or a model folder.
         access: Which state of a hub repository is wanted.
 
     Raises:
@@ -86,11 +86,14 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def find_bare_weights(source: str | Path, access: hub.Access) -> Path | None:
-    """The safetensors file that is named itself, fetched if need be; None for a folder or hub id.
+    """Finds a safetensors file that the caller names, and fetches the file if necessary.
 
     Args:
-        source: A path, or a hub id with the file, ``"org/name:folder/file.safetensors"``.
+        source: Path, or hub id with the file, ``"org/name:folder/file.safetensors"``.
         access: Which state of a hub repository is wanted.
+
+    Returns:
+        The file; None where ``source`` names a folder or a hub id.
 
     Raises:
         ModelNotFoundError: There is no such file, or the hub repository cannot be had.
@@ -123,7 +126,7 @@ def find_checkpoint(
     accept: Callable[[Path, int], object] = lambda folder, coming: None,
     is_completed: bool = False,
 ) -> Path:
-    """The folder of a checkpoint, fetched from the hub if need be; no weight is read.
+    """Finds the folder of a checkpoint, and fetches the files from the hub if necessary.
 
     Args:
         source: A folder or a hub id, ``"org/name"`` or ``"org/name:folder"``.
@@ -132,8 +135,8 @@ def find_checkpoint(
         is_completed: Whether files beside the weights may be missing.
 
     Raises:
-        CheckpointError: There is no checkpoint but something else: a model folder, an adapter,
-            the output folder of a training.
+        CheckpointError: The source is no checkpoint but, for example, a model folder, an adapter
+            or the output folder of a training.
         ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
     """
     folder = local_folder(source)
@@ -167,12 +170,15 @@ def find_checkpoint(
 
 
 def find_adapter(source: str | Path, access: hub.Access, fetch: bool) -> Path | None:
-    """The folder of an adapter, None where there is something else.
+    """Finds the folder of an adapter.
 
     Args:
         source: A folder or a hub id.
         access: Which state of a hub repository is wanted.
-        fetch: Whether it is fetched from the hub if need be.
+        fetch: Whether the files are fetched from the hub if necessary.
+
+    Returns:
+        The folder; None where the source is no adapter.
 
     Raises:
         ModelNotFoundError: The hub repository cannot be had.
@@ -197,7 +203,7 @@ def find_adapter(source: str | Path, access: hub.Access, fetch: bool) -> Path | 
 
 
 class _NoAdapterError(FlorenceError):
-    """A repository is no adapter."""
+    """Signals that a repository holds no adapter."""
 
 
 def _refuse(contents: Contents, is_completed: bool) -> None:
@@ -207,7 +213,7 @@ def _refuse(contents: Contents, is_completed: bool) -> None:
 
 
 def _select(contents: Contents, is_completed: bool) -> list[str]:
-    """The files of a checkpoint, with its weights in one format: safetensors where they exist."""
+    """Files of a checkpoint, the weights in one format only: safetensors if there are any."""
     _refuse(contents, is_completed)
     weights = next(name for name in WEIGHT_FILES if name in contents.names)
     patterns = (weights, _SHARDS.get(weights, weights))
@@ -226,7 +232,7 @@ def _is_tokenizer(names: Collection[str]) -> bool:
 
 
 def _beside(names: Collection[str]) -> list[str]:
-    """The files beside weights."""
+    """Names of the files that are fetched beside the weights."""
     vocabulary = () if "tokenizer.json" in names else _VOCABULARY
     return [name for name in (*CHECKPOINT_FILES, *vocabulary) if name in names]
 
@@ -242,10 +248,10 @@ def _lacking(folder: Path) -> list[str]:
 
 
 def shards(index: Path) -> list[str]:
-    """The names of the files that an index spreads the weights over, in order.
+    """Names of the files that an index lists, sorted.
 
     Raises:
-        CheckpointError: The file is no index, or lists a name that is not of a file beside it.
+        CheckpointError: The file is no index, or lists a file that cannot be beside the index.
     """
     weight_map = read_json(index, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(
@@ -254,7 +260,7 @@ def shards(index: Path) -> list[str]:
         raise CheckpointError(f"{index} has no weight_map of weight names to file names")
     names = sorted(set(weight_map.values()))
     for name in names:
-        # Windows rules know every separator and drive there is.
+        # The rules of Windows know every separator and drive letter.
         if PureWindowsPath(name).name != name or name in ("", ".."):
             raise CheckpointError(f"{index} names {name!r:.80}, which is outside the folder")
         if len(name.encode()) > _LONGEST_NAME or not name.isprintable():

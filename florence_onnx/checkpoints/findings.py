@@ -1,4 +1,4 @@
-"""What a checkpoint's folder says or holds that its weights contradict."""
+"""Contradictions between the weights that were read and the other files of a checkpoint."""
 
 import math
 from collections import Counter
@@ -13,11 +13,11 @@ from florence_onnx.checkpoints.weights import present_weights, stored_weights
 from florence_onnx.errors import CheckpointError
 
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""Types of weights by safetensors' names, and by those of config.json."""
+"""Name of a type of weights in safetensors -> name in config.json."""
 
 
 def stored_type(weights: Mapping[str, StoredTensor]) -> str:
-    """The type that most values have, as config.json would call it."""
+    """Type of most values, by the name in config.json."""
     sizes: Counter[str] = Counter()
     for tensor in weights.values():
         sizes[tensor.dtype] += math.prod(tensor.shape)
@@ -25,7 +25,7 @@ def stored_type(weights: Mapping[str, StoredTensor]) -> str:
 
 
 def told_type(raw_config: Mapping[str, Any], weights: Mapping[str, StoredTensor]) -> list[str]:
-    """A sentence where config.json says another type than the weights have."""
+    """Sentence for the user where config.json names another type than the type of the weights."""
     stored = stored_type(weights)
     for field in ("dtype", "torch_dtype"):
         told = raw_config.get(field)
@@ -37,12 +37,15 @@ def told_type(raw_config: Mapping[str, Any], weights: Mapping[str, StoredTensor]
 def unread_weights(
     folder: Path, raw_config: dict[str, Any], weights: Mapping[str, StoredTensor]
 ) -> list[str]:
-    """A sentence for every other set of weights in a folder that is not the one that was read.
+    """Compares the other weights in a folder with the weights that were read.
 
     Args:
         folder: The checkpoint's folder.
-        raw_config: The content of its config.json.
-        weights: What was read, under native names.
+        raw_config: The content of the checkpoint's config.json.
+        weights: The weights that were read, under native names.
+
+    Returns:
+        A sentence for every other set of weights that differs or cannot be read.
     """
     read, *others = present_weights(folder) or [""]
     sentences = []

@@ -1,7 +1,7 @@
 """Names and shapes of a checkpoint's weights.
 
 Native names are those of transformers' ``Florence2ForConditionalGeneration.state_dict()``;
-original names are those of Microsoft's checkpoints. Everything in the exporter speaks native.
+original names are those of Microsoft's checkpoints. The exporter uses native names throughout.
 """
 
 import re
@@ -15,9 +15,9 @@ EMBEDDING_COPIES = (
     "model.language_model.encoder.embed_tokens.weight",
     "model.language_model.decoder.embed_tokens.weight",
 )
-"""Further names of the token embedding, present or not as the saving library pleased."""
+"""Other names of the token embedding. Some libraries write these names too."""
 LOGITS_BIAS = "final_logits_bias"
-"""A buffer of original checkpoints, added to the logits; all zeros in the released ones."""
+"""Bias on the logits in original checkpoints; zero in the released checkpoints."""
 IMAGE_PROJECTION = "model.multi_modal_projector.image_projection.weight"
 
 _Shapes = Iterator[tuple[str, tuple[int, ...]]]
@@ -45,7 +45,7 @@ _ORIGINAL_TO_NATIVE = [
 
 
 def native_name(original: str) -> str | None:
-    """The native name of a weight of an original checkpoint, None for an unknown one."""
+    """Native name of a weight of an original checkpoint; None for an unknown weight."""
     for pattern, replacement in _ORIGINAL_TO_NATIVE:
         match = pattern.match(original)
         if match:
@@ -54,7 +54,7 @@ def native_name(original: str) -> str | None:
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Native name -> shape of every weight of a model; the token embedding under one name."""
+    """Native name -> shape of every weight of a model. The token embedding has one name here."""
     shapes = dict(_vision_tower(config.vision))
     shapes |= _projector(config.vision)
     shapes |= _language_model(config.text)
@@ -119,7 +119,7 @@ def _language_model(config: TextConfig) -> _Shapes:
     )
     for side, layers, hidden, attentions in sides:
         name = f"model.language_model.{side}"
-        # BART's position tables begin with two rows that no position uses.
+        # The first two rows of BART's position tables belong to no position.
         yield f"{name}.embed_positions.weight", (config.max_position_embeddings + 2, width)
         yield from _norm(f"{name}.layernorm_embedding", width)
         for index in range(layers):

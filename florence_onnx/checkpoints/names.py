@@ -1,4 +1,4 @@
-"""Names of stored weights: what frameworks put around them, and what is no part of a Florence-2."""
+"""Names of stored weights: parts that frameworks add, and weights that are not Florence-2's."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,33 +13,33 @@ _WRAPPERS = re.compile(
     r"(?<![^.])(?:(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
     r"|(?:base_layer|modules_to_save\.default)\.)"
 )
-"""Parts of names that come from data parallel training, torch.compile, FSDP and peft."""
+"""Parts of names that data parallel training, torch.compile, FSDP and peft add."""
 _REPLACED = re.compile(r"(?<![^.])original_module\.")
-"""Part of a name by which peft keeps a module that ``modules_to_save`` has replaced."""
+"""Part of the name of a module that peft's ``modules_to_save`` has replaced."""
 _ANCHOR = re.compile(r"(.*?)(model\.)?vision_tower\.convs\.0\.(conv|proj)\.weight")
-"""A weight that every checkpoint has, as transformers and as Microsoft call it."""
+"""Weight that every checkpoint has, under transformers' or Microsoft's name."""
 
 _PARTS = re.compile(
     r"(?:vision_tower\.(?!head\.|norms\.)|image_projection$|image_proj_norm\.|image_pos_embed\."
     r"|visual_temporal_embed\.|language_model\.|lm_head\.|final_logits_bias$"
     r"|model\.(?:vision_tower|multi_modal_projector|language_model)\.)"
 )
-"""Beginnings of the names of a Florence-2's own parts. DaViT's classifier, which Microsoft's code
-deletes, is none of them."""
+"""Beginnings of the names of Florence-2's weights. The classifier of DaViT, which Microsoft's code
+deletes, is not among these parts."""
 _INSIDE = re.compile(r"adapter|lora_", re.IGNORECASE)
-"""Parts of names of what would change the model's output."""
+"""Parts of names of weights that change the output of Florence-2's own modules."""
 _SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """Stored tensors that are no part of a Florence-2."""
+    """Stored tensors that belong to no part of Florence-2."""
 
     names: tuple[str, ...]
-    """Their names, sorted."""
+    """Names of the tensors, sorted."""
 
     def __str__(self) -> str:
-        """A sentence that names the modules they belong to."""
+        """Sentence for the user that names the modules of the tensors."""
         modules = sorted({name.rpartition(".")[0] or name for name in self.names})
         roots = sorted({_root(module) for module in modules})
         more = f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""
@@ -51,16 +51,16 @@ class Dropped:
 
 
 def plain_names(stored: Mapping[str, T]) -> tuple[dict[str, T], list[str]]:
-    """Takes off what training frameworks put before and into the names of weights.
+    """Removes the parts that training frameworks add to the names of weights.
 
     Args:
-        stored: Weights by the names they are stored under.
+        stored: Weights by stored names.
 
     Returns:
-        Weights by plain names, and a sentence for what was taken off.
+        The weights by plain names, and a sentence that names the removed parts.
 
     Raises:
-        CheckpointError: Two weights have one plain name.
+        CheckpointError: Two weights have the same plain name.
     """
     kept = {name: tensor for name, tensor in stored.items() if not _REPLACED.search(name)}
     prefix, missing = _prefix(kept)
@@ -89,12 +89,12 @@ def plain_names(stored: Mapping[str, T]) -> tuple[dict[str, T], list[str]]:
 
 
 def split_extra(names: Iterable[str]) -> Dropped:
-    """The names that are no part of a Florence-2, and change nothing that it computes."""
+    """Names of weights that belong to no part of Florence-2 and do not change its output."""
     return Dropped(tuple(sorted(n for n in names if not _PARTS.match(n) and not _INSIDE.search(n))))
 
 
 def _prefix(names: Iterable[str]) -> tuple[str, str]:
-    """Prefix of all names of a model, and the prefix that transformers would write."""
+    """Prefix of all names of a model, and the prefix ``model.`` where the names lack it."""
     found = [m for m in (_ANCHOR.fullmatch(_WRAPPERS.sub("", name)) for name in names) if m]
     if not found:
         return "", ""
@@ -106,7 +106,7 @@ def _prefix(names: Iterable[str]) -> tuple[str, str]:
 
 
 def _root(module: str) -> str:
-    """The module at the top, one below where the top is a part of the model."""
+    """Name of the top module, or of the module below where the top module is Florence-2's own."""
     parts = module.split(".")
     return ".".join(parts[:2] if parts[0] in ("model", "vision_tower") else parts[:1])
 

@@ -1,4 +1,4 @@
-"""Weights under transformers' names, whatever they are stored under, and of the right shapes."""
+"""Weights under transformers' names and of the expected shapes, whatever the stored names."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,18 +16,18 @@ _POSITIONS = "model.language_model.encoder.embed_positions.weight"
 def native_weights(
     stored: Mapping[str, StoredTensor], raw_config: Mapping[str, Any]
 ) -> tuple[dict[str, StoredTensor], bool, list[str]]:
-    """Weights by native names.
+    """Renames stored weights to native names.
 
     Args:
-        stored: By the names they are stored under.
+        stored: Weights by stored names.
         raw_config: The content of config.json.
 
     Returns:
-        The weights, whether they were stored under native names, and a sentence for what was taken
-        off names or left out.
+        The weights, whether the stored names were native, and sentences for the user about removed
+        parts of names and left-out weights.
 
     Raises:
-        CheckpointError: There is a weight that no Florence-2 has, or one that is no float.
+        CheckpointError: A weight belongs to no Florence-2, or is not floating-point.
     """
     plain, notes = plain_names(stored)
     extra = split_extra(plain)
@@ -53,7 +53,7 @@ def _to_native(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
 
 
 def tie(weights: dict[str, StoredTensor], config: ModelConfig) -> None:
-    """Brings embedding and head under one name each, as loading in transformers does.
+    """Gives embedding and head one name each, as loading in transformers does.
 
     Raises:
         CheckpointError: Encoder and decoder have different embeddings.
@@ -69,7 +69,7 @@ def tie(weights: dict[str, StoredTensor], config: ModelConfig) -> None:
                 "encoder and decoder have different token embeddings; only one shared embedding "
                 "can be exported"
             )
-        # Two different tensors stay two, whatever the configuration says.
+        # Different tensors stay apart, whatever the configuration says.
         if (head is None and config.tie_word_embeddings) or (head and equal(head, embedding)):
             weights[key_maps.HEAD] = embedding
     bias = weights.get(key_maps.LOGITS_BIAS)
@@ -78,11 +78,11 @@ def tie(weights: dict[str, StoredTensor], config: ModelConfig) -> None:
 
 
 def fit(raw_config: dict[str, Any], weights: Mapping[str, StoredTensor]) -> dict[str, Any]:
-    """The config.json of another model with the vocabulary and the positions that weights have."""
+    """Copies another model's config.json, with the weights' sizes of vocabulary and positions."""
     sizes = {}
     for field, name, unused in (
         ("vocab_size", key_maps.EMBEDDING, 0),
-        ("max_position_embeddings", _POSITIONS, 2),  # as in `key_maps`
+        ("max_position_embeddings", _POSITIONS, 2),  # the unused rows, as in `key_maps`
     ):
         shape = weights[name].shape if name in weights else ()
         if len(shape) == 2:
@@ -91,10 +91,10 @@ def fit(raw_config: dict[str, Any], weights: Mapping[str, StoredTensor]) -> dict
 
 
 def check(weights: Mapping[str, StoredTensor], config: ModelConfig) -> None:
-    """Compares names and shapes of weights with a geometry.
+    """Compares the names and shapes of weights with a geometry.
 
     Raises:
-        CheckpointError: A weight is missing, unknown or of another shape.
+        CheckpointError: A weight is missing, unknown, or has another shape.
     """
     shapes = key_maps.expected_shapes(config)
     allowed = {**shapes, key_maps.LOGITS_BIAS: (1, config.text.vocab_size)}

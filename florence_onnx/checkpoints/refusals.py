@@ -1,7 +1,7 @@
-"""Checkpoints that cannot be exported for what they are: told by name, with what to take instead.
+"""Kinds of checkpoints that cannot be exported. The message names the kind and what to use instead.
 
-Quantised checkpoints hold rounded weights in layouts of their own, MLX's hold convolutions with
-their channels last, and retrieval models made of a Florence-2 have no decoder.
+Quantised checkpoints hold rounded weights in other layouts. Checkpoints of MLX hold convolutions
+with the channels last. Retrieval models made of a Florence-2 have no decoder.
 """
 
 import re
@@ -19,17 +19,17 @@ _QUANTISERS = {
     "HQQ": r"\.W_q$",
     "compressed-tensors": r"\.weight_(?:packed|scale|zero_point)$",
 }
-"""Libraries, and names of tensors that only checkpoints of theirs have."""
+"""Library -> pattern of the tensor names that only this library's checkpoints have."""
 
 _RELEASED = {768: "microsoft/Florence-2-base", 1024: "microsoft/Florence-2-large"}
-"""Released checkpoints by the hidden size of their text model."""
+"""Hidden size of the text model -> released checkpoint."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _DECODER = re.compile(r"(?:^|\.)decoder\.layers\.")
 _CONVOLUTION = re.compile(r"\.(?:convs\.\d+\.(?:conv|proj)|conv[12](?:\.fn\.dw)?)\.weight$")
 
 
 def base_model(config: Mapping[str, Any]) -> str:
-    """The checkpoint that another was made of, as far as its config.json tells."""
+    """Checkpoint that another was made of, as far as the config.json of the other tells."""
     named = config.get("_name_or_path")
     if isinstance(named, str) and _HUB_ID.fullmatch(named):
         return named
@@ -40,10 +40,10 @@ def base_model(config: Mapping[str, Any]) -> str:
 
 
 def refuse_quantised_config(config: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint whose config.json says how its weights are quantised.
+    """Refuses a checkpoint whose config.json says how the weights are quantised.
 
     Raises:
-        CheckpointError: It does.
+        CheckpointError: The config.json says so.
     """
     quantised = config.get("quantization_config")
     if isinstance(quantised, dict):
@@ -55,14 +55,14 @@ def refuse_quantised_config(config: Mapping[str, Any]) -> None:
 
 
 def refuse_foreign_weights(weights: Mapping[str, StoredTensor], config: Mapping[str, Any]) -> None:
-    """Refuses quantised weights, those of MLX, unmerged adapters, and encoders alone.
+    """Refuses quantised weights, weights of MLX, unmerged adapters, and encoders without decoder.
 
     Args:
-        weights: By the names they are stored under.
+        weights: Weights by stored names.
         config: The content of config.json.
 
     Raises:
-        CheckpointError: They are one of these.
+        CheckpointError: The weights are of one of these kinds.
     """
     for library, pattern in _QUANTISERS.items():
         if any(re.search(pattern, name) for name in weights):
@@ -86,7 +86,7 @@ def refuse_foreign_weights(weights: Mapping[str, StoredTensor], config: Mapping[
 
 
 def quantised_as(path: object, name: str, dtype: str, config: Mapping[str, Any]) -> CheckpointError:
-    """The error for a weight that is stored as whole numbers or in 8 bits."""
+    """Error for a weight that is stored as integers or in 8 bits."""
     return CheckpointError(
         f"{path}: weight {name[:200]} is stored as {dtype}; quantised checkpoints cannot be "
         f"exported, only float32, float16 and bfloat16. {_instead(config)}"

@@ -1,4 +1,4 @@
-"""The tensors of a safetensors file: a length, a header in JSON, and the values."""
+"""Tensors of a safetensors file. The file has a length, a header in JSON, and the values."""
 
 import json
 import math
@@ -9,18 +9,18 @@ from florence_onnx.checkpoints.tensors import SIZES, StoredTensor
 from florence_onnx.errors import CheckpointError
 
 _LONGEST_HEADER = 10_000_000
-"""Bytes; those of the released models have a hundredth of that, and JSON takes fifty times its size
-in memory."""
+"""Limit of the header in bytes. Headers of the released models have a hundredth of this limit; a
+header in JSON takes fifty times its bytes in memory."""
 
-_LONGEST_NAME = 200  # Of a weight, in messages.
+_LONGEST_NAME = 200  # characters of a weight's name in messages
 _MOST_AXES = 8
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Returns where every tensor of the file lies, by name.
+    """Finds the place of every tensor in a file, by name.
 
     Raises:
-        CheckpointError: The file is truncated or not a safetensors file.
+        CheckpointError: The file is truncated, or is no safetensors file.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint's files, known by name, type and shape, and read only when needed."""
+"""Tensors of a checkpoint's files, whose values are read only when a caller needs them."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from florence_onnx.errors import CheckpointError
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-"""Types that weights may have, by safetensors' names, and how numpy reads them."""
+"""Types of weights: name in safetensors -> type of numpy with which the values are read."""
 
 SIZES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -19,15 +19,15 @@ SIZES = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
 }
-"""Types that stored tensors may have, weights or not, and the bytes of a value."""
+"""Types of all stored tensors: name in safetensors -> bytes of a value."""
 
 _BLOCK = 1 << 22
-"""Values that are compared or checked at a time."""
+"""Number of values that are compared or checked at a time."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """The place of a tensor in a file."""
+    """Place of a tensor in a file."""
 
     path: Path
     """The file."""
@@ -36,13 +36,13 @@ class StoredTensor:
     shape: tuple[int, ...]
     """Shape of the tensor."""
     strides: tuple[int, ...]
-    """Values from one index to the next, per axis."""
+    """Steps in values from one index to the next, per axis."""
     offset: int
-    """The place of the first value, in bytes from the start of the file."""
+    """Place of the first value, in bytes from the start of the file."""
 
     @classmethod
     def dense(cls, path: Path, dtype: str, shape: tuple[int, ...], offset: int) -> "StoredTensor":
-        """A tensor whose values follow one another in the order of its axes."""
+        """Makes a tensor whose values lie in the order of the axes, without gaps."""
         strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
         return cls(path, dtype, shape, strides, offset)
 
@@ -53,18 +53,18 @@ class StoredTensor:
 
     @property
     def is_dense(self) -> bool:
-        """Tells whether its values follow one another in the order of its axes."""
+        """Tells whether the values lie in the order of the axes, without gaps."""
         return self == self.dense(self.path, self.dtype, self.shape, self.offset)
 
     @property
     def _span(self) -> int:
-        """Values from the first to the last, those between that belong to others included."""
+        """Number of stored values from the tensor's first to its last, gaps included."""
         if 0 in self.shape:
             return 0
         return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
 
     def read(self) -> npt.NDArray[np.float32]:
-        """The values as float32.
+        """Reads the values as float32.
 
         Raises:
             CheckpointError: The file ends before the tensor does, or cannot be read.
@@ -76,7 +76,7 @@ class StoredTensor:
         return np.lib.stride_tricks.as_strided(values, self.shape, steps, writeable=False)
 
     def blocks(self) -> Iterator[npt.NDArray[np.generic]]:
-        """The values as they are stored, a bounded number at a time, gaps between them included."""
+        """Yields the values, gaps included, in the stored type and in blocks of limited size."""
         count = self._span
         for start in range(0, count, _BLOCK):
             yield self._read(start, min(_BLOCK, count - start))
@@ -93,16 +93,16 @@ class StoredTensor:
 
 
 def _to_float32(values: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.float32]:
-    if dtype == "BF16":  # The upper half of a float32.
+    if dtype == "BF16":  # Bfloat16 is the upper half of a float32.
         wide = values.astype(np.uint32)
         wide <<= 16  # In place: a released embedding takes 210 MB.
         return wide.view(np.float32)
-    with np.errstate(over="ignore"):  # As in torch, what is too large becomes infinite.
+    with np.errstate(over="ignore"):  # As in torch, too large a value becomes infinite.
         return values.astype(np.float32, copy=False)
 
 
 def equal(a: StoredTensor, b: StoredTensor) -> bool:
-    """Tells whether two tensors hold the same values; they are not read where they are one."""
+    """Tells whether two tensors hold the same values. Equal places in one file are not read."""
     if a == b:
         return True
     if a.shape != b.shape:

@@ -1,4 +1,4 @@
-"""The tensors of a pytorch_model.bin: a zip file of a pickle and storages, or its older form."""
+"""Tensors of a pytorch_model.bin: a zip file of a pickle and storages, or the older format."""
 
 import mmap
 import struct
@@ -21,17 +21,17 @@ _DAMAGED = (
     EOFError,
     struct.error,
 )
-"""Errors that a damaged file makes this module and zipfile raise."""
+"""Errors that this module and zipfile raise for a damaged file."""
 _MAGIC = 0x1950A86A20F9469CFC6C
-"""The number that the older form begins with."""
+"""Number at the beginning of a file in the older format."""
 _PROTOCOL = 1001
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Returns where every tensor of the file lies, by name. Nothing in the file is run.
+    """Finds the place of every tensor in a file, by name. No code of the file is run.
 
     Raises:
-        CheckpointError: The file is truncated, or holds something else than named tensors.
+        CheckpointError: The file is truncated, or holds other objects than named tensors.
     """
     try:
         with path.open("rb") as file:
@@ -55,7 +55,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _read_zip(path: Path, data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """The object, and where the bytes of each storage begin and end."""
+    """Reads the object of a file, and the start and end of the bytes of each storage."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl")]
@@ -83,7 +83,7 @@ def _member(data: mmap.mmap, info: zipfile.ZipInfo) -> bytes:
 
 
 def _place(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Returns where a member's bytes are; torch stores members as they are."""
+    """Finds the bytes of a member of the zip file. torch.save does not compress members."""
     header = data[info.header_offset : info.header_offset + 30]
     if info.compress_type != zipfile.ZIP_STORED or header[:4] != b"PK\3\4":
         raise RefusedPickleError("it is a zip file, but not one of torch.save")
@@ -95,13 +95,13 @@ def _place(data: mmap.mmap, info: zipfile.ZipInfo) -> tuple[int, int]:
 
 
 def _read_old(data: mmap.mmap) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """Five pickles one after the other, then the storages in the order of the last pickle."""
+    """Reads the older format: five pickles, then the storages in the order of the last pickle."""
     head, at = data[:_LARGEST_PICKLE], 0
     magic, at = load_pickle(head, at)
     protocol, at = load_pickle(head, at)
     if magic != _MAGIC or protocol != _PROTOCOL:
         raise RefusedPickleError("it does not begin as such files do")
-    _, at = load_pickle(head, at)  # Sizes of the types on the machine that wrote it.
+    _, at = load_pickle(head, at)  # Sizes of the types on the machine that wrote the file.
     content, at = load_pickle(head, at)
     keys, at = load_pickle(head, at)
     if type(content) is not dict or type(keys) is not list:

@@ -1,8 +1,8 @@
-"""Reads the pickles that torch.save writes, without the pickle module: tensors, and nothing else.
+"""Reading of the pickles of torch.save without the pickle module: tensors, and nothing else.
 
-A pickle is a program for a stack machine. Of its instructions this interpreter knows the few that
-a dictionary of tensors needs, and of all names that a pickle can call those that rebuild tensors.
-Everything else is refused, so reading a file cannot run code from it.
+A pickle is a program for a stack machine. This interpreter knows only the instructions that a
+dictionary of tensors needs, and calls only the functions that rebuild tensors. All other
+instructions and functions are refused, so no code of the file can run.
 """
 
 import math
@@ -23,7 +23,7 @@ STORAGES = {
     "ByteStorage": "U8",
     "BoolStorage": "BOOL",
 }
-"""torch's classes of storage -> the types of their values, by safetensors' names."""
+"""Class of a storage in torch -> type of the storage's values, by safetensors' names."""
 
 _CALLABLE = {
     "collections.OrderedDict": "dictionary",
@@ -35,33 +35,33 @@ _MOST_MEMOS = 1 << 20
 
 
 class RefusedPickleError(ValueError):
-    """The pickle is damaged, or holds something else than tensors."""
+    """Signals a pickle that is damaged, or holds other objects than tensors."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of values that tensors are views of."""
+    """Storage: a row of values, of which tensors are views."""
 
     dtype: str
-    """The type of the values, a value of `STORAGES`."""
+    """Type of the values, a value of `STORAGES`."""
     key: str
-    """The name that the file knows the storage by."""
+    """Name of the storage in the file."""
     count: int
     """Number of values."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A tensor: some values of a storage."""
+    """View of some values of a storage: a tensor."""
 
     storage: Storage
-    """The storage that holds the values."""
+    """Storage that holds the values."""
     offset: int
     """The index of the first value in the storage."""
     shape: tuple[int, ...]
     """The tensor's shape."""
     strides: tuple[int, ...]
-    """Values of the storage from one index to the next, per axis."""
+    """Steps in values of the storage from one index to the next, per axis."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ def load_pickle(data: bytes, start: int = 0) -> tuple[Any, int]:
     """Runs one pickle.
 
     Args:
-        data: What holds the pickle.
-        start: Where the pickle begins.
+        data: Bytes that hold the pickle.
+        start: Place of the pickle's first byte.
 
     Returns:
-        The object, made of dictionaries, lists, tuples, strings, numbers, None and `View`, and
-        where the pickle ends.
+        The object, made of dictionaries, lists, tuples, strings, numbers, None and `View`; and the
+        end of the pickle.
 
     Raises:
-        RefusedPickleError: The pickle is damaged, or asks for another type.
+        RefusedPickleError: The pickle is damaged, or builds an object of another type.
     """
     machine = _Machine(data, start)
     try:
@@ -101,7 +101,7 @@ def load_pickle(data: bytes, start: int = 0) -> tuple[Any, int]:
 
 
 class _Machine:
-    """The stack, the memo and the place in the program."""
+    """Stack machine: the stack, the memo and the place in the program."""
 
     def __init__(self, data: bytes, start: int) -> None:
         self.at = start
@@ -139,7 +139,7 @@ class _Machine:
         self._stack.append(value)
 
     def _marked(self) -> list[Any]:
-        """The values since the last mark, taken off the stack with it."""
+        """Removes the values since the last mark, and the mark, from the stack."""
         first = len(self._stack) - 1
         while self._stack[first] is not _MARK:
             first -= 1
@@ -189,7 +189,7 @@ class _Machine:
             raise RefusedPickleError(f"it asks for {full}, which no tensor needs")
 
     def persistent(self) -> None:
-        """A storage: ("storage", type, key, device, count), in older files with a None behind."""
+        """Makes a storage of ("storage", type, key, device, count); older files add a None."""
         kind, storage_type, key, _, count, *_ = self._stack.pop()
         if kind != "storage" or type(storage_type) is not _StorageType or type(key) is not str:
             raise RefusedPickleError("it refers to something else than a storage")
@@ -205,11 +205,11 @@ class _Machine:
             self._push({})
         elif function.kind == "tensor":
             self._push(_view(*arguments[:4]))
-        else:  # A parameter is its tensor.
+        else:  # A parameter is represented by its tensor.
             self._push(arguments[0])
 
     def build(self) -> None:
-        """Attributes of a dictionary, such as a state dict's versions: nothing that is needed."""
+        """Ignores the attributes of a dictionary, such as the versions of a state dict."""
         self._stack.pop()
         if type(self._stack[-1]) is not dict:
             raise RefusedPickleError("it holds an object other than a tensor or dictionary")

@@ -1,4 +1,4 @@
-"""The files of a checkpoint's weights: safetensors or pytorch_model.bin, whole or in shards."""
+"""Files of a checkpoint's weights: safetensors or pytorch_model.bin, whole or in shards."""
 
 import os
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from florence_onnx.files import refuse_lfs_pointer
 
 
 def present_weights(folder: Path) -> list[str]:
-    """The names under which a folder has weights; the first is read."""
+    """Names of the files of weights in a folder. The first file is read."""
     return [name for name in WEIGHT_FILES if (folder / name).is_file()]
 
 
 def stored_weights(place: Path, name: str | None = None) -> dict[str, StoredTensor]:
-    """Returns where all tensors of a checkpoint lie, under their stored names.
+    """Finds the places of all tensors of a checkpoint, by stored names.
 
     Args:
-        place: Its folder, or the one file of its weights.
-        name: Which weights of the folder, of `present_weights`; the first by default.
+        place: Folder of the checkpoint, or the file of all weights.
+        name: One of `present_weights`, for a folder; the first by default.
 
     Raises:
-        CheckpointError: There are no weights, or a file is missing, truncated or something else.
+        CheckpointError: There are no weights, or a file is missing, truncated or of another format.
     """
     weights: dict[str, StoredTensor] = {}
     for path in [place] if place.is_file() else _files(place, name):
