@@ -1,1 +1,1 @@
-"""Graphs made from the modules: traced, compared with the reference, validated."""
+"""Graphs of the modules: tracing, comparison with the reference, validation."""

@@ -1,4 +1,4 @@
-"""Graph files on disk."""
+"""Files of graphs."""
 
 from pathlib import Path
 
@@ -7,20 +7,20 @@ import onnx
 from florence_onnx.engine.contract import DATA_SUFFIX
 
 LARGE = 1 << 24
-"""Bytes from which a graph's weights go into a file of their own, which ONNX Runtime maps into
-memory: inside the graph it would read them, parse them and copy them before it can use them."""
+"""Bytes of a graph from which the weights go into a file beside the graph. ONNX Runtime maps that
+file into memory; weights inside the graph's file would be read, parsed and copied first."""
 
 _LEAST = 1 << 10
-"""Bytes below which a weight stays in the graph all the same."""
+"""Bytes below which a weight stays in the graph's file."""
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Writes a graph to ``path`` and, if it is large, its weights beside it.
+    """Writes a graph to ``path``, and the weights of a large graph to a file beside ``path``.
 
-    The weights of a large ``model`` are gone from it afterwards.
+    A large ``model`` has no weights afterwards.
     """
     data = path.with_name(path.name + DATA_SUFFIX)
-    data.unlink(missing_ok=True)  # onnx would write behind what is there
+    data.unlink(missing_ok=True)  # onnx would append to an existing file
     if model.ByteSize() < LARGE:
         onnx.save_model(model, str(path))
         return

@@ -1,4 +1,4 @@
-"""PyTorch in float64, which shows what is wrong apart from what float32 rounds away."""
+"""PyTorch in float64, to tell errors of a graph from the rounding errors of float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Sets the type of what modules make themselves, as masks."""
+    """Sets the type of tensors that modules create, such as masks."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -20,7 +20,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def in_float64(module: nn.Module) -> Iterator[None]:
-    """Has a module compute in float64, and gives it its own weights back afterwards."""
+    """Makes a module compute in float64 inside the block, and restores the weights afterwards."""
     tensors = [*module.parameters(), *module.buffers()]
     own = [tensor.data for tensor in tensors]
     try:
@@ -34,5 +34,5 @@ def in_float64(module: nn.Module) -> Iterator[None]:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """A tensor of floating-point numbers as float64, any other as it is."""
+    """Converts a floating-point tensor to float64; returns any other tensor unchanged."""
     return tensor.double() if tensor.is_floating_point() else tensor

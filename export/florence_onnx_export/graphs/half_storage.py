@@ -1,4 +1,4 @@
-"""Graphs that compute in float32 and store weights in float16: half the size, the same values."""
+"""Graphs that compute in float32 and store the weights in float16 where this loses nothing."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 _LEAST = 1024
-"""Values below which a weight is not worth an operator."""
+"""Number of values below which a weight stays in float32, because a Cast costs more."""
 
 
 def store_half(graph: onnx.GraphProto) -> None:
-    """Stores the float32 weights that float16 holds exactly as such, with a Cast behind each."""
+    """Stores float32 weights in float16 where float16 is exact, each with a Cast behind."""
     for tensor in list(graph.initializer):
         weight = numpy_helper.to_array(tensor)
         if tensor.data_type != TensorProto.FLOAT or weight.size < _LEAST:
@@ -28,12 +28,12 @@ def store_half(graph: onnx.GraphProto) -> None:
 
 
 def load_float32(path: Path, weights: bool = True) -> onnx.ModelProto:
-    """A graph as it was before `store_half`: with float32 weights and without their Casts.
+    """Reads a graph and undoes `store_half`: weights are float32 again, without Casts.
 
     Args:
         path: The graph's file.
-        weights: Whether those in a file of their own are read too; otherwise
-            `onnx.external_data_helper.load_external_data_for_model` reads them later.
+        weights: Whether weights in a file beside the graph are read too. Otherwise
+            `onnx.external_data_helper.load_external_data_for_model` reads these weights later.
     """
     model = onnx.load(str(path), load_external_data=weights)
     graph = model.graph

@@ -1,6 +1,6 @@
-"""Inputs of the tracer for the graphs that transformers.js has besides those it shares with ours.
+"""Inputs of the tracer for the graphs of transformers.js that this package's layout lacks.
 
-`florence_onnx.engine.hub_contract` has their tensors.
+`florence_onnx.engine.hub_contract` lists the tensors of these graphs.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from florence_onnx_export.modules.growing import FirstDecoder, LaterDecoder, Sta
 from florence_onnx_export.modules.layers import Weights
 
 _BATCH = "batch_size"
-"""The axis of rows, by the name under which transformers.js knows it."""
+"""Name of the axis of rows that transformers.js expects."""
 
 
 def build_hub_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSpec]:
-    """The encoder, the decoder of the first step, and that of later steps.
+    """Makes the specs of the encoder, of the first step's decoder and of the later steps' decoder.
 
     Args:
         config: The checkpoint's configuration.
@@ -53,13 +53,13 @@ def build_hub_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[Gra
 
 
 def _written(signature: Signature) -> Signature:
-    """The tensors without those that a graph may lack."""
+    """Drops optional tensors."""
     kept = {name: t for name, t in signature.inputs.items() if not t.is_optional}
     return signature._replace(inputs=kept)
 
 
 def _by_layer(tensors: Mapping[str, contract.Tensor]) -> dict[str, contract.Tensor]:
-    """The tensors with those of the first layer first, then those of the second, and so on."""
+    """Sorts tensors by layer."""
 
     def layer(name: str) -> int:
         _, dot, rest = name.partition(".")

@@ -1,6 +1,6 @@
-"""One graph of two: that of the first step and that of later steps, chosen by a switch.
+"""Merging of two decoders, for the first step and for later steps, into one graph with a switch.
 
-transformers.js reads decoders that way. Weights that both have are stored once.
+transformers.js reads such a graph. Weights that both decoders have are stored once.
 """
 
 from collections.abc import Collection
@@ -20,10 +20,11 @@ from florence_onnx_export.graphs.files import save_graph
 
 
 def merge(first: onnx.ModelProto, later: onnx.ModelProto) -> onnx.ModelProto:
-    """The decoder that runs ``later`` where the switch is on, and else ``first``.
+    """Makes a decoder that runs ``later`` where the switch is on, and ``first`` where it is off.
 
-    Its outputs are those of ``first``. What ``later`` lacks of them has no elements where the
-    switch is on: these are the keys and values of the cross-attention, which a caller has.
+    The merged graph has the outputs of ``first``. The outputs that ``later`` lacks, the keys and
+    values of the cross-attention, have no elements where the switch is on: a caller keeps the keys
+    and values of the first step.
     """
     weights = _shared(first.graph, later.graph)
     inputs = {value.name: value for value in (*first.graph.input, *later.graph.input)}
@@ -61,8 +62,8 @@ def merge_decoders(folder: Path, precision: str, keep: bool) -> None:
 
     Args:
         folder: A folder with the two decoders.
-        precision: Their precision.
-        keep: Whether they stay.
+        precision: Precision of the decoders.
+        keep: Whether the files of the two decoders stay.
     """
     first, later = (SPLIT.path(folder, name, precision) for name in (FIRST_DECODER, LATER_DECODER))
     merged = merge(onnx.load(str(first)), onnx.load(str(later)))
@@ -74,7 +75,7 @@ def merge_decoders(folder: Path, precision: str, keep: bool) -> None:
 
 
 def _shared(first: onnx.GraphProto, later: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Tensors that belong outside both branches: all whose names mean one thing in both."""
+    """Weights to store outside both branches: those that do not differ under one name."""
     made = {name for graph in (first, later) for node in graph.node for name in node.output}
     tensors = {tensor.name: tensor for tensor in (*later.initializer, *first.initializer)}
     other = {tensor.name: tensor for tensor in later.initializer}
@@ -88,7 +89,7 @@ def _shared(first: onnx.GraphProto, later: onnx.GraphProto) -> dict[str, onnx.Te
 def _branch(
     graph: onnx.GraphProto, name: str, whole: onnx.GraphProto, outer: Collection[str]
 ) -> onnx.GraphProto:
-    """A graph that reads inputs and weights from outside, and has the outputs of ``whole``."""
+    """Makes a branch, which reads inputs and weights from outside and has ``whole``'s outputs."""
     own = {value.name for value in graph.output}
     nodes, outputs = list(graph.node), []
     for value in whole.output:
@@ -103,5 +104,5 @@ def _branch(
 
 
 def _with_past_length(value: onnx.ValueInfoProto, later: onnx.GraphProto) -> onnx.ValueInfoProto:
-    """An output as the later steps declare it, whose length counts the past too."""
+    """Takes the later steps' declaration of an output, with the past in the length."""
     return next((other for other in later.output if other.name == value.name), value)

@@ -1,4 +1,4 @@
-"""The export modules against transformers' own model, stage by stage."""
+"""Comparison of the export modules with transformers' own model, stage by stage."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,14 +15,14 @@ from florence_onnx_export.graphs.float64 import default_dtype
 from florence_onnx_export.graphs.specs import GraphSpec, head_bias
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
-"""Largest difference of a stage, relative to its largest value: what a decoder that amplifies
-rounding a million times makes of float64's, and what one that does not makes of float32's."""
+"""Largest difference of a stage, relative to the stage's largest value: the rounding of float64
+amplified a million times, or the rounding of float32 in a decoder that does not amplify."""
 
 
 def transformers_model(
     config: ModelConfig, weights: Mapping[str, Tensor]
 ) -> Florence2ForConditionalGeneration:
-    """Transformers' model with a checkpoint's geometry and tensors, which it shares."""
+    """Makes transformers' model of a checkpoint. The model shares the checkpoint's tensors."""
     native = Florence2Config(
         vision_config=asdict(config.vision),
         text_config={"model_type": "bart", **asdict(config.text)},
@@ -39,7 +39,7 @@ def transformers_model(
         raise ValidationError(f"transformers' model needs tensors that were not read: {left[:3]}")
     bias = head_bias(weights)
     if bias is not None:
-        # Microsoft's model adds it to the logits; transformers' has no place of its own for it.
+        # Microsoft's model adds a bias to the logits; transformers' model has no bias there.
         model.lm_head.bias = torch.nn.Parameter(bias)
     return model.eval()
 
@@ -50,11 +50,11 @@ def compare_with_transformers(
     height: int,
     width: int,
 ) -> dict[str, float]:
-    """Runs every stage of both models on the same inputs, in the type of their weights.
+    """Runs every stage of both models on the same inputs, in the type of the weights.
 
-    In float32 a checkpoint may amplify rounding until two equal models differ. The decoder is run
-    token by token through the export modules' cache and at once in transformers, with two beams
-    per picture.
+    A checkpoint may amplify rounding so much that two equal models differ in float32. The decoder
+    of the export modules runs token by token through its cache, the decoder of transformers runs
+    once over all tokens. Each picture has two beams.
 
     Args:
         specs: The graphs' modules, made by ``build_specs``.
@@ -124,7 +124,7 @@ def _compare_stages(
 def _decode(
     modules: dict[str, nn.Module], mask: Tensor, cross: list[Tensor], ids: Tensor
 ) -> Tensor:
-    """Logits token by token; every row takes slots of its own, in no particular order."""
+    """Computes logits token by token. Every row has its own slots, in random order."""
     batch = len(mask)
     rows, steps = ids.shape
     beams = rows // batch

@@ -22,7 +22,7 @@ Axes = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Sizes:
-    """A choice for every axis in `contract.DYNAMIC` that others do not follow from."""
+    """Sizes of the axes in `contract.DYNAMIC` that do not follow from other axes."""
 
     batch: int
     """Pictures."""
@@ -41,10 +41,10 @@ class Sizes:
 
 
 def example_sizes(vision: VisionConfig) -> tuple[Sizes, Sizes]:
-    """Sizes to trace at, and others to validate at as well.
+    """Sizes for tracing and validation, and further sizes for validation only.
 
-    Those for tracing differ from each other, so that no two axes are taken for one; the others
-    are those of the smallest step of a search.
+    The sizes for tracing differ from each other, so that the tracer takes no two axes for one. The
+    further sizes are those of the smallest step of a search.
     """
     height, width = picture_size(vision, 5, 7)
     traced = Sizes(2, 3, height, width, sequence=24, tokens=5, slots=9)
@@ -55,7 +55,8 @@ def example_sizes(vision: VisionConfig) -> tuple[Sizes, Sizes]:
 def picture_size(vision: VisionConfig, rows: int, columns: int) -> tuple[int, int]:
     """Height and width in pixels of a picture of rows x columns image tokens.
 
-    Fewer tokens where the table of positions is smaller, but never as many rows as columns.
+    Where the table of positions is smaller, the picture has fewer rows or columns. The numbers of
+    rows and columns always differ.
     """
     pixels = math.prod(vision.patch_stride)
     places = vision.max_position_embeddings
@@ -64,28 +65,28 @@ def picture_size(vision: VisionConfig, rows: int, columns: int) -> tuple[int, in
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """The data needed to trace and validate one graph."""
+    """Data to trace and validate one graph."""
 
     name: str
-    """Graph name of the contract."""
+    """Name of the graph in the contract."""
     module: nn.Module
-    """The PyTorch module; its forward takes the inputs in order."""
+    """PyTorch module, whose forward takes the inputs in order."""
     inputs: dict[str, Axes]
     """Input tensors in order."""
     outputs: dict[str, Axes]
     """Output tensors in order."""
     sizes: tuple[Sizes, ...]
-    """The sizes it is traced at, then others it is validated at as well."""
+    """Sizes for tracing and validation, then further sizes for validation only."""
 
     def example(self, sizes: Sizes) -> tuple[Tensor, ...]:
-        """Seeded inputs of these sizes, in input order."""
+        """Makes random inputs of these sizes from a fixed seed, in input order."""
         generator = torch.Generator().manual_seed(0)
         return tuple(
             _example_tensor(name, axes, sizes, generator) for name, axes in self.inputs.items()
         )
 
     def arguments(self, values: Sequence[T]) -> tuple[T | list[T], ...]:
-        """Groups one value per input as the module's forward takes them: each cache is a list."""
+        """Groups values, one per input, into the arguments of the module: each cache is a list."""
         by_name = dict(zip(self.inputs, values, strict=True))
         grouped: list[T | list[T]] = [v for name, v in by_name.items() if "past" not in name]
         for side in (".decoder.", ".encoder."):
@@ -117,7 +118,7 @@ def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Genera
 
 
 def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSpec]:
-    """The four graphs of a checkpoint.
+    """Makes the specs of the four graphs of a checkpoint.
 
     Args:
         config: The checkpoint's configuration.
@@ -144,7 +145,7 @@ def build_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSp
 
 
 def fixed_sizes(config: ModelConfig, head: Tensor) -> dict[str | int, int]:
-    """The sizes of a model whose graphs declare them, by the names of `contract.FIXED`."""
+    """Sizes that the graphs of a model declare, by the names in `contract.FIXED`."""
     heads = config.text.decoder_attention_heads
     return {
         "hidden_size": config.text.d_model,
@@ -157,7 +158,7 @@ def fixed_sizes(config: ModelConfig, head: Tensor) -> dict[str | int, int]:
 def axes_of(
     tensors: Mapping[str, contract.Tensor], fixed: Mapping[str | int, str | int]
 ) -> dict[str, Axes]:
-    """The axes of tensors in a model with these sizes, or names."""
+    """Axes of tensors, with the sizes or names that are given for them."""
     return {
         name: tuple(fixed.get(axis, axis) for axis in tensor.axes)
         for name, tensor in tensors.items()
@@ -165,6 +166,6 @@ def axes_of(
 
 
 def head_bias(weights: Mapping[str, Tensor]) -> Tensor | None:
-    """The checkpoint's bias on the logits [V], or None when it has none."""
+    """Bias of a checkpoint on the logits [V]; None where the checkpoint has no bias."""
     bias = weights.get("final_logits_bias")
     return None if bias is None else bias.flatten()

@@ -1,4 +1,4 @@
-"""PyTorch module -> ONNX file."""
+"""Tracing of a PyTorch module to an ONNX file."""
 
 import logging
 import warnings
@@ -19,17 +19,17 @@ OPSET = 18
 
 
 _SMALL = 1 << 17
-"""Values up to which the tracer looks at what a weight holds: it merges equal weights, and drops a
-bias of zeros."""
+"""Number of values up to which the tracer reads a weight's values: the tracer merges equal weights
+and drops a bias of zeros."""
 
 
 def trace(spec: GraphSpec, path: Path) -> None:
-    """Writes the graph of ``spec`` to ``path``; its nodes do not depend on the weights' values."""
+    """Traces ``spec`` and writes the graph to ``path``; see `traced_model`."""
     save_graph(traced_model(spec), path)
 
 
 def traced_model(spec: GraphSpec) -> onnx.ModelProto:
-    """The graph of ``spec``; its nodes do not depend on the weights' values."""
+    """Traces ``spec``; the nodes of the graph do not depend on the values of weights."""
     program = traced_program(spec)
     program.apply_weights({name: p.data for name, p in spec.module.named_parameters()})
     model = program.model_proto
@@ -45,7 +45,7 @@ def traced_model(spec: GraphSpec) -> onnx.ModelProto:
 
 
 def traced_program(spec: GraphSpec) -> torch.onnx.ONNXProgram:
-    """Graph that the tracer makes of ``spec``, with placeholders for the weights."""
+    """Traces ``spec`` with placeholders for the weights."""
     dynamic = [_dynamic(axes) for axes in spec.inputs.values()]
     module = spec.module.eval()
     with _quiet(), _placeholders(module):
@@ -67,7 +67,7 @@ def traced_program(spec: GraphSpec) -> torch.onnx.ONNXProgram:
 
 @contextmanager
 def _placeholders(module: torch.nn.Module) -> Iterator[None]:
-    """Gives every weight values that no other weight has, and its own back afterwards."""
+    """Gives every weight different values inside the block, and restores the weights afterwards."""
     generator = torch.Generator().manual_seed(0)
     own = {name: parameter.data for name, parameter in module.named_parameters()}
     for parameter in module.parameters():
@@ -86,7 +86,7 @@ def _dynamic(axes: Axes) -> dict[int, object]:
 
 
 def _strip_traces(graph: onnx.GraphProto) -> None:
-    """Drops what the tracer noted about source files; it differs from machine to machine."""
+    """Removes the tracer's notes on source files, which differ between machines."""
     for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         noted.ClearField("metadata_props")
         noted.ClearField("doc_string")
@@ -105,7 +105,7 @@ def _name_axes(value: onnx.ValueInfoProto, axes: Axes) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what the tracer says about packages and shapes that do not concern the user."""
+    """Hides messages of the tracer about packages and shapes, which are no concern of the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

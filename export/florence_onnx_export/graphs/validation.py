@@ -1,4 +1,4 @@
-"""Exported graphs against the PyTorch modules they were traced from."""
+"""Comparison of exported graphs with the PyTorch modules that were traced."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -18,12 +18,12 @@ from florence_onnx_export.graphs.specs import Axes, GraphSpec, Sizes
 Array = npt.NDArray[Any]
 
 TOLERANCE = {"fp32": 1e-4}
-"""Difference allowed per precision, relative to the largest value of the output."""
+"""Precision -> allowed difference, relative to the largest value of the output."""
 _ROUNDINGS = 8
-"""Times what PyTorch itself rounds away in float32 that is allowed where it is more than that, as
-in checkpoints that amplify rounding."""
+"""Factor: the difference may also be this many times PyTorch's own rounding error in float32. For a
+checkpoint that amplifies rounding, this is more than `TOLERANCE`."""
 _LOOSEST = 0.05
-"""Difference that is never allowed: a wrong graph could not be told from a right one."""
+"""Limit of the allowed difference: above, a wrong graph could pass for a right one."""
 
 
 @dataclass(frozen=True)
@@ -31,33 +31,33 @@ class OutputCheck:
     """Difference of one output of one graph from PyTorch."""
 
     graph: str
-    """Graph name."""
+    """Name of the graph."""
     output: str
-    """Output name."""
+    """Name of the output."""
     shape: tuple[int, ...]
-    """Shape at this size."""
+    """Shape of the output at these sizes."""
     max_abs_diff: float
-    """Largest absolute difference; for ids, the share that differ beyond ties."""
+    """Largest absolute difference; of ids, the difference of the log-probabilities of the ids."""
     max_rel_diff: float
-    """The same over the largest absolute value of the output."""
+    """Largest absolute difference over the largest absolute value of the output."""
     pytorch_rel_diff: float
-    """Difference of PyTorch in float32 from PyTorch in float64, to which graphs are compared."""
+    """Relative difference of PyTorch in float32 from PyTorch in float64."""
 
     def allowed(self, precision: str) -> float:
-        """The largest relative difference of a sound graph."""
+        """Largest relative difference that is allowed."""
         rounding = self.pytorch_rel_diff if np.isfinite(self.pytorch_rel_diff) else 0.0
         return max(TOLERANCE[precision], min(_ROUNDINGS * rounding, _LOOSEST))
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready."""
+        """Returns the fields, ready for JSON."""
         return asdict(self)
 
 
 def validate(spec: GraphSpec, path: Path, precision: str) -> list[OutputCheck]:
     """Compares names, axes, shapes and values of every output at the spec's sizes.
 
-    Values are compared with the module's in float64. As much as PyTorch rounds away in float32 may
-    differ, times a factor.
+    Values are compared with the values of the module in float64. The allowed difference is
+    `OutputCheck.allowed`.
 
     Raises:
         ValidationError: Names, axes or shapes differ, or a value differs beyond the tolerance.
@@ -113,7 +113,7 @@ def _module_outputs(spec: GraphSpec, example: tuple[torch.Tensor, ...]) -> dict[
 
 
 def _replace_ids_by_log_probs(answers: Iterable[dict[str, Array]], logits: Array) -> None:
-    """Candidates may swap where they tie, so ids are judged by PyTorch's probability of each."""
+    """Replaces ids by PyTorch's log-probabilities of the ids: candidates in a tie may swap."""
     log_probs = torch.log_softmax(torch.from_numpy(logits[:, -1]), dim=-1).numpy()
     for tensors in answers:
         tensors["topk_ids"] = np.take_along_axis(log_probs, tensors["topk_ids"], axis=-1)

@@ -1,1 +1,1 @@
-"""Florence-2 in PyTorch, written for the graph engine rather than for training."""
+"""Modules of Florence-2 in PyTorch, written for the graph engine and not for training."""

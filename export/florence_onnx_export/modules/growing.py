@@ -1,7 +1,8 @@
-"""The text model as transformers.js runs it: BART's encoder, and its decoder with a growing cache.
+"""Text model as transformers.js runs it: BART's encoder, and BART's decoder with a growing cache.
 
 The decoder is two modules. The first step computes the keys and values of the cross-attention from
-the encoder's states; later steps are given these, and what the decoder has kept of its own.
+the encoder's states. Later steps take the cross-attention's keys and values as inputs, and also the
+self-attention's keys and values of all earlier steps.
 """
 
 import torch
@@ -21,7 +22,7 @@ from florence_onnx_export.modules.text import (
 
 
 class StatesEncoder(Encoder):
-    """BART's encoder alone."""
+    """Encoder of BART, without the keys and values of the cross-attention."""
 
     def forward(self, attention_mask: Tensor, inputs_embeds: Tensor) -> Tensor:
         """Maps inputs_embeds [B,S,D] to last_hidden_state [B,S,D]."""
@@ -29,18 +30,18 @@ class StatesEncoder(Encoder):
 
 
 class GrowingLayer(DecoderBlock):
-    """A layer whose keys and values follow those of the past."""
+    """Layer that appends its keys and values to the keys and values of the past."""
 
     def follow(
         self, x: Tensor, past: list[Tensor], cross: Cache, hidden: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps x [B,T,D] to the same shape, and the keys and values with those of the past.
+        """Maps x [B,T,D] to the same shape; also returns the keys and values, past included.
 
         Args:
             x: The tokens.
             past: Keys and values of the past [B,heads,P,head_dim]; empty at the first step.
-            cross: Of the cross-attention.
-            hidden: Bias [T,P+T] that hides what comes later.
+            cross: Keys and values of the cross-attention, and the bias of its mask.
+            hidden: Bias [T,P+T] that hides later tokens.
         """
         key, value = self.key_value(x)
         if past:
@@ -69,17 +70,17 @@ class _Decoder(nn.Module):
 
 
 class LaterLayer(GrowingLayer):
-    """A layer at a later step."""
+    """Layer at a later step."""
 
     def forward(
         self, x: Tensor, past: list[Tensor], cross: Cache, hidden: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Computes `follow`."""
+        """See `GrowingLayer.follow`."""
         return self.follow(x, past, cross, hidden)
 
 
 class LaterDecoder(_Decoder):
-    """Every step but the first."""
+    """Decoder at every step but the first."""
 
     Layer = LaterLayer
 
@@ -112,7 +113,7 @@ class LaterDecoder(_Decoder):
 
 
 class FirstLayer(GrowingLayer):
-    """A layer at the first step."""
+    """Layer at the first step."""
 
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__(weights, config)
@@ -122,13 +123,13 @@ class FirstLayer(GrowingLayer):
     def forward(
         self, x: Tensor, states: Tensor, bias: Tensor, hidden: Tensor
     ) -> tuple[Tensor, ...]:
-        """Maps x [B,T,D] to the same shape, and its keys and values and the cross-attention's.
+        """Maps x [B,T,D] to the same shape; also returns keys and values of both attentions.
 
         Args:
             x: The tokens.
-            states: The encoder's, [B,S,D].
-            bias: Hides some of them.
-            hidden: Bias [T,T] that hides what comes later.
+            states: States of the encoder, [B,S,D].
+            bias: Bias [B,1,1,S] that hides masked states.
+            hidden: Bias [T,T] that hides later tokens.
         """
         key, value = self.cross_key_value(states)
         x, own_key, own_value = self.follow(x, [], Cache(key, value, bias), hidden)
@@ -136,7 +137,7 @@ class FirstLayer(GrowingLayer):
 
 
 class FirstDecoder(_Decoder):
-    """The first step."""
+    """Decoder at the first step."""
 
     Layer = FirstLayer
 
@@ -145,8 +146,8 @@ class FirstDecoder(_Decoder):
     ) -> tuple[Tensor, ...]:
         """Maps inputs_embeds [B,T,D] to logits [B,T,V], then four tensors of every layer.
 
-        These are its own key and value [B,heads,T,head_dim], and those of the cross-attention
-        [B,heads,S,head_dim].
+        The four tensors are key and value of the self-attention [B,heads,T,head_dim], then key and
+        value of the cross-attention [B,heads,S,head_dim].
 
         Args:
             encoder_attention_mask: int64 [B,S].
@@ -166,5 +167,5 @@ class FirstDecoder(_Decoder):
 
 
 def _later_hidden(positions: Tensor, length: int) -> Tensor:
-    """A bias [T,length] that hides from the tokens at positions int64 [T] what comes after them."""
+    """Bias [T,length] that hides, from tokens at positions int64 [T], all later positions."""
     return torch.where(torch.arange(length) <= positions[:, None], 0.0, LOWEST)

@@ -1,4 +1,4 @@
-"""Weights by prefix and the layers that vision and text modules share."""
+"""Weights by prefix, and layers of both the vision and the text modules."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,49 +15,49 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
 }
-"""Activation functions under the names that transformers' configurations use."""
+"""Activation functions by the names in transformers' configurations."""
 
 
 class Weights:
-    """A view of a state dict below a prefix."""
+    """View of the part of a state dict below a prefix."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
         self._tensors = tensors
         self._prefix = prefix
 
     def at(self, name: str) -> "Weights":
-        """The weights below ``name``."""
+        """Returns the weights below ``name``."""
         return Weights(self._tensors, f"{self._prefix}{name}.")
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[self._prefix + name]
 
     def get(self, name: str) -> Tensor | None:
-        """The tensor called ``name``, or None when the checkpoint has none."""
+        """Returns the tensor called ``name``; None where the checkpoint has no such tensor."""
         return self._tensors.get(self._prefix + name)
 
 
 def constant(tensor: Tensor) -> nn.Parameter:
-    """A weight of a graph: contiguous, and without a gradient."""
+    """Makes a graph's weight of a tensor: contiguous, and without a gradient."""
     return nn.Parameter(tensor.clone(memory_format=torch.contiguous_format), requires_grad=False)
 
 
 class Linear(nn.Module):
-    """Linear layer ``x @ weight + bias`` with a weight [in, out], which matmuls read fastest.
+    """Linear layer ``x @ weight + bias`` with a weight [in, out], the order that is read fastest.
 
-    One matmul goes over all tokens, which the engine runs with its bias, or
-    with a tensor to add to, in one pass.
+    All tokens go through one matmul. The engine fuses this matmul with the addition of the bias, or
+    of another tensor.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Takes ``weight`` as checkpoints store it: [out, in]."""
+        """Takes ``weight`` in the order of checkpoints: [out, in]."""
         super().__init__()
         self.weight = constant(weight.t())
         self.bias = None if bias is None else constant(bias)
 
     @classmethod
     def of(cls, weights: Weights, scale: float = 1.0) -> "Linear":
-        """The layer below ``weights``, its output multiplied by ``scale``."""
+        """Makes the layer of ``weights``, with outputs multiplied by ``scale``."""
         bias = weights.get("bias")
         return cls(weights["weight"] * scale, None if bias is None else bias * scale)
 
@@ -95,7 +95,7 @@ class LayerNorm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """A pair of linear layers around an activation."""
+    """Pair of linear layers with an activation function between."""
 
     def __init__(self, weights: Weights, activation: str) -> None:
         super().__init__()
@@ -120,13 +120,13 @@ class FeedForward(nn.Module):
         return self.fc2.onto(self.hidden(x.reshape(-1, x.shape[-1])), residual)
 
     def in_parts_onto(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Computes `onto` with memory for a part of the hidden layer only."""
+        """Computes `onto` in parts, so that only a part of the hidden layer is in memory."""
         flat = x.reshape(-1, x.shape[-1])
         return residual + in_parts(self.flat, flat).reshape(residual.shape)
 
 
 def in_parts(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Runs a layer that keeps shapes on parts of the first axis of ``x``, one after the other."""
+    """Runs a layer that keeps shapes on parts of the first axis of ``x``, part by part."""
     return operators.join([layer(part) for part in operators.split(x)], x)
 
 

@@ -1,25 +1,25 @@
-"""Operators that the tracer keeps whole, with their meaning in PyTorch.
+"""Operators that the tracer keeps whole, implemented in PyTorch.
 
-Tests compare this meaning with transformers; `translations` gives each its ONNX form. Kept whole
-they spare the tracer the shape arithmetic of windows, and let a graph use operators that PyTorch
-does not have.
+Tests compare these implementations with transformers. `translations` has the ONNX form of each
+operator. An operator that is kept whole can become an ONNX operator that PyTorch does not have, and
+the tracer does not see the shape arithmetic inside.
 """
 
 import torch
 from torch import Tensor
 
 PARTS = 8
-"""Number of parts that large activations are worked on in: the results of a part fit a cache, and
-the memory of one part serves the next."""
+"""Number of parts in which large activations are computed. The results of one part fit a cache, and
+all parts use the same memory one after the other."""
 
 
 @torch.library.custom_op("florence::to_windows", mutates_args=())
 def to_windows(x: Tensor, size: int) -> Tensor:
-    """Cuts [B,H,W,C] into [windows,size*size,C], the grid padded with zeros to whole windows."""
+    """Cuts [B,H,W,C] into [windows,size*size,C]; zeros fill the last windows of the grid."""
     batch, height, width, channels = x.shape
     x = torch.nn.functional.pad(x, (0, 0, 0, -width % size, 0, -height % size))
     rows, columns = x.shape[1] // size, x.shape[2] // size
-    # One transpose of [size, columns] blocks of size*C contiguous values makes the windows.
+    # One transpose of blocks of size*C contiguous values makes the windows.
     x = x.reshape(batch * rows, size, columns, size * channels).transpose(1, 2)
     return x.reshape(batch * rows * columns, size * size, channels).clone()
 
@@ -33,7 +33,7 @@ def _(x: Tensor, size: int) -> Tensor:
 
 @torch.library.custom_op("florence::from_windows", mutates_args=())
 def from_windows(windows: Tensor, grid: Tensor, size: int) -> Tensor:
-    """Joins [windows,size*size,C] to [B,H,W,C], the inverse of `to_windows` for this grid."""
+    """Joins [windows,size*size,C] to [B,H,W,C]: the inverse of `to_windows` for this grid."""
     batch, height, width, channels = grid.shape
     rows, columns = -(-height // size), -(-width // size)
     x = windows.reshape(batch * rows, columns, size, size * channels).transpose(1, 2)
@@ -73,9 +73,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
 
 @torch.library.custom_op("florence::split", mutates_args=())
 def split(x: Tensor) -> list[Tensor]:
-    """Cuts the first axis into `PARTS` parts, the last row once more in parts that would have none.
+    """Cuts the first axis into `PARTS` parts; a part without rows gets the last row again.
 
-    No operator is given an empty tensor: attention divides by the number of windows in ONNX
+    No operator gets an empty tensor, because attention divides by the number of windows in ONNX
     Runtime 1.22 to 1.28.
     """
     return [x[start:stop].clone() for start, stop in part_bounds(len(x))]
@@ -97,7 +97,7 @@ def part_bounds(rows: int) -> list[tuple[int, int]]:
 
 @torch.library.custom_op("florence::join", mutates_args=())
 def join(parts: list[Tensor], whole: Tensor) -> Tensor:
-    """The inverse of `split`; ``whole`` has the shape of the result."""
+    """Joins parts: the inverse of `split`. ``whole`` has the shape of the result."""
     return torch.cat(parts)[: len(whole)].clone()
 
 
@@ -119,7 +119,7 @@ def _(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("florence::scatter", mutates_args=())
 def scatter(cache: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """Puts ``updates`` [...,D] into ``cache`` at ``indices`` [...,n], of the first n axes."""
+    """Writes ``updates`` [...,D] into ``cache`` at ``indices`` [...,n] of the first n axes."""
     result = cache.clone()
     result[indices.unbind(-1)] = updates
     return result

@@ -1,10 +1,11 @@
-"""The text model: BART's encoder and decoder with a key/value cache.
+"""Text model: BART's encoder and decoder with a key/value cache.
 
-Equal to transformers' ``BartModel`` inside Florence-2 (post-norm blocks, learned positions with
-an offset of 2). The cross-attention keys and values are outputs of the encoder, computed once per
-picture and shared by all beams. The decoder's own keys and values lie in slots that the beams of
-a picture share as well: a mask says which slots are a beam's past, so nothing is moved when beams
-are reordered, and a past that beams have in common is stored and read once.
+The modules are equal to transformers' ``BartModel`` inside Florence-2 (post-norm blocks, learned
+positions with an offset of 2). The keys and values of the cross-attention are outputs of the
+encoder, computed once per picture and shared by all beams. The keys and values of the
+self-attention lie in slots that the beams of a picture also share. A mask says which slots are the
+past of a beam. So no slot moves when beams are reordered, and a common past of several beams is
+stored and read once.
 """
 
 from typing import NamedTuple
@@ -24,10 +25,10 @@ from florence_onnx_export.modules.layers import (
 )
 
 POSITION_OFFSET = 2
-"""Rows of BART's position table before position 0."""
+"""Number of rows before position 0 in BART's table of positions."""
 
 LOWEST = torch.finfo(torch.float32).min
-"""The bias of a key that is not to be seen; finite, so that a row without keys gives no NaN."""
+"""Bias that hides a key. The value is finite, so that a row without visible keys gives no NaN."""
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -43,12 +44,12 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def mask_bias(mask: Tensor) -> Tensor:
-    """A mask of ones and zeros [B,S] as a bias on scores [B,1,1,S]."""
+    """Turns a mask of ones and zeros [B,S] into a bias on scores [B,1,1,S]."""
     return torch.where(mask.bool(), 0.0, LOWEST)[:, None, None, :]
 
 
 class Embedding(nn.Module):
-    """Token embedding, scaled when the configuration asks for it."""
+    """Token embedding, scaled where the configuration says so."""
 
     def __init__(self, table: Tensor, config: TextConfig) -> None:
         super().__init__()
@@ -61,7 +62,7 @@ class Embedding(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds learned positions, then normalises."""
+    """Learned positions and the normalisation after."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -70,16 +71,16 @@ class Positions(nn.Module):
         self.norm = LayerNorm(weights.at("layernorm_embedding"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeds the positions from 0 on into x [B,T,D]."""
+        """Adds the embeddings of the positions from 0 on to x [B,T,D], and normalises."""
         return self.norm(x + self.table[: x.shape[1]])
 
     def at(self, x: Tensor, position_ids: Tensor) -> Tensor:
-        """Embeds position_ids int64 [T] into x [B,T,D]."""
+        """Adds the embeddings of position_ids int64 [T] to x [B,T,D], and normalises."""
         return self.norm(x + nn.functional.embedding(position_ids, self.table))
 
 
 class Attention(nn.Module):
-    """The layers of an attention block around the mixing of heads."""
+    """Linear layers of an attention block: queries before the attention, output after."""
 
     def __init__(self, weights: Weights, heads: int) -> None:
         super().__init__()
@@ -89,11 +90,11 @@ class Attention(nn.Module):
         self.out_proj = Linear.of(weights.at("out_proj"))
 
     def query(self, x: Tensor) -> Tensor:
-        """Scaled queries of x [B,T,D], [B,heads,T,head_dim]."""
+        """Maps x [B,T,D] to scaled queries [B,heads,T,head_dim]."""
         return split_heads(self.q_proj(x), self.heads)
 
     def output(self, mixed: Tensor) -> Tensor:
-        """Mixed heads [B,heads,T,head_dim] to [B,T,D]."""
+        """Maps the attention's result [B,heads,T,head_dim] to [B,T,D]."""
         return self.out_proj(merge_heads(mixed))
 
 
@@ -132,7 +133,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """BART's encoder."""
+    """Encoder of BART."""
 
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class Encoder(nn.Module):
 
 
 class TextEncoder(Encoder):
-    """BART's encoder, and the cross-attention keys and values of every decoder layer."""
+    """Encoder of BART, with the keys and values of every decoder layer's cross-attention."""
 
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__(weights, config)
@@ -168,7 +169,7 @@ class TextEncoder(Encoder):
 
 
 class DecoderBlock(nn.Module):
-    """The parts of a decoder layer."""
+    """Parts of a decoder layer."""
 
     def __init__(self, weights: Weights, config: TextConfig) -> None:
         super().__init__()
@@ -188,7 +189,7 @@ class DecoderLayer(DecoderBlock):
     def forward(
         self, x: Tensor, own: "Cache", cross: "Cache", slots: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps x [B,beams,D] to the same shape, and the cache's keys and values as they are now."""
+        """Maps x [B,beams,D] to the same shape; also returns the updated keys and values."""
         new_key, new_value = self.key_value(x)
         key = operators.scatter(own.key, slots, new_key)
         value = operators.scatter(own.value, slots, new_value)
@@ -200,7 +201,7 @@ class DecoderLayer(DecoderBlock):
 
 
 class Cache(NamedTuple):
-    """Keys and values [B,heads,length,head_dim], and the bias that hides some of them."""
+    """Keys and values [B,heads,length,head_dim], and a bias that hides some keys."""
 
     key: Tensor
     value: Tensor
@@ -208,7 +209,7 @@ class Cache(NamedTuple):
 
 
 class TextDecoder(nn.Module):
-    """A step of BART's decoder, the output head, and the best candidates of each row."""
+    """Step of BART's decoder, the output head, and the best candidates of each row."""
 
     def __init__(
         self,
@@ -240,14 +241,14 @@ class TextDecoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Runs one step: logits [R,1,V], the top candidates [R,K], and the cache.
 
-        The beams of a picture are the tokens of one query, so its keys are read once for all.
+        The beams of a picture are the tokens of one query, so the keys are read once for all beams.
 
         Args:
             encoder_attention_mask: int64 [B,S].
             inputs_embeds: [R,1,D], rows ordered by picture.
-            position_ids: int64 [1], how many tokens the answers have so far.
-            cache_slots: int64 [B,beams], the slot each row's key and value go to.
-            cache_mask: bool [B,beams,C], the slots each row sees, its new one included.
+            position_ids: int64 [1], the number of tokens that every answer has so far.
+            cache_slots: int64 [B,beams], the slot for the key and value of each row.
+            cache_mask: bool [B,beams,C], the slots that each row sees, its new slot included.
             decoder_cache: Key and value of every layer, [B,heads,C,head_dim].
             encoder_cache: Key and value of every layer, [B,heads,S,head_dim].
         """

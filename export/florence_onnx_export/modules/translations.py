@@ -1,4 +1,4 @@
-"""The ONNX meaning of the operators in `operators`."""
+"""ONNX forms of the operators in `operators`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ Eight = tuple[FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT, FLOAT]
 
 @onnxscript.script(functions)
 def to_windows(x: FLOAT, size: int) -> FLOAT:
-    """Padding is a branch of its own: at the released sizes there is none, and no copy for it."""
+    """Cuts into windows. Without padding, as at the released sizes, a branch copies nothing."""
     width = op.Shape(x, start=2, end=3)
     channels = op.Shape(x, start=3, end=4)
     side = op.Reshape(op.Constant(value_int=size), op.Constant(value_ints=[1]))
@@ -39,7 +39,7 @@ def to_windows(x: FLOAT, size: int) -> FLOAT:
 
 @onnxscript.script(functions)
 def from_windows(windows: FLOAT, grid: FLOAT, size: int) -> FLOAT:
-    """Cropping is a branch of its own, as padding is above."""
+    """Joins windows. Without cropping, as at the released sizes, a branch copies nothing."""
     shape = op.Shape(grid)
     batch = op.Shape(grid, start=0, end=1)
     extent = op.Shape(grid, start=1, end=3)
@@ -60,13 +60,13 @@ def from_windows(windows: FLOAT, grid: FLOAT, size: int) -> FLOAT:
 
 @onnxscript.script(functions)
 def self_attention(x: FLOAT, weight: FLOAT, bias: FLOAT, heads: int) -> FLOAT:
-    """ONNX Runtime's Attention: projection and heads in one operator, no transposes between."""
+    """Attention by ONNX Runtime's operator: projection and heads without a transpose between."""
     return contrib.Attention(x, weight, bias, num_heads=heads)
 
 
 @onnxscript.script(functions)
 def split(x: FLOAT) -> Eight:
-    """Cuts by slices, because the parts of a Split do not overlap, as those of few rows have to."""
+    """Cuts by slices: with few rows, parts overlap, which a Split does not allow."""
     rows = op.Shape(x, start=0, end=1)
     parts = op.Constant(value_ints=[8])
     ones = op.Constant(value_ints=[1, 1, 1, 1, 1, 1, 1, 1])
@@ -88,7 +88,7 @@ def split(x: FLOAT) -> Eight:
 
 
 def join(parts: Sequence[FLOAT], whole: FLOAT) -> FLOAT:
-    """Dropping rows that occur again is a branch of its own: otherwise there is one copy."""
+    """Joins parts. Without repeated rows, a branch makes one copy only."""
     return _join(*parts, whole)
 
 
@@ -115,13 +115,13 @@ def _join(
 
 @onnxscript.script(functions)
 def gelu(x: FLOAT) -> FLOAT:
-    """GELU by the error function as one operator, which the older operator sets do not have."""
+    """GELU by the error function, as one operator that older operator sets do not have."""
     return contrib.Gelu(x)
 
 
 @onnxscript.script(functions)
 def scatter(cache: FLOAT, indices: INT64, updates: FLOAT) -> FLOAT:
-    """Writes in place where input and output are bound to one buffer, as the runtime does."""
+    """Scatter that writes in place where input and output are bound to one buffer."""
     return op.ScatterND(cache, indices, updates)
 
 
@@ -134,4 +134,4 @@ TABLE: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.florence.gelu.default: gelu,
     torch.ops.florence.scatter.default: scatter,
 }
-"""The tracer's table of translations."""
+"""Table of translations for the tracer."""

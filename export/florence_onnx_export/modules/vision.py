@@ -1,11 +1,14 @@
-"""The vision encoder: DaViT and the projector, channels last.
+"""Vision encoder: DaViT and the projector, channels last.
 
-Equal to transformers' ``Florence2VisionBackbone`` + ``Florence2MultiModalProjector`` (DaViT: Ding
-et al. 2022), laid out for a graph engine: activations stay [B,H,W,C] and only the convolutions
-see [B,C,H,W]; attention inside windows is one operator of the engine; attention over channels
-never makes queries and keys; the residuals of the depthwise convolutions and the temporal
-embedding are folded into weights, other residuals and biases into matmuls; the largest
-activations exist in parts only.
+The modules are equal to transformers' ``Florence2VisionBackbone`` and
+``Florence2MultiModalProjector`` (DaViT: Ding et al. 2022), arranged for a graph engine:
+
+- Activations stay [B,H,W,C]; only the convolutions see [B,C,H,W].
+- Attention inside windows is one operator of the engine.
+- Attention over channels computes neither queries nor keys.
+- Residuals of the depthwise convolutions, and the temporal embedding, are folded into weights.
+- Other residuals and biases are fused with matmuls.
+- The largest activations are computed in parts.
 """
 
 import torch
@@ -24,11 +27,11 @@ from florence_onnx_export.modules.layers import (
 )
 
 LARGE_STAGES = 2
-"""Stages whose activations are worked on in parts; each stage has half the values of the last."""
+"""Number of stages whose activations are computed in parts. A stage has half the values of the
 
 
 class Convolution(nn.Module):
-    """A 2-D convolution on channels-last activations."""
+    """Convolution on activations with channels last."""
 
     def __init__(
         self, weight: Tensor, bias: Tensor, stride: int, padding: int, groups: int
@@ -54,14 +57,14 @@ class Convolution(nn.Module):
 
 
 def residual_depthwise(weights: Weights) -> Convolution:
-    """Convolution that computes ``conv(x) + x``: the identity is added to the kernel's centre."""
+    """Makes a convolution that computes ``conv(x) + x``: 1 is added at the kernel's centre."""
     kernel = weights["weight"].clone()
     kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2] += 1
     return Convolution(kernel, weights["bias"], 1, kernel.shape[2] // 2, kernel.shape[0])
 
 
 class PatchEmbedding(nn.Module):
-    """A strided convolution with layer normalisation before or after it."""
+    """Strided convolution with a layer normalisation before or after."""
 
     def __init__(self, weights: Weights, config: VisionConfig, stage: int) -> None:
         super().__init__()
@@ -107,11 +110,11 @@ class WindowAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention of channels over channels, inside groups; tokens are the features.
+    """Attention of channels over channels inside groups. The tokens are the features.
 
-    With x [N,C] the scores of a group are q^T k = Wq^T (x^T x) Wk, and the output, projection
-    included, is x (Wv A^T Wo): two matmuls over the tokens instead of four, on [N,C] as stored.
-    Biases enter through the column sums of x.
+    With x [N,C], the scores of a group are q^T k = Wq^T (x^T x) Wk, and the output, with the output
+    projection, is x (Wv A^T Wo). So two matmuls go over the tokens instead of four, and x keeps the
+    layout [N,C]. Biases enter through the column sums of x.
     """
 
     def __init__(self, weights: Weights, groups: int) -> None:
@@ -152,7 +155,7 @@ class ChannelAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Depthwise convolution, attention, depthwise convolution, feed-forward."""
+    """Block of depthwise convolution, attention, depthwise convolution and feed-forward."""
 
     def __init__(self, weights: Weights, mixer: nn.Module, activation: str, large: bool) -> None:
         super().__init__()
@@ -199,7 +202,7 @@ class Projector(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """pixel_values -> image_features."""
+    """Vision encoder, from pixel_values to image_features."""
 
     def __init__(self, weights: Weights, config: VisionConfig) -> None:
         super().__init__()
