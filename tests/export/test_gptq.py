@@ -10,7 +10,7 @@ from onnx import helper
 from florence_onnx_export.quantization import hessians
 from florence_onnx_export.quantization.fidelity import relative_error
 from florence_onnx_export.quantization.gptq import inverse_factor, round_weight
-from florence_onnx_export.quantization.hessians import Moments
+from florence_onnx_export.quantization.hessians import Hessians
 from florence_onnx_export.quantization.matmuls import replace_matmuls
 from florence_onnx_export.quantization.methods import METHODS, SMOOTH
 from florence_onnx_export.quantization.stored import store_weights
@@ -38,11 +38,11 @@ def step(weight: np.ndarray) -> np.ndarray:
 # Rounding
 
 
-def test_the_factor_is_that_of_the_inverse_of_the_damped_moment() -> None:
+def test_the_factor_is_that_of_the_inverse_of_the_damped_hessian() -> None:
     x = correlated(40, 60)
-    moment = x.T @ x
-    factor = inverse_factor(moment).astype(np.float64)
-    damped = moment + 0.1 * np.trace(moment) / 60 * np.eye(60)
+    hessian = x.T @ x
+    factor = inverse_factor(hessian).astype(np.float64)
+    damped = hessian + 0.1 * np.trace(hessian) / 60 * np.eye(60)
     np.testing.assert_array_equal(factor, np.triu(factor))
     np.testing.assert_allclose(factor.T @ factor @ damped, np.eye(60), atol=1e-3)
 
@@ -66,21 +66,21 @@ def test_errors_cancel_for_inputs_like_those_seen(inputs: int) -> None:
     assert usual < relative_error(white @ rounded, white @ weight) < 1.3 * usual
 
 
-@pytest.mark.parametrize("moment", [np.eye(70), np.zeros((70, 70)), np.full((70, 70), np.inf)])
-def test_without_correlations_every_value_goes_to_its_nearest(moment: np.ndarray) -> None:
+@pytest.mark.parametrize("hessian", [np.eye(70), np.zeros((70, 70)), np.full((70, 70), np.inf)])
+def test_without_correlations_every_value_goes_to_its_nearest(hessian: np.ndarray) -> None:
     weight = gaussian(70, 9)
-    rounded = round_weight(weight, step(weight), LIMITS, inverse_factor(moment))
+    rounded = round_weight(weight, step(weight), LIMITS, inverse_factor(hessian))
     np.testing.assert_array_equal(rounded, np.rint(weight / step(weight)))
 
 
 def test_corrections_are_those_of_rounding_one_row_after_the_other() -> None:
     weight, x = gaussian(150, 5), correlated(400, 150)
-    moment = (x.T @ x).astype(np.float64)
-    moment += 0.1 * np.trace(moment) / 150 * np.eye(150)
+    hessian = (x.T @ x).astype(np.float64)
+    hessian += 0.1 * np.trace(hessian) / 150 * np.eye(150)
     left, want = weight.astype(np.float64), np.empty((150, 5))
     for i in range(150):
         # The paper's equations 2 and 3: the inverse is that over the rows still to be rounded.
-        inverse = np.linalg.inv(moment[i:, i:])
+        inverse = np.linalg.inv(hessian[i:, i:])
         want[i] = np.clip(np.rint(left[i] / step(weight)[0]), *LIMITS)
         error = (left[i] - want[i] * step(weight)[0]) / inverse[0, 0]
         left[i:] -= np.outer(inverse[:, 0], error)
@@ -120,10 +120,10 @@ def _read_back(method: str, values: dict[str, np.ndarray]) -> np.ndarray:
     return np.asarray(blocks.reshape(len(packed), -1)[:, :200].T)
 
 
-# Moments
+# Hessians
 
 
-def test_moments_are_of_what_sums_are_taken_over() -> None:
+def test_hessians_are_of_what_sums_are_taken_over() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "right"], ["a"]),
         helper.make_node("MatMul", ["left", "x"], ["b"]),
@@ -137,21 +137,21 @@ def test_moments_are_of_what_sums_are_taken_over() -> None:
     rows, columns = x.reshape(-1, 4), x.swapaxes(2, 3).reshape(-1, 4)
     got = sums(model, {"x": x, "m": m}, {"x": 2 * x, "m": 2 * m})
     for name, want in (("right", rows), ("left", columns), ("square", m)):
-        # Moments are squares: those of both runs are five times those of the first.
+        # Hessians are squares: those of both runs are five times those of the first.
         np.testing.assert_allclose(got.pop((name,)), 5 * want.T @ want, rtol=1e-4, atol=1e-4)
     assert not got
 
 
 def sums(model: onnx.ModelProto, *runs: dict[str, np.ndarray]) -> dict[tuple[str, ...], np.ndarray]:
-    """Names of weights -> the moment that they share."""
-    moments = Moments(model)
+    """Names of weights -> the hessian that they share."""
+    hessians = Hessians(model)
     own = len(model.graph.output)
     for feeds in runs:
-        moments.add(run(moments.graph, feeds)[own:])
-    return {tuple(names): moment for names, moment in moments.pop_sums()}
+        hessians.add(run(hessians.graph, feeds)[own:])
+    return {tuple(names): hessian for names, hessian in hessians.pop_sums()}
 
 
-def test_matmuls_with_one_input_share_a_moment_and_one_weight_has_all_of_its() -> None:
+def test_matmuls_with_one_input_share_a_hessian_and_one_weight_has_all_of_its() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "v"], ["a"]),
         helper.make_node("MatMul", ["x", "u"], ["b"]),
@@ -167,11 +167,11 @@ def test_matmuls_with_one_input_share_a_moment_and_one_weight_has_all_of_its() -
     np.testing.assert_allclose(got["w",], x.T @ x + c.T @ c, rtol=1e-4, atol=1e-4)
 
 
-def test_moments_of_no_rows_are_zero() -> None:
+def test_hessians_of_no_rows_are_zero() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     model = make_model([node], {"w": gaussian(4, 6)}, {"x": (-1, 4)})
-    (moment,) = sums(model, {"x": np.empty((0, 4), np.float32)}).values()
-    np.testing.assert_array_equal(moment, np.zeros((4, 4)))
+    (hessian,) = sums(model, {"x": np.empty((0, 4), np.float32)}).values()
+    np.testing.assert_array_equal(hessian, np.zeros((4, 4)))
 
 
 @pytest.mark.parametrize(("rows", "step"), [(10, 1), (11, 2), (20, 2), (21, 3)])
@@ -181,8 +181,8 @@ def test_of_many_rows_some_count_evenly_spread(
     monkeypatch.setattr(hessians, "_ROWS", 10)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     x = gaussian(rows, 4)
-    (moment,) = sums(make_model([node], {"w": gaussian(4, 6)}, {"x": (rows, 4)}), {"x": x}).values()
-    np.testing.assert_allclose(moment, x[::step].T @ x[::step], rtol=1e-4, atol=1e-4)
+    (hessian,) = sums(make_model([node], {"w": gaussian(4, 6)}, {"x": (rows, 4)}), {"x": x}).values()
+    np.testing.assert_allclose(hessian, x[::step].T @ x[::step], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pending", [1, 7, 100])
@@ -193,9 +193,9 @@ def test_how_many_rows_are_gathered_does_not_matter(
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     x = gaussian(4, 3, 4)
     model = make_model([node], {"w": gaussian(4, 6)}, {"x": (3, 4)})
-    (moment,) = sums(model, *({"x": part} for part in x)).values()
+    (hessian,) = sums(model, *({"x": part} for part in x)).values()
     rows = x.reshape(-1, 4)
-    np.testing.assert_allclose(moment, rows.T @ rows, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(hessian, rows.T @ rows, rtol=1e-4, atol=1e-4)
 
 
 # Stored weights

@@ -28,6 +28,7 @@ from florence_onnx_export.modules.layers import (
 
 LARGE_STAGES = 2
 """Number of stages whose activations are computed in parts. A stage has half the values of the
+stage before."""
 
 
 class Convolution(nn.Module):

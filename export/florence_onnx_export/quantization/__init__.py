@@ -1,1 +1,1 @@
-"""Graphs of lower precision, and how far they are from float32."""
+"""Graphs of lower precision, and the measurement of their errors."""

@@ -1,4 +1,4 @@
-"""4- and 8-bit matmuls whose weights and activations are quantised in small blocks."""
+"""Matmuls in 4 or 8 bits, whose weights and activations are quantised in small blocks."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,12 @@ from florence_onnx_export.quantization.gptq import round_weight
 from florence_onnx_export.quantization.matmuls import MICROSOFT, Matrix, Tensors
 
 BLOCK = 32
-"""Values along the input axis that share a scale."""
+"""Number of values along the input axis that share a scale."""
 
 
 SHRINKS = {8: (1.0,), 4: tuple(np.linspace(0.7, 1.1, 9))}
-"""Tried scales, over the one at which no value is clipped; 8 bits gain nothing from it."""
+"""Bits -> scales to try, relative to the scale at which no value is clipped. A search gains nothing
+in 8 bits."""
 
 
 def block_matmul(
@@ -26,10 +27,10 @@ def block_matmul(
     *,
     bits: int,
 ) -> tuple[onnx.NodeProto, Tensors]:
-    """MatMulNBits, computing in 8-bit integers: a scale for every row and block of both factors.
+    """MatMulNBits in 8-bit integers, with a scale for every row and block of both factors.
 
-    More exact than one scale per call, as fast for a few rows and no faster than float32 for
-    many. See `matmuls.Method`; ``bits`` is 4 or 8.
+    This method is more exact than one scale per call. It is as fast for a few rows, and no faster
+    than float32 for many rows. See `matmuls.Method`; ``bits`` is 4 or 8.
     """
     values, scales = quantize_blocks(weight, bits, factor)
     packed = values if bits == 8 else np.bitwise_or(values[..., ::2], values[..., 1::2] << 4)
@@ -57,19 +58,18 @@ def quantize_blocks(
     Args:
         weight: float32 [in, out].
         bits: 4 or 8.
-        factor: What `gptq.round_weight` is told about the inputs. Scales are those that are
-            best without it.
+        factor: Argument of `gptq.round_weight`. The scales do not depend on this factor.
 
     Returns:
-        Values with an offset of half their range, uint8 [out, blocks, BLOCK], and scales, float32
-        [out, blocks]; the last block is filled up with zeros.
+        Values plus half the range of values, uint8 [out, blocks, BLOCK], and scales, float32
+        [out, blocks]. Zeros fill the last block.
     """
     inputs, outputs = weight.shape
     count = -(-inputs // BLOCK)
     blocks = np.pad(weight, ((0, count * BLOCK - inputs), (0, 0))).T.reshape(outputs, count, BLOCK)
     values = np.empty(blocks.shape, dtype=np.uint8)
     scales = np.empty((outputs, count), dtype=np.float32)
-    for start in range(0, outputs, 1024):  # what is worked on at once should fit a cache
+    for start in range(0, outputs, 1024):  # a part should fit a cache
         part = slice(start, start + 1024)
         values[part], scales[part] = _quantize(blocks[part], bits)
     if factor is not None:
@@ -83,10 +83,10 @@ def quantize_blocks(
 def _quantize(
     blocks: npt.NDArray[np.float32], bits: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The best of a few scales per block, each improved by least squares."""
+    """Quantises each block at the best of a few scales, each improved by least squares."""
     limit = 2 ** (bits - 1)
     peak = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
-    # The side that has one value more takes the value of the largest magnitude.
+    # There is one more negative integer: the largest magnitude goes to the negative side.
     widest = np.where(peak == 0, 1, peak / -limit)
     best, best_scale = np.zeros_like(blocks), widest
     least = np.full(widest.shape, np.inf)

@@ -1,4 +1,4 @@
-"""The errors at which a precision is written."""
+"""Limits of the errors with which a precision is written."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,7 +8,7 @@ from florence_onnx_export.quantization.fidelity import Fidelity
 
 @dataclass(frozen=True)
 class Bounds:
-    """The largest errors at which a precision is written."""
+    """Largest errors with which a precision is written."""
 
     image_features: float
     """Relative error of the vision encoder's output."""
@@ -21,20 +21,21 @@ BOUNDS = {
     "q8": Bounds(0.02, 0.03),
     "q4": Bounds(0.02, 0.16),
 }
-"""Per precision. Rounding a value to float16 costs 0.03 %, and happens some hundred times in a
-row; rounding a Gaussian matrix to 4 bits in blocks of 32 costs 8 %, and q4 may cost twice that."""
+"""Precision -> bounds. Rounding a value to float16 has an error of 0.03 %, and a value is rounded
+about a hundred times. Rounding a Gaussian matrix to 4 bits in blocks of 32 has an error of 8 %, and
+q4 may have twice this error."""
 
 GRAPH_LIMITS = {
     "q8": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.02},
     "q4": {contract.VISION_ENCODER: 0.018, contract.ENCODER: 0.02, contract.DECODER: 0.15},
 }
-"""The error of a graph's own outputs above which its precision becomes a mixed one, where all
-graphs together are beyond the bounds. Squares of errors add up, so that graphs within these limits
-are together within the bounds."""
+"""Precision -> graph -> largest error of the graph's own outputs in mixed precision, which is used
+where all graphs together are beyond `BOUNDS`. The squares of errors add up, so graphs within these
+limits are together within `BOUNDS`."""
 
 
 def beyond_bounds(precision: str, fidelity: Fidelity, bounds: Bounds) -> str:
-    """What is beyond the bounds, or ""."""
+    """Sentence about the first error beyond its bound; empty where no error is."""
     for name, bound in asdict(bounds).items():
         error = getattr(fidelity, name)
         if not error <= bound:

@@ -1,4 +1,7 @@
-"""Inputs of the graphs that weights are rounded for, from pictures nothing is measured on."""
+"""Calibration: inputs of the graphs for which weights are rounded.
+
+The pictures are others than those on which errors are measured.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -17,39 +20,39 @@ from florence_onnx_export.quantization.fidelity import (
 )
 
 _SEEDS = range(PICTURES, PICTURES + 4)
-"""Drawn pictures that are not among those that errors are measured on."""
+"""Seeds of drawn pictures on which no error is measured."""
 
 _APART = 3
-"""The encoder is given every third task of a picture, and of the next picture the tasks after
-these: most rows of the encoder are those of the picture."""
+"""Step between the tasks that the encoder gets of a picture: the next picture gives the tasks after
+these. Most rows of the encoder belong to the picture and not to the prompt, so a few tasks do."""
 
 
 def calibration_requests(assets: Assets) -> list[Request]:
-    """Drawn pictures, each asked every task; the same ones whenever it is called."""
+    """Draws pictures and asks every task about each; always the same pictures."""
     return drawn_requests(assets, _SEEDS)
 
 
 class Calibration:
-    """Makes the inputs of each graph with the float32 graphs before it.
+    """Maker of the inputs of each graph, by the float32 graphs that come before.
 
-    The image features of the run that the vision encoder's weights are rounded for are kept.
+    `keep` stores the image features of the vision encoder's calibration run for the later graphs.
     """
 
     def __init__(
         self, open_model: Callable[[], Graphs], assets: Assets, requests: Sequence[Request]
     ) -> None:
-        """Runs nothing yet.
+        """Stores the arguments. No graph is run yet.
 
         Args:
             open_model: Opens the float32 graphs.
             assets: The model's other files.
-            requests: Pictures, and what they are asked.
+            requests: Pictures and prompts.
         """
         self._open, self._assets, self._requests = open_model, assets, requests
         self._features: list[Array] = []
 
     def feeds(self, graph: str) -> Iterator[Feeds]:
-        """The inputs of the vision encoder, the encoder or the decoder."""
+        """Yields inputs of the vision encoder, the encoder or the decoder."""
         if graph == contract.VISION_ENCODER:
             self._features.clear()
             for request in self._requests:
@@ -71,6 +74,6 @@ class Calibration:
                 yield steps.inputs()
 
     def keep(self, graph: str, outputs: Mapping[str, Array]) -> None:
-        """Takes all outputs of a graph for one of its inputs."""
+        """Stores the outputs of a run of a graph if later graphs need these outputs."""
         if graph == contract.VISION_ENCODER:
             self._features.append(outputs["image_features"][0])

@@ -1,4 +1,4 @@
-"""The token embedding in 8 bits: only the rows that are looked up become float32."""
+"""Token embedding in 8 bits. Only the rows of the tokens in a run become float32."""
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ def quantize_table(model: onnx.ModelProto) -> None:
     """Stores the table of an embedding graph as s8 with a scale for every row.
 
     Raises:
-        GraphContractError: This is no graph that looks rows of one table up.
+        GraphContractError: The graph is no lookup of rows in one table.
     """
     graph = model.graph
     if [node.op_type for node in graph.node] != ["Gather"] or len(graph.initializer) != 1:

@@ -1,4 +1,4 @@
-"""How far one precision of a model is from float32, on drawn pictures asked every task."""
+"""Fidelity of a precision to float32, on drawn pictures and every task."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,56 +24,56 @@ Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
 PICTURES = 7
-"""Drawn pictures; each is asked all tasks, so this is about a hundred requests."""
+"""Number of drawn pictures. All tasks are asked about each, which is about a hundred requests."""
 
 STEPS = 8
-"""Tokens of each answer that are compared."""
+"""Number of tokens of each answer that are compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A picture and what it is asked."""
+    """Picture and the prompts about it."""
 
     pixel_values: npt.NDArray[np.float32]
-    """[1,3,H,W]."""
+    """Pixels, [1,3,H,W]."""
     prompts: tuple[tuple[int, ...], ...]
     """Token ids, one prompt per task."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a precision makes of the requests."""
+    """Answers of the graphs of one precision to the requests."""
 
     features: npt.NDArray[np.float32]
     """Image features of all pictures, [pictures,N,D]."""
     first_logits: npt.NDArray[np.float32]
-    """[prompts,V]."""
+    """Logits of the first step, [prompts,V]."""
     best: npt.NDArray[np.int64]
-    """The most probable token after each one that was fed, [prompts,STEPS]."""
+    """Most probable next token after each token that was fed, [prompts,STEPS]."""
     fed: npt.NDArray[np.int64]
-    """The tokens that were fed, [prompts,STEPS]."""
+    """Tokens that were fed, [prompts,STEPS]."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far a precision is from float32."""
+    """Differences of a precision from float32."""
 
     image_features: float
     """Relative error of the vision encoder's output."""
     first_logits: float
     """Relative error of the first step's logits, with all graphs at this precision."""
     token_agreement: float
-    """Share of the greedy answers' tokens that are the same when fed float32's tokens."""
+    """Share of equal next tokens when both precisions are fed the tokens of float32."""
     requests: int
-    """How many answers were compared."""
+    """Number of answers that were compared."""
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready; what is not a number, as after an overflow, is None."""
+        """Returns the fields, ready for JSON. NaN and infinity, from an overflow, become None."""
         return {key: value if math.isfinite(value) else None for key, value in asdict(self).items()}
 
 
 def drawn_requests(assets: Assets, seeds: Iterable[int]) -> list[Request]:
-    """A drawn picture per seed, each asked every task; the same ones whenever it is called."""
+    """Draws a picture per seed and asks every task about each; always the same pictures."""
     return [_request(assets, seed) for seed in seeds]
 
 
@@ -88,13 +88,13 @@ def _request(assets: Assets, seed: int) -> Request:
 def answer(
     model: Graphs, assets: Assets, requests: Sequence[Request], feed: Array | None = None
 ) -> Answers:
-    """Answers the requests greedily, without ending any early.
+    """Answers the requests by greedy search, `STEPS` tokens each.
 
     Args:
         model: The graphs of one precision.
         assets: The model's other files.
-        requests: From `drawn_requests`.
-        feed: The tokens to feed, `Answers.fed` of another precision; by default its own best.
+        requests: Pictures and prompts.
+        feed: Tokens to feed, `Answers.fed` of another precision; by default the best tokens.
     """
     parts: list[tuple[Array, ...]] = []
     for index, request in enumerate(requests):
@@ -112,7 +112,7 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     feed: Array | None,
 ) -> tuple[Array, Array, Array]:
-    """The first logits, the best token of each step, and the tokens fed."""
+    """Returns the first logits, the best token of each step, and the tokens that were fed."""
     encoder = encoder_feeds(model, assets, features, prompts)
     start = start_steps(model, encoder)
     tokens, _, logits = zip(*decoder_steps(start, len(prompts), assets, feed), strict=True)
@@ -121,10 +121,11 @@ def _decode(
 
 
 def start_steps(model: Graphs, encoder: Feeds) -> Any:
-    """The steps of searches for the encoder's inputs; see `Decoder.start`.
+    """Encodes requests and starts the steps of a search; see `Decoder.start`.
 
-    In float32 rows are encoded one by one: a row gets the same, and alone it fits a cache. Graphs
-    of 8 bits have one scale for all rows of a call, so all prompts about a picture are one call.
+    In float32, rows are encoded one by one, because a single row fits a cache and has the same
+    result. Graphs in 8 bits have one scale for all rows of a call, so there the rows of all prompts
+    about a picture are encoded in one call.
     """
     decoder = model.decoder
     if model.precision != "fp32" or not isinstance(decoder, SlotDecoder):
@@ -142,7 +143,7 @@ def start_steps(model: Graphs, encoder: Feeds) -> Any:
             encoded[name][row, :, :length] = value[0]
     values = []
     for name in decoder.encoded:
-        # A copy of its own: a value made of an array shares memory that does not outlive it.
+        # A copy, because an OrtValue made of an array would share the memory of that array.
         values.append(ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32))
         values[-1].update_inplace(encoded.pop(name))
     return SlotSteps(decoder, mask, values)
@@ -151,16 +152,16 @@ def start_steps(model: Graphs, encoder: Feeds) -> Any:
 def decoder_steps(
     start: Any, count: int, assets: Assets, feed: Array | None = None
 ) -> Iterator[tuple[Array, Any, Array]]:
-    """The first `STEPS` steps of greedy answers.
+    """Runs the first `STEPS` steps of a greedy search.
 
     Args:
-        start: From `start_steps`, for R prompts.
-        count: R.
+        start: Result of `start_steps` for R prompts.
+        count: Number of prompts, R.
         assets: The model's other files.
         feed: As in `answer`, [R,STEPS].
 
     Yields:
-        The tokens that were fed, [R]; the steps, whose last one this was; its logits, [R,V].
+        The tokens that were fed, [R]; ``start``; the logits of the step, [R,V].
     """
     rows = np.arange(count)
     forced = assets.policy.forced_bos_token_id
@@ -178,16 +179,16 @@ def decoder_steps(
 def encoder_feeds(
     model: Graphs, assets: Assets, features: Array, prompts: Sequence[Sequence[int]]
 ) -> Feeds:
-    """The encoder's inputs for prompts about one picture, whose features are [N,D]."""
+    """Inputs of the encoder for prompts about one picture with features [N,D]."""
     scenes = [EncodedImage(features, (1, 1))] * len(prompts)
     mask, embeds = encoder_inputs(model, scenes, prompts, assets.policy.pad_token_id)
     return {"attention_mask": mask, "inputs_embeds": embeds}
 
 
 def compare(got: Answers, want: Answers, eos_token_id: int) -> Fidelity:
-    """Measures one precision's answers against float32's."""
+    """Compares the answers of a precision with the answers of float32."""
     ends = want.fed == eos_token_id
-    ends[:, 0] = False  # that token starts an answer as well
+    ends[:, 0] = False  # the token that starts an answer is the end token too
     same = (got.best == want.best)[~np.logical_or.accumulate(ends, axis=1)]
     return Fidelity(
         image_features=relative_error(got.features, want.features),
@@ -198,5 +199,5 @@ def compare(got: Answers, want: Answers, eos_token_id: int) -> Fidelity:
 
 
 def relative_error(got: Array, want: Array) -> float:
-    """L2 norm of the difference over that of ``want``."""
+    """L2 norm of the difference, divided by the L2 norm of ``want``."""
     return float(np.linalg.norm(got - want) / np.linalg.norm(want))

@@ -8,20 +8,20 @@ _FLOAT: int = TensorProto.FLOAT
 _HALF: int = TensorProto.FLOAT16
 
 _EXACT = {"LogSoftmax", "TopK", "ScatterND"}
-"""Operators left in float32: the first two decide between candidates that are close, and the
-third writes into the cache, which stays one float32 buffer from step to step."""
+"""Operators that stay in float32. LogSoftmax and TopK decide between candidates that are close.
+ScatterND writes into the cache, which is the same float32 buffer at every step."""
 
 _NO_FLOAT = {"Shape", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And"}
-"""Operators whose results are never floating-point."""
+"""Operators whose results are not floating-point."""
 
 _LARGEST = float(np.finfo(np.float16).max)
 
 
 def to_half(model: onnx.ModelProto) -> None:
-    """Turns a float32 model into one that computes in float16, except where that is too coarse.
+    """Turns a float32 model into a float16 model, except for operators that need float32.
 
-    ``onnxruntime.transformers.float16`` is not enough here: what it leaves in float32 still goes
-    through float16 between one operator and the next, where sums over a picture overflow.
+    ``onnxruntime.transformers.float16`` cannot do this: between two operators that stay in float32
+    there, values still pass through float16, in which sums over a picture overflow.
     """
     graph = model.graph
     exact = _token_sums(graph) | {n.name for n in graph.node if n.op_type in _EXACT}
@@ -29,7 +29,7 @@ def to_half(model: onnx.ModelProto) -> None:
 
 
 def _token_sums(graph: onnx.GraphProto) -> set[str]:
-    """Names of the nodes from x^T x, sums over all tokens of a picture, to their softmax."""
+    """Names of the nodes from x^T x, which sums over all tokens of a picture, to the softmax."""
     makers = {output: node for node in graph.node for output in node.output}
     names: set[str] = set()
     for softmax in (node for node in graph.node if node.op_type == "Softmax"):
@@ -40,7 +40,7 @@ def _token_sums(graph: onnx.GraphProto) -> set[str]:
 
 
 def _before(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """A node and the values that it depends on, up to the layer normalisation."""
+    """Nodes on which a node depends, back to the layer normalisation, and the node itself."""
     found: dict[str, onnx.NodeProto] = {}
     queue = [node]
     while queue:
@@ -59,7 +59,7 @@ def _is_gram(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:
 
 
 class _Halving:
-    """The conversion of one graph, node by node."""
+    """Conversion of one graph, node by node."""
 
     def __init__(self, graph: onnx.GraphProto, exact: set[str]) -> None:
         self._graph = graph
@@ -67,7 +67,7 @@ class _Halving:
         self._nodes: list[onnx.NodeProto] = []
         inputs = [v.name for v in graph.input if v.type.tensor_type.elem_type == _FLOAT]
         self._forms = {name: {_FLOAT: name} for name in inputs}
-        """Floating-point value -> the names under which it is there, by type."""
+        """Floating-point value -> type -> name of the value in this type."""
         for tensor in graph.initializer:
             if tensor.data_type == _FLOAT:
                 values = np.clip(numpy_helper.to_array(tensor), -_LARGEST, _LARGEST)
@@ -84,7 +84,7 @@ class _Halving:
             self._nodes.append(node)
             for index, name in enumerate(node.output if floating else []):
                 if node.op_type == "TopK" and index == 1:
-                    continue  # the candidates' ids
+                    continue  # the ids of the candidates
                 self._forms[name] = {kind: name}
                 if name in outputs and kind == _HALF:
                     node.output[index] = f"{name}_half"
@@ -104,7 +104,7 @@ class _Halving:
         return node.input[1 if node.op_type == "Where" else 0] in self._forms
 
     def _take_inputs(self, node: onnx.NodeProto, kind: int) -> None:
-        """Makes a node read and compute this type, its branches included."""
+        """Makes a node and its branches read and compute this type."""
         for index, name in enumerate(node.input):
             if name in self._forms:
                 node.input[index] = self._as(name, kind)
@@ -123,7 +123,7 @@ class _Halving:
                 value.type.tensor_type.elem_type = kind
 
     def _as(self, name: str, kind: int) -> str:
-        """The name of a value in this type; the value is cast if it has another type."""
+        """Name of a value in this type. A value of another type is cast."""
         forms = self._forms[name]
         if kind not in forms:
             (source,) = forms.values()

@@ -1,7 +1,7 @@
-"""Weights rounded to integers so that the errors of a matmul's terms cancel.
+"""GPTQ: rounding of weights to integers, so that the rounding errors in a matmul's sums cancel.
 
-After GPTQ (Frantar et al. 2022, https://arxiv.org/abs/2210.17323): the inputs of a matmul are
-correlated, so what rounding one weight adds to a sum can be taken back by the weights after it.
+The method is that of Frantar et al. 2022, https://arxiv.org/abs/2210.17323. The inputs of a matmul
+are correlated, so changes of the later weights can cancel the rounding error of a weight.
 """
 
 import numpy as np
@@ -10,29 +10,30 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float32]
 
 DAMPING = 0.1
-"""What is added to the moment's diagonal, over its mean. As if some noise were in all directions:
-the pictures that are measured on span few, and others must not cost much more than plain rounding.
-"""
+"""Damping: a constant on the diagonal of the Hessian, as a share of the mean of the diagonal. The
+calibration pictures span few directions. With damping, inputs in other directions have errors that
+are not much larger than with plain rounding."""
 
 _FEW = 16
-"""Rows that are rounded one after the other; the corrections of more are one matmul."""
+"""Rows that are rounded one by one. A larger block is halved: the first half is rounded, then a
+matmul corrects the second half."""
 
 _COLUMNS = 2048
-"""Columns that are rounded at once: what is worked on should fit a cache."""
+"""Columns that are rounded at once, so that the arrays fit a cache."""
 
 
-def inverse_factor(moment: Matrix) -> Matrix:
-    """The upper triangular U with U^T U the inverse of a damped second moment [n,n].
+def inverse_factor(hessian: Matrix) -> Matrix:
+    """Factors the inverse of a damped Hessian [n,n] into U^T U with an upper triangular U.
 
-    It is the identity, which rounds to the nearest, for a moment of no inputs or beyond float32.
+    For a Hessian of no inputs, or beyond float32, U is the identity: rounding is to the nearest.
     """
-    scale = float(np.trace(moment, dtype=np.float64)) / len(moment)
+    scale = float(np.trace(hessian, dtype=np.float64)) / len(hessian)
     if not 0 < scale < np.inf:
-        return np.eye(len(moment), dtype=np.float32)
-    # The inverse of R R^T is U^T U with U the inverse of R, and the R that is upper triangular is
-    # the usual factor of the moment with its rows and columns in the opposite order. Damping
-    # bounds the condition by 10 n, so that float32 does.
-    damped = np.asarray(moment[::-1, ::-1] * (1 / scale), np.float32)
+        return np.eye(len(hessian), dtype=np.float32)
+    # With a Hessian R R^T and an upper triangular R, U is the inverse of R. This R is the Cholesky
+    # factor of the Hessian with rows and columns in the opposite order, reversed again. Damping
+    # bounds the condition number by 10 n, so float32 is enough.
+    damped = np.asarray(hessian[::-1, ::-1] * (1 / scale), np.float32)
     damped[np.diag_indices_from(damped)] += np.float32(DAMPING)
     upper = np.ascontiguousarray(np.linalg.cholesky(damped)[::-1, ::-1])
     inverse = np.zeros_like(upper)
@@ -42,7 +43,7 @@ def inverse_factor(moment: Matrix) -> Matrix:
 
 
 def _invert(upper: Matrix, inverse: Matrix) -> None:
-    """Writes the inverse of an upper triangular matrix over zeros, mostly by matmuls."""
+    """Writes the inverse of an upper triangular matrix into ``inverse``, mostly by matmuls."""
     half = len(upper) // 2
     if half < 32:
         inverse[:] = np.triu(np.linalg.inv(upper))
@@ -59,11 +60,11 @@ def round_weight(
     """Rounds ``weight / scale`` to integers.
 
     Args:
-        weight: [in,out].
-        scale: The step, of a shape that broadcasts to [in,out].
+        weight: Weight [in,out].
+        scale: Quantisation step, of a shape that broadcasts to [in,out].
         limits: Least and largest integer.
-        factor: `inverse_factor` of what the columns are multiplied with; without it every value
-            goes to its nearest integer.
+        factor: `inverse_factor` of the Hessian. Without a factor, every value is rounded to the
+            nearest integer.
 
     Returns:
         The integers, [in,out].
@@ -71,7 +72,7 @@ def round_weight(
     if factor is None:
         return np.asarray(np.clip(np.rint(weight / scale), *limits))
     scale = np.broadcast_to(scale, weight.shape)
-    # An error counts as a share of its row's part in the inverse, so that corrections are whole.
+    # Rows are divided by the diagonal of the factor, so that a correction is error times row.
     shares = factor / np.diag(factor)[:, None]
     values = np.empty(weight.shape, np.float32)
     for start in range(0, weight.shape[1], _COLUMNS):
@@ -84,7 +85,7 @@ def round_weight(
 def _round_rows(
     left: Matrix, scale: Matrix, limits: tuple[int, int], shares: Matrix, values: Matrix
 ) -> Matrix:
-    """Rounds rows into ``values``, which is returned; of ``left`` there remain the errors."""
+    """Rounds rows of ``left`` into ``values``, which is returned; ``left`` becomes the errors."""
     half = len(left) // 2
     if len(left) > _FEW:
         _round_rows(left[:half], scale[:half], limits, shares[:half, :half], values[:half])

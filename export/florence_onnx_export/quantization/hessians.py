@@ -1,4 +1,8 @@
-"""What the constant weights of a graph's matmuls are multiplied with: the second moments of it."""
+"""Hessians of the matmuls of a graph: second moments of the inputs of the constant weights.
+
+GPTQ minimises the squared error of a matmul's result. The Hessian of this error is the sum of
+x x^T over the vectors x that a weight is multiplied with.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,31 +13,32 @@ from onnx import helper, numpy_helper
 
 from florence_onnx_export.quantization.matmuls import Matrix
 
-_PRODUCTS = ("Attention", "Gemm", "MatMul")
+_MATMULS = ("Attention", "Gemm", "MatMul")
 
 _ROWS = 768
-"""About how many rows of a matrix count in one run, evenly spread over it. A picture has 36,864
-tokens in the vision encoder's first stage; there its moments would take longer than the graph."""
+"""Rows of an input that count in one run, about this many and evenly spread. A picture has 36,864
+tokens in the vision encoder's first stage; Hessians of all rows would take longer than the graph.
+"""
 
 _PENDING = 512
-"""Rows that are gathered before their moment is taken, where a run gives only a few."""
+"""Rows that are gathered for one matmul, where a run gives only a few rows."""
 
 
-class Moments:
-    """The second moments of what weights are multiplied with, over runs of a graph.
+class Hessians:
+    """Hessians of a graph's matmuls, summed over runs of the graph.
 
-    The moment of vectors x is the sum of x x^T. The vectors are what a matmul takes sums over:
-    the rows of the other factor if the weight is on the right, its columns if it is on the left.
+    With the weight on the right of a matmul, the vectors x are the rows of the other factor; with
+    the weight on the left, the columns of the other factor.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        """Adds outputs to a float32 graph.
+        """Copies a float32 graph and adds outputs to the copy.
 
         Args:
             model: The graph, which is not changed.
         """
         self.graph = onnx.ModelProto()
-        """The graph, whose outputs after its own are what `add` takes."""
+        """Graph to run. The outputs after those of the given graph are the argument of `add`."""
         self.graph.CopyFrom(model)
         self._factors: dict[tuple[str, bool], int] = {}
         self._names: dict[str, list[int]] = {}
@@ -54,7 +59,7 @@ class Moments:
             self._names.setdefault(weight, []).append(self._factors[other, is_left])
 
     def _tap(self, x: str, is_left: bool, number: int) -> None:
-        """Adds an output for ``x``: whole if the weight is on the left, else some of its rows."""
+        """Adds an output for ``x``: all of ``x`` if the weight is on the left, else some rows."""
         graph, name = self.graph.graph, f"taps.{number}"
         if is_left:
             graph.node.append(helper.make_node("Identity", [x], [name]))
@@ -66,7 +71,7 @@ class Moments:
         graph.output.append(helper.make_empty_tensor_value_info(name))
 
     def add(self, seen: Sequence[npt.NDArray[np.float32]]) -> None:
-        """Adds what one run of `graph` gave for the outputs after the graph's own."""
+        """Adds the further outputs of one run of `graph` to the Hessians."""
         for (_, is_left), number in self._factors.items():
             x = seen[number]
             rows = (x.swapaxes(-1, -2) if is_left else x).reshape(-1, len(self._sums[number]))
@@ -82,11 +87,11 @@ class Moments:
             pending.clear()
 
     def pop_sums(self) -> Iterator[tuple[list[str], Matrix]]:
-        """The moments and the weights that each is for; what has been given is no longer kept.
+        """Yields the Hessians with the weights of each. A Hessian is dropped after its last use.
 
         Yields:
-            Names of weights, and the moment [n,n] of what they are multiplied with: the sum of
-            several where a weight is multiplied with several.
+            Names of weights, and the Hessian [n,n] of these weights: a sum over all matmuls of a
+            weight where a weight has several.
         """
         groups: dict[tuple[int, ...], list[str]] = {}
         for weight, numbers in self._names.items():
@@ -106,10 +111,10 @@ class Moments:
 
 
 def _constant_factors(graph: onnx.GraphProto) -> Iterator[tuple[str, str, bool, int]]:
-    """Weight, the other factor, whether the weight is on the left, and the length of the sums."""
+    """Yields weight, other factor, whether the weight is on the left, and the length of x."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type not in _PRODUCTS:
+        if node.op_type not in _MATMULS:
             continue
         left, right = node.input[:2]
         if len(shapes.get(right, ())) >= 2 and left not in shapes:
@@ -119,14 +124,14 @@ def _constant_factors(graph: onnx.GraphProto) -> Iterator[tuple[str, str, bool, 
 
 
 def _some_rows(x: str, shape: str, result: str) -> list[onnx.NodeProto]:
-    """Nodes for every k-th row of ``x`` [...,n], so that there are `_ROWS` of them or fewer."""
+    """Makes nodes that take every k-th row of ``x`` [...,n], at most `_ROWS` rows."""
     rows, count, more, step = (f"{result}.{key}" for key in ("x", "count", "more", "step"))
     return [
         helper.make_node("Reshape", [x, shape], [rows]),
         helper.make_node("Shape", [rows], [count], start=0, end=1),
         helper.make_node("Add", [count, "taps.less"], [more]),
         helper.make_node("Div", [more, "taps.rows"], [f"{step}.or_none"]),
-        # Without any rows the quotient is 0, which is no step.
+        # Without any row the quotient is 0, which is no step.
         helper.make_node("Max", [f"{step}.or_none", "taps.one"], [step]),
         helper.make_node("Slice", [rows, "taps.first", "taps.last", "taps.first", step], [result]),
     ]

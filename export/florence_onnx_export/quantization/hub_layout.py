@@ -1,7 +1,7 @@
 """Graphs of lower precision in the layout of transformers.js.
 
-Weights are rounded to the nearest value, without calibration. Both decoders are quantised alike and
-merged then, so that their weights are stored once.
+Weights are rounded to the nearest value, without calibration. Both decoders are quantised with the
+same methods and then merged, so that common weights are stored once.
 """
 
 import time
@@ -39,26 +39,26 @@ from florence_onnx_export.quantization.stored import storable_weights, store_wei
 Progress = Callable[[str], None]
 
 _HALVES = ("fp16", "q4f16")
-"""Precisions whose floats are float16."""
+"""Precisions in which all floating-point values are float16."""
 _LIKE = {"q4f16": "q4"}
-"""Precision -> the one of `BOUNDS` whose weights it has."""
+"""Precision -> precision of `BOUNDS` with weights in the same number of bits."""
 _EXACT = "blocks8"
-"""The method of all matmuls where the fastest ones are beyond the bounds."""
+"""Method of all matmuls where the fastest methods are beyond the bounds."""
 
 
 def add_precisions(
     folder: Path, precisions: Sequence[str], progress: Progress, *, layout: Layout, force: bool
 ) -> dict[str, Any]:
-    """Makes the other precisions from float32, which goes if it was not asked for.
+    """Makes precisions from the float32 graphs, and removes float32 if nobody asked for it.
 
     See `florence_onnx.exporting.AddPrecisions`.
 
     Args:
-        folder: A folder with the assets and the float32 graphs, the pair of decoders among them.
-        precisions: Those asked for.
+        folder: Folder with the assets and the float32 graphs, both decoders among the graphs.
+        precisions: Precisions to write.
         progress: Called with a line of text at the start of every long step.
-        layout: The graphs that are wanted.
-        force: Whether they are written whatever their error.
+        layout: Layout of the graphs.
+        force: Whether precisions are written whatever the error.
 
     Raises:
         ValidationError: A precision is beyond its bounds, and ``force`` is false.
@@ -80,7 +80,7 @@ def add_precisions(
 def _make(
     folder: Path, precision: str, wanted: Answers, layout: Layout, force: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Writes the graphs of a precision; returns their entry in the report."""
+    """Writes the graphs of a precision; returns the precision's entry in the report."""
     start = time.perf_counter()
     bounds = BOUNDS[_LIKE.get(precision, precision)]
     for method in (None, _EXACT):
@@ -105,7 +105,7 @@ def _make(
 
 
 def _convert(model: onnx.ModelProto, graph: str, precision: str, method: str | None) -> None:
-    """Turns a float32 graph into one of this precision."""
+    """Turns a float32 graph into a graph of this precision."""
     if precision != "fp16" and not (precision == "q4f16" and graph == contract.EMBED_TOKENS):
         if graph == contract.EMBED_TOKENS:
             quantize_table(model)
@@ -118,7 +118,7 @@ def _convert(model: onnx.ModelProto, graph: str, precision: str, method: str | N
 def _methods(
     graph: onnx.GraphProto, name: str, precision: str, method: str | None
 ) -> Mapping[str, str]:
-    """Weight name -> how it is used."""
+    """Weight name -> name of the method of its matmuls."""
     is_decoder = name in (FIRST_DECODER, LATER_DECODER)
     stored = [] if precision in _HALVES else storable_weights(graph)
     tried = levels(
@@ -128,7 +128,7 @@ def _methods(
         stored,
     )
     if method is None and precision == "q4f16" and not is_decoder:
-        method = _EXACT  # Those with one scale for all inputs compute in float32 only.
+        method = _EXACT  # Methods with one scale for all inputs take float32 only.
     return {weight: method if method in ways else ways[0] for weight, ways in tried.items()}
 
 

@@ -1,4 +1,4 @@
-"""8-bit matmuls whose activations are quantised as they come: fastest, one scale for all."""
+"""Matmuls in 8 bits with one scale for all activations of a call: the fastest method."""
 
 import numpy as np
 import onnx
@@ -13,8 +13,8 @@ def dynamic_matmul(
 ) -> tuple[onnx.NodeProto, Tensors]:
     """DynamicQuantizeMatMul: activations u8 with one scale per call, weights s8 per column.
 
-    Weights are symmetric; signed, because ONNX Runtime has kernels for VNNI and AMX that
-    unsigned weights do not get. See `matmuls.Method`.
+    Weights are symmetric and signed: ONNX Runtime's kernels for VNNI and AMX take no unsigned
+    weights. See `matmuls.Method`.
     """
     scale = np.abs(weight).max(axis=0) / 127
     scale[scale == 0] = 1

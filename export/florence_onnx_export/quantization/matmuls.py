@@ -1,4 +1,4 @@
-"""The matmuls with constant weights of a graph, and other operators in their place."""
+"""Matmuls with constant weights in a graph, and their replacement by other operators."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -9,43 +9,43 @@ import onnx
 from onnx import helper, numpy_helper
 
 MICROSOFT = "com.microsoft"
-"""The domain of ONNX Runtime's own operators."""
+"""Domain of ONNX Runtime's own operators."""
 
 Matrix = npt.NDArray[np.float32]
 Tensors = dict[str, npt.NDArray[Any]]
 
 
 class Method(Protocol):
-    """Replacement of a matmul."""
+    """Method to compute a matmul."""
 
     def __call__(
         self, x: str, name: str, weight: Matrix, bias: str, y: str, factor: Matrix | None = None
     ) -> tuple[onnx.NodeProto, Tensors]:
-        """A node for ``y = x @ weight + bias`` and the tensors that the node needs.
+        """Makes a node for ``y = x @ weight + bias`` and the tensors that the node needs.
 
         Args:
             x: Name of the left factor, [..., in].
-            name: Name of the weight, which the names of the new tensors start with.
+            name: Name of the weight. The names of the new tensors start with this name.
             weight: float32 [in, out].
             bias: Name of the bias [out], or "" for none.
             y: Name of the result, [..., out].
-            factor: The `gptq.inverse_factor` of the moment of ``x``, for `gptq.round_weight`.
+            factor: `gptq.inverse_factor` of the Hessian of ``x``, for `gptq.round_weight`.
         """
 
 
 def matmul_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    """Name -> shape [in, out] of the weights of the graph's matmuls, in graph order."""
+    """Name -> shape [in, out] of the weights of a graph's matmuls, in graph order."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     names = (weight_of(node, shapes) for node in graph.node)
     return {name: shapes[name] for name in names if name}
 
 
 def replace_matmuls(model: onnx.ModelProto, methods: Mapping[str, Method]) -> None:
-    """Computes the matmuls whose weights ``methods`` names by other means.
+    """Replaces the matmuls of the weights in ``methods`` by other operators.
 
-    The matmul adds a bias; any other term of the sum becomes an addition after the matmul.
-    An attention operator that projects by itself becomes three matmuls and the attention: one
-    matmul and cutting its result up takes longer.
+    The new operator adds the bias. Any other term of the sum becomes an addition after the
+    operator. An attention operator with its own projection becomes three matmuls and an attention
+    operator, which is faster than one matmul whose result is cut into three.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -75,13 +75,13 @@ def replace_matmuls(model: onnx.ModelProto, methods: Mapping[str, Method]) -> No
 
 
 def add_domain(model: onnx.ModelProto, domain: str) -> None:
-    """Adds the domain of other operators to a graph."""
+    """Adds a domain of operators to a model."""
     if domain not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(helper.make_opsetid(domain, 1))
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Removes the constant tensors that no node reads."""
+    """Removes constant tensors that no node reads."""
     used = {name for node in graph.node for name in _reads(node)}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -95,7 +95,7 @@ def _reads(node: onnx.NodeProto) -> set[str]:
 
 
 def weight_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The weight of a matmul, or "" for any other node."""
+    """Name of a matmul's weight; empty for any other node."""
     if node.op_type not in ("Gemm", "MatMul", "Attention") or len(node.input) > 3:
         return ""
     name = node.input[1]
@@ -110,7 +110,7 @@ def weight_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> st
 def _surroundings(
     node: onnx.NodeProto, graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[str, str, list[onnx.NodeProto]]:
-    """The bias of a node's matmul, the name of its result, and the nodes that follow it."""
+    """Finds the bias of a matmul, the name of the result, and the nodes to put after."""
     (result,) = node.output
     added = node.input[2] if len(node.input) == 3 else ""
     if not added or len(shapes.get(added, ())) == 1:
@@ -128,7 +128,7 @@ def _surroundings(
 def _attention(
     node: onnx.NodeProto, method: Method, weight: Matrix, bias: npt.NDArray[np.float32]
 ) -> tuple[list[onnx.NodeProto], Tensors]:
-    """An attention operator as matmuls that make queries, keys and values, and the attention."""
+    """Splits an attention operator into matmuls for queries, keys and values, and attention."""
     x, name, bias_name = node.input
     (result,) = node.output
     (heads,) = (attribute.i for attribute in node.attribute)

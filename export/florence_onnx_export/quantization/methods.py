@@ -1,4 +1,4 @@
-"""Ways to compute a matmul, and which of them each precision tries."""
+"""Methods to compute a matmul, and the methods that each precision tries."""
 
 import functools
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from florence_onnx_export.quantization.matmuls import Method
 FP32 = "fp32"
 
 SMOOTH = "smooth8"
-"""The name of matmuls whose inputs are smoothed before one scale serves them all."""
+"""Name of the method with one scale for all inputs, after SmoothQuant on the inputs."""
 
 METHODS: dict[str, Method] = {
     "dynamic8": dynamic_matmul,
@@ -19,24 +19,25 @@ METHODS: dict[str, Method] = {
     "blocks8": functools.partial(block_matmul, bits=8),
     "blocks4": functools.partial(block_matmul, bits=4),
 }
-"""Methods by the names of the report; a matmul that is not changed has the name `FP32`."""
+"""Methods by their names in the report. A matmul that is not changed has the name `FP32`."""
 
 STORED = "stored8"
-"""The name of weights that are only stored in 8 bits."""
+"""Name of the method of weights that are stored in 8 bits and used in float32."""
 
 _BLOCKS: tuple[str, ...] = ("blocks8", FP32)
 _BYTES = ("dynamic8", SMOOTH, *_BLOCKS)
 
 _PINNED = {
-    # Reads the sum of all blocks, which no normalisation has brought to one scale: quantised with
-    # one scale it alone has a larger error than all other matmuls of the vision encoder together.
+    # This matmul reads the sum of all blocks without a normalisation. With one scale for all
+    # inputs, its error is larger than that of all other matmuls of the vision encoder together.
     "projector.projection.weight": _BLOCKS,
 }
 
 _NOT_IN_FOUR_BITS = ("head.weight", ".v_proj.weight", ".out_proj.weight")
-"""Ends of the names of weights of the decoder. The head decides between tokens that are nearly a
-tie: in 4 bits it alone changes more answers than all other matmuls. The others make what
-attention adds: a fifth of a layer, and a third of what the demo model's polygons lose in 4 bits."""
+"""Ends of names of weights of the decoder that never have 4 bits. The head decides between tokens
+that are nearly a tie: a head in 4 bits changes more answers than all other matmuls in 4 bits. The
+value and output projections are a fifth of a layer, but in 4 bits cause a third of the error in the
+demo model's polygons."""
 
 
 def levels(
@@ -44,15 +45,15 @@ def levels(
 ) -> dict[str, tuple[str, ...]]:
     """Weight name -> methods to try, fastest first.
 
-    The decoder reads all its weights for a few rows, for which blocks are nearly as fast as one
-    scale for all, and an answer does not depend on what else is in its batch. The other graphs
-    have hundreds of rows, for which 4 bits are no faster than float32.
+    The decoder has few rows per run. For few rows, scales per block are nearly as fast as one scale
+    for all, and with scales per block an answer does not depend on the other answers in the batch.
+    The other graphs have hundreds of rows, for which 4 bits are no faster than float32.
 
     Args:
         precision: ``q8`` or ``q4``.
-        graph: Graph name.
-        matmuls: Weights of its matmuls.
-        stored: Other weights worth storing in 8 bits.
+        graph: Name of the graph.
+        matmuls: Weights of the graph's matmuls.
+        stored: Other weights to store in 8 bits.
     """
     usual = _BLOCKS if graph == contract.DECODER else _BYTES
     methods = {name: _PINNED.get(name, usual) for name in matmuls}

@@ -1,4 +1,4 @@
-"""Which matmuls of a graph can be quantised, by the measured error of the graph's outputs."""
+"""Mixed precision: a method per matmul, chosen by the measured error of the graph's outputs."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from florence_onnx_export.graphs.half_storage import load_float32
 from florence_onnx_export.quantization.fidelity import Array, Feeds
 from florence_onnx_export.quantization.gptq import inverse_factor
-from florence_onnx_export.quantization.hessians import Moments
+from florence_onnx_export.quantization.hessians import Hessians
 from florence_onnx_export.quantization.matmuls import (
     Matrix,
     Method,
@@ -32,7 +32,7 @@ from florence_onnx_export.quantization.stored import storable_weights, store_wei
 
 
 class Measured:
-    """A float32 graph with inputs and its outputs for them, to measure quantised forms against."""
+    """Float32 graph with inputs, which measures the errors of quantised forms of the graph."""
 
     def __init__(
         self,
@@ -42,14 +42,14 @@ class Measured:
         calibration: Callable[[], Iterable[Feeds]],
         keep: Callable[[Mapping[str, Array]], None] = lambda outputs: None,
     ) -> None:
-        """Reads the graph without its weights, and runs nothing yet.
+        """Reads the graph without weights. Nothing is run yet.
 
         Args:
-            path: The graph.
-            feeds: Its inputs to measure errors on.
-            outputs: Those whose error counts.
-            calibration: Makes other inputs, which weights are rounded and smoothed for.
-            keep: Takes all outputs for each of these other inputs, when weights are first rounded.
+            path: File of the graph.
+            feeds: Inputs on which errors are measured.
+            outputs: Names of the outputs whose errors count.
+            calibration: Makes other inputs, for which weights are rounded and inputs smoothed.
+            keep: Called with all outputs for each input of ``calibration``, once.
         """
         self.model = load_float32(path, weights=False)
         self.matmuls = list(matmul_weights(self.model.graph))
@@ -61,10 +61,10 @@ class Measured:
         self._keep = keep
 
     def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
-        """A copy of the graph with weights used by other methods.
+        """Makes a copy of the graph in which some matmuls have other methods.
 
         Args:
-            methods: Weight name -> name of its method.
+            methods: Weight name -> name of the method.
         """
         smooth = [name for name, key in methods.items() if key == SMOOTH]
         smooth_by = {name: smoothing_factors(self._peaks[name]) for name in smooth}
@@ -98,7 +98,7 @@ class Measured:
 
     @functools.cached_property
     def _peaks(self) -> dict[str, Vector]:
-        """Weight name -> the largest magnitude of each channel that its matmuls read."""
+        """Weight name -> largest magnitude of each input channel of the weight's matmuls."""
         model, names = peaks_graph(self.model)
         session = self._open(model)
         peaks: dict[str, Vector] = {}
@@ -109,26 +109,26 @@ class Measured:
 
     @functools.cached_property
     def _factors(self) -> dict[str, Matrix]:
-        """Weight name -> `inverse_factor` of what it is multiplied with."""
-        moments = self._moments()
+        """Weight name -> `inverse_factor` of the weight's Hessian."""
+        hessians = self._hessians()
         factors: dict[str, Matrix] = {}
-        for names, moment in moments.pop_sums():
-            # Weights that are multiplied with the same share what comes of it.
-            factors.update(dict.fromkeys(names, inverse_factor(moment)))
+        for names, hessian in hessians.pop_sums():
+            # Weights with the same inputs share one factor.
+            factors.update(dict.fromkeys(names, inverse_factor(hessian)))
         return_freed_memory()
         return factors
 
-    def _moments(self) -> Moments:
+    def _hessians(self) -> Hessians:
         names = [output.name for output in self.model.graph.output]
-        moments = Moments(self.model)
-        session = self._open(moments.graph)
+        hessians = Hessians(self.model)
+        session = self._open(hessians.graph)
         for feeds in self._calibration():
             outputs = session.run(None, feeds)
             self._keep(dict(zip(names, outputs, strict=False)))
-            moments.add(outputs[len(names) :])
+            hessians.add(outputs[len(names) :])
             del outputs
             return_freed_memory()
-        return moments
+        return hessians
 
     def _run(self, model: onnx.ModelProto, runs: int, packed: bool) -> list[list[Array]]:
         session = self._open(model, packed)
@@ -145,7 +145,7 @@ class Measured:
 
 
 def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:
-    """Root mean square of the outputs' relative errors, each over all runs together."""
+    """Root mean square of the outputs' relative errors. A relative error is over all runs."""
     squares = []
     for outputs, wanted in zip(zip(*got, strict=True), zip(*want, strict=True), strict=True):
         missed = sum(float(np.sum((a - b) ** 2)) for a, b in zip(outputs, wanted, strict=True))
@@ -155,7 +155,7 @@ def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """How the matmuls of a graph are computed."""
+    """Choice of a method for every matmul of a graph."""
 
     methods: dict[str, str]
     """Weight name -> name of the method."""
@@ -169,16 +169,17 @@ def choose(
     limit: float,
     progress: Callable[[str], None],
 ) -> Choice:
-    """Mixed precision by sensitivity: the matmuls with the largest errors keep more bits.
+    """Chooses methods by sensitivity: the matmuls with the largest errors keep more bits.
 
-    All matmuls have their fastest method at first. The squares of the errors of matmuls nearly
-    add up. So each matmul is measured alone, and the sum says how many get a more exact method
-    before the whole graph is measured again. As squares only nearly add up, each of these matmuls
-    gets its fastest method back at the end if the error allows it.
+    At first every matmul has its fastest method. The squares of the errors of single matmuls nearly
+    add up to the square of the graph's error. So each matmul is measured alone, and from the sum
+    follows the number of matmuls that get a more exact method before the graph is measured again.
+    Because the squares add up only nearly, at the end each of these matmuls gets its fastest method
+    back if the error of the graph stays within the limit.
 
     Args:
         graph: The float32 graph.
-        levels: Weight name -> its methods, fastest first, `FP32` last.
+        levels: Weight name -> methods to try, fastest first, `FP32` last.
         limit: Largest relative error of the graph's outputs.
         progress: Called with a line of text before matmuls are measured alone.
     """
@@ -213,7 +214,7 @@ def choose(
 
 
 def _put_back(graph: Measured, choice: Choice, fastest: Mapping[str, str], limit: float) -> Choice:
-    """Gives each matmul, in turn, its method in ``fastest`` if the error stays in the limit."""
+    """Gives one matmul after the other its method in ``fastest`` if the error allows this."""
     for name, method in fastest.items():
         methods = {**choice.methods, name: method}
         error = graph.error(methods)

@@ -1,4 +1,4 @@
-"""Pictures of the user, to round weights for, and others of them to measure errors on."""
+"""Pictures of the user, in two parts: for calibration and for the measurement of errors."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from florence_onnx.tasks import InputKind, Task
 from florence_onnx_export.quantization.fidelity import Request
 
 LEAST, MOST = 4, 15
-"""Pictures that are needed, and that are used. Every second picture is held back: of the most
-pictures, as many as there are drawn pictures that errors are measured on."""
+"""Least and largest number of pictures. Every second picture is held back for the measurement of
+errors: at most 7, as many as there are drawn pictures for this."""
 
 _TEXT = "a person"
-"""What the tasks that take text look for in a picture of which nothing is known."""
+"""Text for the tasks that take text, for pictures of unknown content."""
 
 
 @dataclass(frozen=True, eq=False)
 class OwnPictures:
-    """Pictures of a folder in two parts, each picture asked every task."""
+    """Pictures of a folder in two parts, with prompts of every task about each picture."""
 
     folder: Path
-    """Where the pictures are from."""
+    """Folder of the pictures."""
     rounded_for: list[Request]
-    """What weights are rounded for."""
+    """Requests for which weights are rounded."""
     held_back: list[Request]
-    """What errors are measured on."""
+    """Requests on which errors are measured."""
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready: the folder, and how many pictures each part has."""
+        """Returns the folder and the number of pictures in each part, ready for JSON."""
         return {
             "folder": str(self.folder),
             "rounded_for": len(self.rounded_for),
@@ -46,8 +46,8 @@ class OwnPictures:
 def own_pictures(folder: Path, assets: Assets, progress: Callable[[str], None]) -> OwnPictures:
     """Reads pictures of a folder and the folders in it, at most `MOST`, chosen at random.
 
-    The same pictures are chosen whenever it is called. No picture is in both parts, and neither is
-    a copy of it.
+    Every call chooses the same pictures of a folder. No picture, and no copy of a picture, is in
+    both parts.
 
     Args:
         folder: The folder.
@@ -92,7 +92,7 @@ def _request(pixels: npt.NDArray[np.uint8], assets: Assets) -> Request:
 
 
 def _prompts(shape: tuple[int, ...]) -> Iterator[str]:
-    """All tasks about a picture [H,W,3]; about its middle, where they take a region."""
+    """Yields the prompts of all tasks about a picture [H,W,3]; regions are the middle."""
     height, width, _ = shape
     middle = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
     for task in Task:

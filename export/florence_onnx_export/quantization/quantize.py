@@ -1,4 +1,4 @@
-"""Graphs of lower precision beside the float32 ones of a model folder."""
+"""Quantisation of a model folder: graphs of lower precision beside the float32 graphs."""
 
 import math
 import time
@@ -45,15 +45,15 @@ def quantize(
     pictures: Path | None = None,
     progress: Progress = lambda message: None,
 ) -> dict[str, Any]:
-    """Adds graphs of other precisions to a model folder, and what they cost to its report.
+    """Adds graphs of other precisions to a model folder, and their errors to the report.
 
     Args:
-        folder: A model folder with float32 graphs.
+        folder: Model folder with float32 graphs.
         precisions: Keys of `BOUNDS`.
-        force: Whether graphs that are there already are replaced.
+        force: Whether existing graphs of these precisions are replaced.
         accept_error: Whether all matmuls are quantised and the graphs written whatever the error.
-        pictures: A folder of pictures that weights are rounded for, instead of drawn ones. Every
-            second picture is held back, to measure errors on.
+        pictures: Folder of pictures for calibration, in place of drawn pictures. Every second
+            picture is held back for the measurement of errors.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -80,7 +80,7 @@ def quantize(
         )
     size = sum(path.stat().st_size for path in _parts(folder, "fp32") if path.exists())
     require_space(folder, int(size * sum(SHARES[name] for name in precisions)), "quantising")
-    read_report(folder)  # Better to stop at a broken one now than after all the work.
+    read_report(folder)  # A broken report is refused before the work, not after.
     for precision in precisions:
         _replaced(folder, precision, force)
     try:
@@ -102,7 +102,7 @@ def add_precisions(
     accept_error: bool,
     pictures: Path | None = None,
 ) -> dict[str, Any]:
-    """Makes the other precisions from float32, which goes if it was not asked for."""
+    """Makes precisions from the float32 graphs, and removes float32 if nobody asked for it."""
     others = [name for name in dict.fromkeys(precisions) if name != "fp32"]
     entries = {}
     if others:
@@ -132,7 +132,7 @@ def check_quantizable(precisions: Sequence[str]) -> None:
 
 
 def _check_not_installed(folder: Path) -> None:
-    """An update of the package would leave graphs of the demo as it was beside new ones."""
+    """Refuses the installed demo: an update of the package would not replace added graphs."""
     if folder.resolve() == DEMO.resolve():
         raise OutputExistsError(
             f"{folder} belongs to the installed package; quantise a copy: cp -r {folder} my-demo"
@@ -140,7 +140,7 @@ def _check_not_installed(folder: Path) -> None:
 
 
 def _replaced(folder: Path, precision: str, force: bool) -> set[str]:
-    """The files that new graphs of a precision replace, the report included."""
+    """Files that new graphs of a precision replace, the report included."""
     there = [path for path in _parts(folder, precision) if path.exists()]
     if there and not force:
         raise OutputExistsError(f"{there[0]} exists; pass --force to replace it")
@@ -150,7 +150,7 @@ def _replaced(folder: Path, precision: str, force: bool) -> set[str]:
 def _add_precision(
     reference: Reference, precision: str, force: bool, accept_error: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Adds the graphs of one precision and its entry in the report, all or none of it."""
+    """Adds the graphs of a precision and the entry in the report: all of these or nothing."""
     folder = reference.folder
     with staged_folder(folder, lambda _: _replaced(folder, precision, force)) as staging:
         entry = make_precision(reference, precision, staging, accept_error, progress)
@@ -167,12 +167,13 @@ def make_precision(
     accept_error: bool,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes the graphs of one precision to ``folder`` and returns their report.
+    """Writes the graphs of one precision to ``folder`` and returns the entry in the report.
 
-    All matmuls are quantised at first. Only where that is beyond the bounds do some keep more bits.
+    At first all matmuls are quantised. Some matmuls keep more bits only if the errors are then
+    beyond the bounds.
 
     Raises:
-        ValidationError: They are beyond their bounds and ``accept_error`` is false.
+        ValidationError: The errors are beyond the bounds and ``accept_error`` is false.
     """
     start = time.perf_counter()
     mixed = _write(reference, precision, folder, {}, progress)
@@ -197,7 +198,7 @@ def _write(
     limits: Mapping[str, float],
     progress: Progress,
 ) -> dict[str, dict[str, str]]:
-    """Writes all graphs; returns the methods of the matmuls that keep more bits, per graph."""
+    """Writes all graphs; returns, per graph, the methods of the matmuls that keep more bits."""
     mixed = {}
     for graph in contract.GRAPHS:
         path = folder / contract.graph_file(graph, precision)

@@ -1,4 +1,4 @@
-"""Answers of the float32 graphs, which the other precisions are measured against."""
+"""Reference for the errors of other precisions: answers of the float32 graphs."""
 
 import functools
 from pathlib import Path
@@ -24,11 +24,11 @@ from florence_onnx_export.quantization.pictures import OwnPictures
 from florence_onnx_export.quantization.running import lean_options
 
 SAMPLES = 3
-"""Requests that single graphs are measured on, while matmuls are chosen."""
+"""Number of requests on which single graphs are measured for the choice of matmuls."""
 
 
 class Reference:
-    """What float32 makes of the requests, which the other precisions are measured against."""
+    """Answers of the float32 graphs to the requests, for comparison with other precisions."""
 
     def __init__(
         self, folder: Path, pictures: int = PICTURES, own: OwnPictures | None = None
@@ -37,8 +37,8 @@ class Reference:
 
         Args:
             folder: The model folder.
-            pictures: How many drawn pictures errors are measured on.
-            own: Pictures of the user's to measure on and to round for, instead of drawn ones.
+            pictures: Number of drawn pictures on which errors are measured.
+            own: Pictures of the user for measurement and calibration, in place of drawn pictures.
         """
         self.folder = folder
         self.assets = Assets.read(folder)
@@ -63,7 +63,7 @@ class Reference:
         self._calibration = Calibration(self._open, self.assets, seen)
 
     def measured(self, graph: str) -> Measured:
-        """A graph with inputs of its own."""
+        """Returns a float32 graph with inputs for the measurement of errors."""
         path = SLOTS.path(self.folder, graph, "fp32")
         return Measured(
             path,
@@ -74,7 +74,7 @@ class Reference:
         )
 
     def fidelity(self, folder: Path, precision: str) -> Fidelity:
-        """How far the graphs of ``precision`` in ``folder`` are from float32."""
+        """Measures the difference of the graphs of ``precision`` in ``folder`` from float32."""
         model = _open(folder, precision)
         answers = answer(model, self.assets, self.requests, feed=self.answers.fed)
         return compare(answers, self.answers, self.assets.tokenizer.eos_token_id)

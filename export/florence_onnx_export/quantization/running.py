@@ -1,4 +1,4 @@
-"""How graphs are run while others are made from them."""
+"""Running of graphs with little memory, for quantisation."""
 
 import ctypes
 import sys
@@ -7,18 +7,19 @@ import onnxruntime as ort
 
 
 def lean_options(packed: bool) -> ort.SessionOptions:
-    """Options of a session whose memory goes back with it.
+    """Options of a session that leaves no memory behind when the session is closed.
 
     Args:
-        packed: Whether weights are copied into the order that matmuls read them in. Those of
-            float32 graphs stay where their file is mapped. Graphs of 8 and 4 bits must be packed,
-            as they are for users: without it MatMulNBits computes in float32, with a smaller error.
+        packed: Whether weights are copied into the order in which matmuls read weights. The
+            weights of float32 graphs are better read from the mapped file. The weights of graphs in
+            8 and 4 bits must be packed, as for users: without packed weights MatMulNBits computes
+            in float32, and the measured error is too small.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # What it would log as an error it raises as one too.
+    options.log_severity_level = 4  # ONNX Runtime also raises the errors that it would log.
     options.enable_mem_reuse = False
     options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False  # The memory of an arena outlives its session.
+    options.enable_cpu_mem_arena = False  # The memory of an arena stays after the session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not packed:
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -26,8 +27,8 @@ def lean_options(packed: bool) -> ort.SessionOptions:
 
 
 def return_freed_memory() -> None:
-    """Returns to the system what has been freed, of which glibc keeps most: over a gigabyte."""
+    """Returns freed memory to the system. Otherwise glibc keeps more than a gigabyte."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Other C libraries have none.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Other C libraries have no malloc_trim.
         if trim:
             trim(0)

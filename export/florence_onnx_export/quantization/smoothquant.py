@@ -1,7 +1,8 @@
-"""Inputs of matmuls whose largest channels are made smaller, so that one scale serves them all.
+"""SmoothQuant: large input channels of matmuls become smaller, so that one scale suits all.
 
-After SmoothQuant (Xiao et al. 2022, https://arxiv.org/abs/2211.10438), but the activations alone
-decide, so that matmuls with one input share what is done to it, and no channel is made larger.
+The method is that of Xiao et al. 2022, https://arxiv.org/abs/2211.10438, with two differences. The
+factors depend on the activations alone, so that matmuls with a common input share its smoothing. No
+channel becomes larger.
 """
 
 from collections.abc import Mapping
@@ -16,21 +17,21 @@ from florence_onnx_export.quantization.matmuls import matmul_weights, weight_of
 Vector = npt.NDArray[np.float32]
 
 STRENGTH = 0.75
-"""0 leaves large channels as they are, 1 cuts them down to the usual peak."""
+"""Exponent: 0 leaves large channels as they are, 1 reduces large channels to the usual peak."""
 USUAL = 0.75
-"""Quantile of the channels' peaks that counts as usual. A smaller channel stays as it is: it may
-have hardly shown on a few drawn pictures, and be large on others."""
+"""Quantile of the channels' peaks that counts as usual. A channel with a smaller peak is not
+changed, because a channel that is small on a few drawn pictures may be large on other pictures."""
 
 
 def peaks_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """A graph that tells the largest magnitude of each channel that matmuls read.
+    """Makes a graph that returns the largest magnitude of each input channel of every matmul.
 
     Args:
         model: A float32 graph.
 
     Returns:
-        The graph, with an output float32 [in] for every matmul, and the name of each one's
-        weight; a weight that several matmuls share occurs once for each.
+        The graph, with an output float32 [in] for every matmul, and the name of each matmul's
+        weight. A weight that several matmuls share occurs several times.
     """
     shapes = matmul_weights(model.graph)
     measuring = onnx.ModelProto()
@@ -48,7 +49,7 @@ def peaks_graph(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
 
 
 def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[onnx.NodeProto]:
-    """Makes nodes for the largest magnitudes of ``x`` as ``peaks.NUMBER``."""
+    """Makes nodes that compute the largest magnitudes of ``x`` as ``peaks.NUMBER``."""
     constants = {
         "shape": np.array([-1, channels]),
         "axes": np.array([0]),
@@ -66,11 +67,11 @@ def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[on
 
 
 def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector]) -> None:
-    """Divides what matmuls read, and multiplies their weights by the same, channel by channel.
+    """Divides inputs of matmuls by factors per channel, and multiplies the weights by the factors.
 
     Args:
-        model: A float32 graph, whose results stay what they are but for rounding.
-        factors: Weight name -> `smoothing_factors`, for the matmuls to be changed.
+        model: A float32 graph. The results change by rounding only.
+        factors: Weight name -> `smoothing_factors`, for the matmuls to change.
     """
     graph = model.graph
     shapes = matmul_weights(graph)
@@ -96,10 +97,10 @@ def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector]) -> None
 
 
 def smoothing_factors(peaks: Vector) -> Vector:
-    """Divisor of each channel, at least 1.
+    """Computes the divisor of each channel, at least 1.
 
     Args:
-        peaks: What `peaks_graph` told of a matmul.
+        peaks: Largest magnitudes of a matmul's input channels, from `peaks_graph`.
     """
     usual = np.quantile(peaks, USUAL)
     if not usual > 0:

@@ -1,4 +1,4 @@
-"""Weights that are stored in 8 bits and become float32 again in every run."""
+"""Weights that are stored in 8 bits and converted to float32 in every run."""
 
 from collections.abc import Mapping
 
@@ -11,14 +11,14 @@ from florence_onnx_export.quantization.gptq import round_weight
 from florence_onnx_export.quantization.matmuls import Matrix, drop_unused, matmul_weights
 
 _LEAST = 2**17
-"""Values below which a weight is not worth an operator."""
+"""Number of values below which a weight stays in float32, because the conversion costs more."""
 
 
 def storable_weights(graph: onnx.GraphProto) -> list[str]:
-    """Weights that are multiplied with something else than a graph's activations.
+    """Names of weights whose matmuls have few rows, and so are fast in float32.
 
-    Channel attention multiplies them with small sums over a picture; its matmuls are fast as
-    they are, but their weights are a sixth of the vision encoder.
+    These are the weights of channel attention, which are multiplied with sums over a picture. They
+    are a sixth of the vision encoder's bytes.
     """
     read = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
     others = read - set(matmul_weights(graph))
@@ -27,14 +27,13 @@ def storable_weights(graph: onnx.GraphProto) -> list[str]:
 
 
 def store_weights(model: onnx.ModelProto, factors: Mapping[str, Matrix | None]) -> None:
-    """Stores weights as s8 with a scale per index of their longest axis.
+    """Stores weights as s8 with a scale per index of the weight's longest axis.
 
-    ONNX Runtime does not undo this when it loads the graph: DequantizeLinear stays.
+    ONNX Runtime keeps DequantizeLinear when it loads the graph, so weights stay small in memory.
 
     Args:
         model: The graph.
-        factors: Weight name -> what `gptq.round_weight` is told about what it is multiplied
-            with, if anything.
+        factors: Weight name -> the argument ``factor`` of `gptq.round_weight`.
     """
     graph = model.graph
     on_the_left = {node.input[0] for node in graph.node if node.op_type == "MatMul"}
@@ -63,7 +62,7 @@ def store_weights(model: onnx.ModelProto, factors: Mapping[str, Matrix | None]) 
 def _round(
     weight: Matrix, scale: Matrix, summed: int, factor: Matrix | None
 ) -> npt.NDArray[np.int8]:
-    """Rounds a weight of any number of axes, of which ``summed`` is the one sums are taken over."""
+    """Rounds a weight of any number of axes. Matmuls sum over the axis ``summed``."""
     first = np.moveaxis(weight, summed, 0)
     steps = np.moveaxis(np.broadcast_to(scale, weight.shape), summed, 0)
     rows = (len(first), -1)
