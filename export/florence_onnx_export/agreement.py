@@ -1,4 +1,4 @@
-"""How far answers agree with those of transformers, for people, model cards and programs."""
+"""Agreement of answers with transformers' answers, as a table for people and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ _SHOWN = 60
 
 @dataclass(frozen=True)
 class Answers:
-    """What both said to one question."""
+    """Answers of ONNX Runtime and of transformers to one question."""
 
     task: Task
-    """The task."""
+    """Task that was asked."""
     picture: str
-    """The picture's file."""
+    """File name of the picture."""
     beams: int
     """Beams of the search, 1 for greedy search."""
     ours: tuple[int, ...]
@@ -24,23 +24,23 @@ class Answers:
     theirs: tuple[int, ...]
     """Token ids of transformers' answer."""
     texts: tuple[str, str]
-    """The same in words."""
+    """Texts of both answers, in the order of the fields above."""
 
     @property
     def equal(self) -> bool:
-        """Whether the answers are equal, token for token."""
+        """Tells whether the answers are equal, token for token."""
         return self.ours == self.theirs
 
     @property
     def first_difference(self) -> int:
-        """The place of the first token that differs, or the length of equal answers."""
+        """Place of the first token that differs, or the length of equal answers."""
         pairs = enumerate(zip(self.ours, self.theirs, strict=False))
         shorter = min(len(self.ours), len(self.theirs))
         return next((i for i, (a, b) in pairs if a != b), shorter)
 
 
 def content(found: Sequence[Answers], about: Mapping[str, Any]) -> dict[str, Any]:
-    """What was compared, the equal answers of every task, and all differences, for JSON."""
+    """Counts the equal answers of every task and lists the differences, ready for JSON."""
     tasks: dict[str, dict[str, list[int]]] = {}
     for one in found:
         counts = tasks.setdefault(one.task.value, {}).setdefault(_search(one.beams), [0, 0])
@@ -71,7 +71,7 @@ def content(found: Sequence[Answers], about: Mapping[str, Any]) -> dict[str, Any
 
 
 def markdown(compared: Mapping[str, Any]) -> str:
-    """The table that a model card wants, from `content`."""
+    """Makes a table for a model card, from the result of `content`."""
     tasks: Mapping[str, Any] = compared["tasks"]
     searches = list(next(iter(tasks.values())))
     versions = ", ".join(f"{name} {version}" for name, version in compared["versions"].items())

@@ -1,9 +1,9 @@
-"""The demo model that the wheel carries, from its checkpoint.
+"""Export of the demo model that the wheel carries.
 
     python -m florence_onnx_export.demo CHECKPOINT OUT
 
 The graphs compute in float32. The weights are stored in float16, as in the checkpoint, and
-made float32 when ONNX Runtime opens a graph: half the size, the same values.
+converted to float32 when ONNX Runtime opens a graph: half the size, the same values.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from florence_onnx_export.graphs.half_storage import store_half
 
 
 def make_demo(checkpoint: Path, out: Path) -> None:
-    """Exports a checkpoint and stores the weights of its graphs in float16 where that is exact.
+    """Exports a checkpoint and stores weights in float16 where float16 is exact.
 
     Raises:
         OutputExistsError: ``out`` exists.
@@ -33,7 +33,7 @@ def make_demo(checkpoint: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary, staged_folder(out) as folder:
         made = Path(temporary) / "demo"
         export(checkpoint, made)
-        (made / REPORT).unlink()  # It names the machine that exported.
+        (made / REPORT).unlink()  # The report names the machine of the export.
         shutil.copytree(made, folder, dirs_exist_ok=True)
         for graph in contract.GRAPHS:
             path = folder / contract.graph_file(graph, "fp32")
@@ -43,7 +43,7 @@ def make_demo(checkpoint: Path, out: Path) -> None:
 
 
 def main() -> int:
-    """Run; 2 and one line on stderr for a known error."""
+    """Runs the module. Returns the exit status: 2, after a line on stderr, for a known error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="folder that the training wrote")
     parser.add_argument("out", type=Path, help="model folder to write")

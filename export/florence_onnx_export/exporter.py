@@ -1,4 +1,4 @@
-"""A checkpoint in, a model folder out, its graphs traced with torch."""
+"""Export of a checkpoint to a model folder, with graphs traced by torch."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -38,11 +38,11 @@ def export(
     """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
 
     Args:
-        source: A local folder or hub id, in Microsoft's or transformers' format.
-        out: The model folder to write; it appears whole or not at all.
+        source: Local folder or hub id, in Microsoft's or transformers' format.
+        out: Model folder to write. The folder appears whole or not at all.
         precisions: Precisions to write, of `contract.PRECISIONS`.
-        force: Whether the files of an export that is in ``out`` are replaced; other files stay.
-        accept_error: Whether precisions below fp32 are written whatever their error.
+        force: Whether the files of an earlier export in ``out`` are replaced. Other files stay.
+        accept_error: Whether precisions below fp32 are written whatever the error.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -52,9 +52,9 @@ def export(
         CheckpointError: The checkpoint cannot be read or is not a Florence-2.
         ValidationError: A module or graph does not agree with the reference, or a precision is
             beyond its bounds.
-        OutputExistsError: ``out`` exists and ``force`` is false, or no export has written it, or
-            something else has the name of one of its files.
-        PrecisionError: An unknown precision.
+        OutputExistsError: ``out`` exists and ``force`` is false, or ``out`` was not written by an
+            export, or another file has the name of a file to write.
+        PrecisionError: A precision is unknown.
         ExportError: The disk is full, or the folder cannot be written, or another process is
             writing there.
     """
@@ -72,7 +72,7 @@ def export(
 def trace_graphs(
     checkpoint: Checkpoint, folder: Path, steps: Steps, layout: Layout = SLOTS
 ) -> dict[str, Any]:
-    """Traces the modules, each compared with transformers before and with its graph after.
+    """Compares the modules with transformers, traces them, and compares graphs with modules.
 
     See `florence_onnx.exporting.WriteGraphs`.
     """
@@ -95,7 +95,7 @@ def trace_graphs(
         "modules_against_transformers": modules,
         "graphs_against_pytorch": checks,
         "versions": {
-            # Asked of the packages themselves: onnxruntime is installed under several names.
+            # From the packages, because onnxruntime is installed under several names.
             package.__name__: package.__version__
             for package in (torch, transformers, onnx, onnxscript, onnxruntime)
         },
@@ -103,7 +103,7 @@ def trace_graphs(
 
 
 def _specs(checkpoint: Checkpoint, layout: Layout) -> list[GraphSpec]:
-    """The graphs to trace."""
+    """Makes the specs of the graphs to trace."""
     weights = torch_weights(checkpoint)
     own = build_specs(checkpoint.config, weights)
     if layout is SLOTS:
@@ -113,7 +113,7 @@ def _specs(checkpoint: Checkpoint, layout: Layout) -> list[GraphSpec]:
 
 
 def _compare_modules(checkpoint: Checkpoint) -> dict[str, float]:
-    """Difference of each stage from the same stage of transformers."""
+    """Compares each stage with the same stage of transformers; returns the differences."""
     weights = torch_weights(checkpoint, torch.float64)
     specs = build_specs(checkpoint.config, weights)
     traced = specs[0].sizes[0]
@@ -121,5 +121,5 @@ def _compare_modules(checkpoint: Checkpoint) -> dict[str, float]:
         specs,
         transformers_model(checkpoint.config, weights),
         height=traced.width,
-        width=traced.height,  # tall, as tracing is wide
+        width=traced.height,  # a tall picture, because the traced picture is wide
     )

@@ -1,8 +1,8 @@
-"""Recipes, as data, of every weight of the graphs from a checkpoint's tensors.
+"""Recipes, as data, for every weight of the graphs from the tensors of a checkpoint.
 
-The modules are built from recorders in place of tensors: tensors without values that note what is
-done to them. So the modules stay the one source, and deriving the recipes needs neither weights
-nor memory. `florence_onnx.skeletons.recipes` has the steps and carries them out.
+The modules are built from recorders in place of tensors. A recorder is a tensor without values that
+notes every operation. So the modules stay the only source, and no weights and little memory are
+needed. `florence_onnx.skeletons.recipes` defines the steps of a recipe and carries out a recipe.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,18 +17,18 @@ from florence_onnx.skeletons.recipes import Recipe
 from florence_onnx_export.graphs.specs import GraphSpec, build_specs
 
 BuildSpecs = Callable[[ModelConfig, dict[str, Tensor]], list[GraphSpec]]
-"""Gives graphs of a geometry and its weights."""
+"""Function that makes the specs of the graphs for a geometry and weights."""
 
 _ASKED = ("__get__", "size", "dim", "is_floating_point", "numel", "stride", "any", "__len__")
 _UNCHANGED = ("clone", "contiguous", "detach", "requires_grad_")
 
 
 class _Recorder(Tensor):
-    """A tensor on the meta device with the recipe of its values."""
+    """Tensor on the meta device with the recipe of the values."""
 
     recipe: list[Any]
     centre_of: "_Recorder | None" = None
-    """The kernel of which this is a view of the centre, as ``kernel[:, :, y, x] += 1`` makes."""
+    """Kernel whose centre this tensor is a view of, as in ``kernel[:, :, y, x] += 1``."""
 
     @classmethod
     def of(cls, tensor: Tensor, recipe: list[Any]) -> "_Recorder":
@@ -44,7 +44,7 @@ class _Recorder(Tensor):
         args: Any = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Runs ``func`` on the shapes and notes what it means for the values."""
+        """Runs ``func`` on the shapes and notes the steps of ``func`` for the values."""
         name = getattr(func, "__name__", str(func))
         with torch._C.DisableTorchFunctionSubclass():
             if name in _ASKED:
@@ -66,7 +66,7 @@ class _Recorder(Tensor):
 
 
 def _steps(name: str, x: _Recorder, others: list[Any], result: Tensor) -> list[Any]:
-    """The steps, of those `Recipe` knows, that a call stands for."""
+    """Steps of a recipe for a call of a function."""
     axes = list(range(x.dim()))
     if name in _UNCHANGED or (name == "__getitem__" and isinstance(others[0], tuple)):
         return []
@@ -90,7 +90,7 @@ def _steps(name: str, x: _Recorder, others: list[Any], result: Tensor) -> list[A
         return [["row", others[0]]]
     if name == "__getitem__" and isinstance(others[0], slice):
         return [["rows", [others[0].start or 0, others[0].stop]]]
-    raise NotImplementedError(f"no recipe knows {name}, which a module does to a weight")
+    raise NotImplementedError(f"recipes have no step for {name}, which a module uses on a weight")
 
 
 def _parts(whole: _Recorder, parts: tuple[Tensor, ...]) -> tuple[_Recorder, ...]:
@@ -102,26 +102,26 @@ def _parts(whole: _Recorder, parts: tuple[Tensor, ...]) -> tuple[_Recorder, ...]
 
 
 def _add_identity(kernel: _Recorder, index: Any, value: _Recorder) -> None:
-    """Notes ``kernel[:, :, middle, middle] += 1``, the one assignment that a recipe knows."""
+    """Notes ``kernel[:, :, middle, middle] += 1``, the only assignment that recipes have."""
     middle = kernel.shape[2] // 2
     centre = (slice(None), slice(None), middle, middle)
     if value.centre_of is not kernel or index != centre or value.recipe[-1] != ["plus", 1]:
-        raise NotImplementedError("no recipe knows this assignment to a weight")
+        raise NotImplementedError("recipes have no step for this assignment to a weight")
     kernel.recipe = [*kernel.recipe, ["identity"]]
 
 
 def derive_recipes(
     config: ModelConfig, logits_bias: bool, build: BuildSpecs = build_specs
 ) -> dict[str, dict[str, Recipe]]:
-    """The recipe of every weight of every graph.
+    """Derives the recipe of every weight of every graph.
 
     Args:
-        config: The checkpoint's geometry.
+        config: Geometry of the checkpoint.
         logits_bias: Whether the checkpoint has a bias on the logits.
-        build: Gives the graphs.
+        build: Makes the specs of the graphs.
 
     Returns:
-        Graph name -> name of an initializer -> its recipe.
+        Graph name -> name of an initializer -> recipe of the initializer.
     """
     shapes = key_maps.expected_shapes(config)
     if logits_bias:

@@ -1,7 +1,8 @@
 """Graphs without weights for the released geometries: ``python -m florence_onnx_export.skeletons``.
 
-Writes `florence_onnx.skeletons`'s folders again, from the modules and each folder's geometry.json.
-Run it after a change of the modules. Tracing ``large`` takes 12 GB of memory.
+The command writes the folders of `florence_onnx.skeletons` again, from the modules and each
+folder's geometry.json. A change of the modules needs a run of the command. Tracing ``large`` takes
+12 GB of memory.
 """
 
 import argparse
@@ -29,12 +30,12 @@ from florence_onnx_export.recipes import derive_recipes
 
 
 def write_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
-    """Traces the graphs of a geometry and writes them to ``out`` without their weights.
+    """Traces the graphs of a geometry and writes the graphs to ``out`` without weights.
 
     Args:
-        config: The geometry; a checkpoint's vocabulary and number of positions may differ.
-        out: An existing folder.
-        scratch: An existing folder for the traced graphs, which are as large as a model's.
+        config: Geometry. The vocabulary and the number of positions of a checkpoint may differ.
+        out: Existing folder.
+        scratch: Existing folder for the traced graphs, which are as large as the graphs of a model.
     """
     for logits_bias in (False, True):
         recipes = derive_recipes(config, logits_bias)
@@ -46,9 +47,9 @@ def write_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
 
 
 def write_hub_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
-    """Writes the graphs that transformers.js has besides those it shares with ours.
+    """Writes the graphs of transformers.js that this package's own layout lacks.
 
-    Takes the arguments of `write_skeleton`.
+    The arguments are those of `write_skeleton`.
     """
     for logits_bias in (False, True):
         recipes = derive_recipes(config, logits_bias, build_hub_specs)
@@ -63,12 +64,12 @@ def write_hub_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
         stubs.pop(contract.ENCODER, None)
         for name, stub in stubs.items():
             _write(stub, out, name + BIAS if logits_bias else name)
-    # The other decoders have no weight that this one lacks.
+    # The first decoder has the weights of all decoders.
     _write_recipes({FIRST_DECODER: recipes[FIRST_DECODER]}, out)
 
 
 def placeholders(config: ModelConfig, logits_bias: bool) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint without values."""
+    """Makes tensors with the names and shapes of a checkpoint's weights, without values."""
     shapes = key_maps.expected_shapes(config)
     if logits_bias:
         shapes[key_maps.LOGITS_BIAS] = (1, config.text.vocab_size)
@@ -86,7 +87,7 @@ def _write_recipes(recipes: Mapping[str, Any], out: Path) -> None:
 
 
 def without_weights(spec: GraphSpec, names: set[str], scratch: Path) -> onnx.ModelProto:
-    """The graph with nothing but the names of its weights, and whether they lie beside it."""
+    """Traces a graph and drops the weights, but not their names and the place of their data."""
     path = scratch / f"{spec.name}.onnx"
     trace(spec, path)
     model = onnx.load(str(path), load_external_data=False)
@@ -102,7 +103,7 @@ def without_weights(spec: GraphSpec, names: set[str], scratch: Path) -> onnx.Mod
 
 
 def main() -> None:
-    """Writes every skeleton again, or those that are named."""
+    """Writes every skeleton again, or the skeletons that are named."""
     parser = argparse.ArgumentParser(
         prog="python -m florence_onnx_export.skeletons", description=__doc__
     )

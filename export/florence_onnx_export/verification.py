@@ -1,4 +1,4 @@
-"""Answers of a model folder beside those of transformers with the checkpoint it was made of."""
+"""Comparison of a model folder's answers with transformers' answers for the checkpoint."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from florence_onnx_export.graphs.reference import transformers_model
 from florence_onnx_export.weights import torch_weights
 
 _TEXT = "a person"
-"""What is looked for where the model has no caption for the picture."""
+"""Text for the tasks that take text, where the model has no caption for the picture."""
 
 
 def compare(
@@ -38,12 +38,12 @@ def compare(
     """Asks every task about every picture, greedy and with the model's beams, on both sides.
 
     Transformers' model computes in float32 from the same pixel values, with the generation settings
-    of the model folder. Tasks that take text get the caption of the picture, and those that take a
-    region the middle of the picture.
+    of the model folder. Tasks that take text get the caption of the picture. Tasks that take a
+    region get the middle of the picture.
 
     Args:
         model: The opened model folder.
-        checkpoint: What it was made of.
+        checkpoint: The checkpoint from which the folder was made.
         images: Files of pictures.
         progress: Called with a line of text for every picture.
     """
@@ -65,10 +65,10 @@ def compare(
 
 
 def check_geometry(folder: Path, checkpoint: Checkpoint) -> None:
-    """Refuses a model folder that was not made of a checkpoint of this geometry.
+    """Refuses a model folder whose geometry is not that of a checkpoint.
 
     Raises:
-        CheckpointError: It was not.
+        CheckpointError: The geometries differ.
     """
     exported = ModelConfig.from_dict(read_json(folder / "config.json"))
     for name in ("vision", "text"):
@@ -80,7 +80,7 @@ def check_geometry(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what computes the answers."""
+    """Versions of the packages that compute the answers."""
     packages = (onnxruntime, torch, transformers)
     return {package.__name__: str(package.__version__) for package in packages}
 
@@ -97,7 +97,7 @@ def _requests(model: Florence2, image: Path) -> Iterator[tuple[Task, Request]]:
 
 
 class _Reference:
-    """Transformers' model of a checkpoint."""
+    """Model of transformers for a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._model: Any = transformers_model(checkpoint.config, torch_weights(checkpoint))
@@ -106,9 +106,9 @@ class _Reference:
     def answer(
         self, pixels: Tensor, prepared: Prepared, policy: GenerationPolicy
     ) -> tuple[int, ...]:
-        """The ids from the start token to the end, of pixel values [1,3,H,W] and a prompt."""
+        """Answers a prompt about pixel values [1,3,H,W] with ids, from start token to end."""
         count = self._model.model.get_image_features(pixels).pooler_output.shape[1]
-        # Microsoft's checkpoints have no such token: here it is any that the prompt does not hold.
+        # Microsoft's checkpoints have no image token: any id that the prompt lacks will do.
         rows = self._model.get_input_embeddings().weight.shape[0]
         image = next(i for i in range(rows - 1, -1, -1) if i not in prepared.input_ids)
         self._model.config.image_token_id = image
@@ -125,7 +125,7 @@ class _Reference:
 
 
 def _options(policy: GenerationPolicy) -> dict[str, Any]:
-    """A policy as transformers takes it."""
+    """Turns a policy into options of transformers' ``GenerationConfig``."""
     ours = {field.name for field in dataclasses.fields(AnswerRules)}
     options = {}
     for field in dataclasses.fields(policy):
@@ -135,7 +135,7 @@ def _options(policy: GenerationPolicy) -> dict[str, Any]:
             continue
         if not is_unsaid(field.name, value):
             options[field.name] = value
-    if policy.num_beams == 1:  # Transformers warns of these.
+    if policy.num_beams == 1:  # Transformers warns about these options.
         options.pop("early_stopping", None)
         options.pop("length_penalty", None)
     return options

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint as torch's tensors."""
+"""Weights of a checkpoint as torch tensors."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from florence_onnx.checkpoints.tensors import StoredTensor
 
 
 def torch_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Weights in memory under native names; tied weights are one tensor."""
+    """Reads the weights into memory, by native names. Tied weights are one tensor."""
     read: dict[StoredTensor, Tensor] = {}
     for stored in checkpoint.weights.values():
         if stored not in read:

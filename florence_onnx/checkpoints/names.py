@@ -89,7 +89,7 @@ def plain_names(stored: Mapping[str, T]) -> tuple[dict[str, T], list[str]]:
 
 
 def split_extra(names: Iterable[str]) -> Dropped:
-    """Names of weights that belong to no part of Florence-2 and do not change its output."""
+    """Finds the weights that belong to no part of Florence-2 and do not change the output."""
     return Dropped(tuple(sorted(n for n in names if not _PARTS.match(n) and not _INSIDE.search(n))))
 
 

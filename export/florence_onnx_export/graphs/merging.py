@@ -75,7 +75,7 @@ def merge_decoders(folder: Path, precision: str, keep: bool) -> None:
 
 
 def _shared(first: onnx.GraphProto, later: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Weights to store outside both branches: those that do not differ under one name."""
+    """Weights to store outside both branches: all but different weights of one name."""
     made = {name for graph in (first, later) for node in graph.node for name in node.output}
     tensors = {tensor.name: tensor for tensor in (*later.initializer, *first.initializer)}
     other = {tensor.name: tensor for tensor in later.initializer}

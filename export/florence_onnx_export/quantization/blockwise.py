@@ -29,8 +29,8 @@ def block_matmul(
 ) -> tuple[onnx.NodeProto, Tensors]:
     """MatMulNBits in 8-bit integers, with a scale for every row and block of both factors.
 
-    This method is more exact than one scale per call. It is as fast for a few rows, and no faster
-    than float32 for many rows. See `matmuls.Method`; ``bits`` is 4 or 8.
+    This method is more exact than one scale per call: as fast for a few rows, and no faster than
+    float32 for many rows. See `matmuls.Method`; ``bits`` is 4 or 8.
     """
     values, scales = quantize_blocks(weight, bits, factor)
     packed = values if bits == 8 else np.bitwise_or(values[..., ::2], values[..., 1::2] << 4)

@@ -23,8 +23,9 @@ _SEEDS = range(PICTURES, PICTURES + 4)
 """Seeds of drawn pictures on which no error is measured."""
 
 _APART = 3
-"""Step between the tasks that the encoder gets of a picture: the next picture gives the tasks after
-these. Most rows of the encoder belong to the picture and not to the prompt, so a few tasks do."""
+"""Step between the tasks that the encoder gets of one picture; pictures take turns in the tasks. A
+few tasks per picture are enough, because most rows of the encoder belong to the picture and not to
+the prompt."""
 
 
 def calibration_requests(assets: Assets) -> list[Request]:

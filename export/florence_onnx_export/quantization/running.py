@@ -29,6 +29,6 @@ def lean_options(packed: bool) -> ort.SessionOptions:
 def return_freed_memory() -> None:
     """Returns freed memory to the system. Otherwise glibc keeps more than a gigabyte."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Other C libraries have no malloc_trim.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only in glibc
         if trim:
             trim(0)

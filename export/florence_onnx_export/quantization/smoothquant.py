@@ -1,7 +1,7 @@
 """SmoothQuant: large input channels of matmuls become smaller, so that one scale suits all.
 
 The method is that of Xiao et al. 2022, https://arxiv.org/abs/2211.10438, with two differences. The
-factors depend on the activations alone, so that matmuls with a common input share its smoothing. No
+factors depend on the activations alone, so that matmuls with a common input share one smoothing. No
 channel becomes larger.
 """
 

@@ -17,8 +17,8 @@ _LEAST = 2**17
 def storable_weights(graph: onnx.GraphProto) -> list[str]:
     """Names of weights whose matmuls have few rows, and so are fast in float32.
 
-    These are the weights of channel attention, which are multiplied with sums over a picture. They
-    are a sixth of the vision encoder's bytes.
+    These weights belong to channel attention, which multiplies the weights with sums over a
+    picture. A sixth of the vision encoder's bytes are such weights.
     """
     read = {name for node in graph.node if node.op_type == "MatMul" for name in node.input}
     others = read - set(matmul_weights(graph))

@@ -1,4 +1,4 @@
-"""The 15 tasks asked about a scene, each with its one right answer in the model's own format."""
+"""Questions of all 15 tasks about a scene, with the right answers as the model writes answers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from florence_onnx_export.scenes.scene import Box, Scene, Shape
 
 @dataclass(frozen=True)
 class Question:
-    """A request and the text that answers it."""
+    """Question about a scene, and the right answer."""
 
     task: Task
     """The task."""
     text: str | None
-    """The text to look for; only for tasks that take text."""
+    """Text to look for, for tasks that take text; else None."""
     region: Box | None
-    """x1, y1, x2, y2 in pixels; only for tasks that take a region."""
+    """Region x1, y1, x2, y2 in pixels, for tasks that take a region; else None."""
     prompt: str
-    """The request as the model reads it."""
+    """Prompt, as the model reads it."""
     answer: str
-    """The text the model should generate, location tokens included."""
+    """Text that the model should generate, location tokens included."""
 
 
 def ask(scene: Scene, task: Task, rng: np.random.Generator) -> Question:
-    """Asks a scene a task; ``rng`` chooses the input where the task takes one."""
+    """Makes a question of a task about a scene; ``rng`` chooses the text or region."""
     size = (scene.width, scene.height)
     text: str | None = None
     region: Box | None = None
@@ -53,12 +53,12 @@ def ask(scene: Scene, task: Task, rng: np.random.Generator) -> Question:
 
 
 def fixed_question(scene: Scene, task: Task) -> Question:
-    """The question that every measurement asks about a scene."""
+    """Makes the question of a task that every measurement asks about a scene."""
     return ask(scene, task, np.random.default_rng((*scene.seed, 2)))
 
 
 def _places(points: Iterable[Iterable[float]], scene: Scene) -> str:
-    """Points in pixels as location tokens."""
+    """Turns points in pixels into location tokens."""
     flat = [value for point in points for value in point]
     return to_text(to_bins(flat, (scene.width, scene.height)))
 
@@ -73,7 +73,7 @@ def _boxes_of(shapes: Iterable[Shape], scene: Scene) -> str:
 
 
 def _grouped(scene: Scene, labels: Iterable[str]) -> str:
-    """Boxes after their label, those of equal labels together, as Florence-2 lists them."""
+    """Writes each label with all of its boxes behind, as Florence-2 does."""
     groups: dict[str, list[Shape]] = {}
     for label, shape in zip(labels, scene.shapes, strict=True):
         groups.setdefault(label, []).append(shape)
@@ -101,7 +101,7 @@ def _text_with_regions(scene: Scene) -> str:
 
 
 def _grounding(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    """A caption of one to three of the labels, and every phrase of it with its boxes."""
+    """Makes a caption of one to three labels; the answer is every phrase with its boxes."""
     labels = list(dict.fromkeys(shape.label for shape in scene.shapes))
     count = int(rng.integers(1, min(3, len(labels)) + 1))
     chosen = [labels[i] for i in sorted(rng.permutation(len(labels))[:count])]
@@ -114,7 +114,7 @@ def _grounding(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _open_vocabulary(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    """A label or a kind of shape, repeated before each of its boxes."""
+    """Chooses a label or a kind of shape; the answer repeats this text before each box."""
     wanted = scene.shapes[int(rng.integers(len(scene.shapes)))]
     name = wanted.label if rng.random() < 0.5 else wanted.kind
     found = [shape for shape in scene.shapes if name in (shape.label, shape.kind)]

@@ -1,4 +1,4 @@
-"""Sentences about a scene: each is a function of the scene, so each has one right wording."""
+"""Captions of a scene, each a function of the scene, so that there is one right caption."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 
 
 def caption(scene: Scene) -> str:
-    """Labels of all shapes from left to right: "A red circle and a blue star."."""
+    """Names the labels of all shapes from left to right: "A red circle and a blue star."."""
     return phrases_caption([shape.label for shape in scene.shapes])
 
 
 def detailed_caption(scene: Scene) -> str:
-    """Descriptions of all shapes from left to right."""
+    """Describes all shapes from left to right."""
     return f"The image shows {_described(scene)}."
 
 
 def more_detailed_caption(scene: Scene) -> str:
-    """Writes how many shapes on what background, each of them, and the words."""
+    """Tells the number of shapes, the background, a description of each shape, and the words."""
     count = len(scene.shapes)
     verb, noun = ("is", "shape") if count == 1 else ("are", "shapes")
     text = " and ".join(word.text for word in scene.words)
@@ -29,13 +29,13 @@ def more_detailed_caption(scene: Scene) -> str:
 
 
 def phrases_caption(labels: Sequence[str]) -> str:
-    """A sentence of labels: "A red circle, an orange square and a blue star."."""
+    """Makes a sentence of labels: "A red circle, an orange square and a blue star."."""
     sentence = _listed([phrase(label) for label in labels])
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def phrase(label: str) -> str:
-    """A label with its article."""
+    """Puts the article before a label."""
     return f"an {label}" if label[0] in "aeiou" else f"a {label}"
 
 

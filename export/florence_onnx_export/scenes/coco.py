@@ -13,19 +13,18 @@ LABELS = [f"{colour} {kind}" for colour in COLOURS for kind in OUTLINES]
 
 
 Found = Sequence[tuple[str, Points, float]]
-"""Label, corners in pixels and score of everything an answer locates."""
+"""Label, corners in pixels and score of every thing that an answer locates."""
 
 
 def mean_average_precision(answers: Sequence[Answered]) -> tuple[float, float]:
     """Mean average precision at IoU 0.5, and averaged over 0.5 to 0.95, by pycocotools.
 
     Args:
-        answers: detection answers, one per scene. Their boxes carry no confidence, so all count as
-            equally sure; a label that scenes do not have is a false detection of no class and is
-            left out, as the COCO tools would.
+        answers: Detection answers, one per scene. The boxes have no confidence, so all boxes have
+            equal scores. A label that no scene has is left out, as in the COCO tools.
 
     Raises:
-        ImportError: without pycocotools.
+        ImportError: pycocotools is not installed.
     """
     found = [[(*place, 1.0) for place in places(answer, answer.text)] for answer in answers]
     return average_precision(answers, found)[:2]
@@ -37,11 +36,11 @@ def average_precision(
     """Mean of `mean_average_precision` and of recall, from 0.5 to 0.95, of scored detections.
 
     Args:
-        answers: detection answers, one per scene; their texts are not read.
-        found: what was detected in each scene.
+        answers: Detection answers, one per scene. The texts are not read.
+        found: Detections in each scene.
 
     Raises:
-        ImportError: without pycocotools.
+        ImportError: pycocotools is not installed.
     """
     from pycocotools.coco import COCO  # type: ignore[import-untyped]
     from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]

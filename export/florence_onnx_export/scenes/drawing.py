@@ -1,4 +1,4 @@
-"""Draw a scene with Pillow."""
+"""Drawing of a scene with Pillow."""
 
 import math
 
@@ -14,7 +14,7 @@ Colour = tuple[int, int, int]
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The RGB picture of a scene, `scene.width` x `scene.height` pixels."""
+    """Draws the RGB picture of a scene, ``scene.width`` x ``scene.height`` pixels."""
     rng = np.random.default_rng((*scene.seed, 1))
     picture = Image.fromarray(_background(scene, rng))
     for index in scene.depth:
@@ -25,7 +25,7 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def _background(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """uint8 [height, width, 3]: greys with a faint tint, at least 90 apart from the words'."""
+    """Makes uint8 [height, width, 3]: greys with a faint tint, at least 90 from the words' grey."""
     shape = (scene.height, scene.width)
     level = rng.uniform(25, 60) if scene.dark else rng.uniform(200, 235)
     strength = rng.uniform(14, 22)
@@ -67,7 +67,7 @@ def _draw_shape(picture: Image.Image, shape: Shape, rng: np.random.Generator) ->
 
 
 def _draw_stripes(paint: Image.Image, rows: tuple[float, float], colour: Colour) -> None:
-    """The three horizontal bands of a shape's height."""
+    """Draws three horizontal stripes on a shape."""
     draw = ImageDraw.Draw(paint)
     step = (rows[1] - rows[0]) / 7
     for band in (1, 3, 5):
@@ -87,7 +87,7 @@ def _draw_word(picture: Image.Image, word: Word, colour: Colour) -> None:
 
 
 def _word_colour(dark: bool, rng: np.random.Generator) -> Colour:
-    """Near white on dark backgrounds, near black on light ones."""
+    """Chooses near white on dark backgrounds, near black on light backgrounds."""
     return _colour(rng.uniform(235, 255, 3) if dark else rng.uniform(0, 25, 3))
 
 

@@ -1,4 +1,4 @@
-"""The font of printed words: the one that Pillow carries."""
+"""Font of printed words: the font inside Pillow."""
 
 from functools import cache
 
@@ -7,5 +7,5 @@ from PIL import ImageFont
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's built-in outline font at a size in pixels, read once per size."""
+    """Reads Pillow's built-in outline font at a size in pixels, once per size."""
     return ImageFont.load_default(size)

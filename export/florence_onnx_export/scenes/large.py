@@ -1,4 +1,4 @@
-"""Scenes of thousands of pixels, whose things have the sizes of those in small ones."""
+"""Scenes of thousands of pixels, with things as large as in small scenes."""
 
 import numpy as np
 
@@ -14,16 +14,16 @@ from florence_onnx_export.scenes.scene import (
 from florence_onnx_export.scenes.shapes import BACKGROUNDS, WORDS
 
 SIDE = 250
-"""Pixels: the side of the small scene that things are made for."""
+"""Side in pixels of the small scene for which the sizes of things are made."""
 SHAPES, WORDS_BESIDE, WORDS_ALONE = 2.0, 1.0, 1.5
-"""Things in an area of `SIDE` squared."""
+"""Number of things in an area of `SIDE` squared."""
 _TRIES = 25
 _SPLIT = 2
-"""First word of the random generator's seed: no small scene has it."""
+"""First word of the random generator's seed, which no small scene has."""
 
 
 def sample_large_scene(seed: int, width: int, height: int, with_shapes: bool = True) -> Scene:
-    """Sample a large scene, or a page of words alone; the same seed gives the same scene.
+    """Samples a large scene, or a page of words alone. The same seed gives the same scene.
 
     No two things overlap, and words are level.
     """
@@ -65,7 +65,7 @@ def _sample_word(rng: np.random.Generator, width: int, height: int) -> Word:
 
 
 def _is_free(box: Box, taken: list[Box], margin: float, width: int, height: int) -> bool:
-    """Whether a box is inside the picture and at a distance from the others."""
+    """Tells whether a box is inside the picture and at a distance from other boxes."""
     x1, y1, x2, y2 = box
     is_inside = x1 >= 1 and y1 >= 1 and x2 <= width - 1 and y2 <= height - 1
     return is_inside and all(

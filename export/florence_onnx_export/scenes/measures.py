@@ -1,4 +1,4 @@
-"""The measures of every task, by which a model of drawn scenes is judged."""
+"""Measures of the answers to every task on drawn scenes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from florence_onnx_export.scenes.metrics import (
 
 @dataclass(frozen=True)
 class Measure:
-    """A number about the answers to one task."""
+    """Measure of the answers to one task."""
 
     task: Task
-    """The task."""
+    """Task of the answers."""
     name: str
-    """The name of the number."""
+    """Name of the measure."""
     of: Callable[[Sequence[Answered]], float]
-    """The number, 0 to 1 (a character error may be larger)."""
+    """Function that measures answers: 0 to 1, or more for a character error."""
     errors: bool = False
-    """Tells whether 0 is best."""
+    """Tells whether 0 is the best value."""
 
     @property
     def title(self) -> str:
-        """Task and name."""
+        """Task and name of the measure."""
         return f"{self.task.name} {self.name}"
 
 
@@ -47,7 +47,7 @@ def _recall_of_places(answers: Sequence[Answered]) -> float:
 
 
 def _f1(answers: Sequence[Answered]) -> float:
-    """The harmonic mean of precision and recall."""
+    """Harmonic mean of precision and recall."""
     matched, true, predicted = match_counts(answers)
     return 2 * matched / max(1, true + predicted)
 
@@ -86,11 +86,11 @@ COCO = (
 
 
 def score(answers: Sequence[Answered], measures: Sequence[Measure] = MEASURES) -> dict[str, float]:
-    """Measures of the tasks that were asked, by title.
+    """Measures the answers; returns measures by title, for the tasks that were asked.
 
-    A place counts as found if one of the same label is answered with an intersection over union
-    of at least 0.5. Character error: edits (Levenshtein) per true character. Mean IoU: of the
-    first answered outline with the shape as drawn.
+    A place counts as found if the answer has a place with the same label and an intersection over
+    union of at least 0.5. The character error is the number of edits (Levenshtein) per true
+    character. The mean IoU compares the first outline of an answer with the drawn shape.
     """
     by_task: dict[Task, list[Answered]] = {}
     for answer in answers:

@@ -1,4 +1,4 @@
-"""Measures of how right answers are: generated texts against the scenes' ground truth."""
+"""Metrics: comparisons of generated texts with the ground truth of scenes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,48 +17,48 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Answered:
-    """A question about a scene and what a model generated."""
+    """Question about a scene, with the answer of a model."""
 
     scene: Scene
-    """The scene that was drawn."""
+    """Scene that was drawn."""
     question: Question
-    """The question about the scene."""
+    """Question about the scene."""
     text: str
-    """The generated text, location and special tokens included."""
+    """Generated text, with location and special tokens."""
 
 
 def plain_text(answer: Answered) -> str:
-    """The generated text without special tokens."""
+    """Generated text without special tokens."""
     return plain(answer.text)
 
 
 def plain(text: str) -> str:
-    """A generated text without special tokens."""
+    """Removes the special tokens from a generated text."""
     for token in ("<s>", "</s>", "<pad>"):
         text = text.replace(token, "")
     return text.strip()
 
 
 def exact_share(answers: Sequence[Answered]) -> float:
-    """The share of answers whose text is the right one."""
+    """Share of answers with exactly the right text."""
     return float(np.mean([plain_text(answer) == answer.question.answer for answer in answers]))
 
 
 def character_error(pairs: Sequence[tuple[str, str]]) -> float:
-    """Edits (Levenshtein) from (read, true) texts per true character."""
+    """Edits (Levenshtein) of (read, true) texts per true character."""
     edits = sum(_edits(read, true) for read, true in pairs)
     return edits / max(1, sum(len(true) for _, true in pairs))
 
 
 _SAME_PLACE = 0.5
-"""The intersection over union from which two places are taken for the same."""
+"""Intersection over union from which two places count as the same."""
 
 
 def match_counts(answers: Sequence[Answered], labelled: bool = True) -> tuple[int, int, int]:
-    """Counts the true places that were found, all true places, and the predicted places.
+    """Counts the true places that were found, all true places, and all predicted places.
 
-    A predicted place counts once, for a true one whose intersection over union with it is at
-    least 0.5 and, if `labelled`, whose label it has.
+    A predicted place counts for one true place: the intersection over union of both is at least
+    0.5, and, if ``labelled``, both have the same label.
     """
     matched = true = predicted = 0
     for answer in answers:
@@ -75,7 +75,7 @@ def match_counts(answers: Sequence[Answered], labelled: bool = True) -> tuple[in
 
 
 def places(answer: Answered, text: str) -> list[tuple[str, Points]]:
-    """Labels and corners in pixels of what a text locates for the answer's question."""
+    """Reads from an answer the labels of the located things, with corners in pixels."""
     size = (answer.scene.width, answer.scene.height)
     result = parse_answer(text, answer.question.task, size)
     if result.answer_kind is AnswerKind.TEXT:
@@ -84,7 +84,7 @@ def places(answer: Answered, text: str) -> list[tuple[str, Points]]:
 
 
 def polygon_iou(answer: Answered) -> float:
-    """Intersection over union of the first answered outline and the shape as drawn."""
+    """Intersection over union of the first outline in an answer and the drawn shape."""
     found = places(answer, answer.text)
     if not found or len(found[0][1]) < 3:
         return 0.0
@@ -130,7 +130,7 @@ def _pairs(flat: Sequence[float]) -> Points:
 
 
 def _clip(subject: list[tuple[float, float]], window: Points) -> Points:
-    """The part of a polygon within a convex one (Sutherland and Hodgman)."""
+    """Cuts a polygon by a convex polygon (Sutherland and Hodgman)."""
     sign = 1 if _signed_area(window) >= 0 else -1
     for (x1, y1), (x2, y2) in zip(window, [*window[1:], window[0]], strict=True):
         sides = [sign * ((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1)) for x, y in subject]

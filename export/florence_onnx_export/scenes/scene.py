@@ -1,4 +1,4 @@
-"""Contents of a scene: sampled from a seed, laid out without drawing anything."""
+"""Contents of a scene: sampled from a seed, and arranged without drawing."""
 
 import math
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ Split = Literal["train", "held-out"]
 Box = tuple[float, float, float, float]
 
 SPLIT_KEYS: dict[Split, int] = {"train": 0, "held-out": 1}
-"""First word of the random generator's seed: no training scene can be a held-out one."""
+"""Split -> first word of the random generator's seed, so that no training scene is held out."""
 
 MAX_SHAPES = 6
 MAX_WORDS = 2
 SMALL = (0.15, 0.20)
 LARGE = (0.27, 0.36)
-"""Side of a shape as a fraction of the square root of the picture's area; nothing between."""
+"""Sides of small and large shapes, as fractions of the square root of the picture's area."""
 CAPITAL_HEIGHT = (0.085, 0.13)
-"""Height of a word's letters, in the same unit."""
+"""Height of a word's letters, as a fraction of the square root of the picture's area."""
 MIN_ORDER_GAP = 0.02
 """Least distance of two left edges (fraction of the width), so that their order is clear."""
 MIN_LINE_GAP = 0.18
 """Least distance of two words' centres (fraction of the height), so that their order is clear."""
 MIN_VISIBLE = 0.6
-"""Least part of a shape that shapes drawn later leave uncovered."""
+"""Least visible part of a shape: later shapes may cover the rest."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A filled shape, upright, in pixels of its scene."""
+    """Filled upright shape, in pixels of the scene."""
 
     colour: str
     """A key of `COLOURS`."""
@@ -53,7 +53,7 @@ class Shape:
 
     @property
     def description(self) -> str:
-        """The whole description: "small striped red circle"."""
+        """Whole description of the shape: "small striped red circle"."""
         size = "large" if self.large else "small"
         return f"{size} striped {self.label}" if self.striped else f"{size} {self.label}"
 
@@ -66,22 +66,22 @@ class Shape:
 
 @dataclass(frozen=True)
 class Word:
-    """A printed word, in pixels of its scene."""
+    """Printed word, in pixels of the scene."""
 
     text: str
     """A word of `WORDS`."""
     font_size: int
-    """Size given to Pillow's built-in font."""
+    """Size of Pillow's built-in font."""
     angle: float
-    """Degrees counter-clockwise; 0 for most words."""
+    """Angle in degrees, counter-clockwise; 0 for most words."""
     centre: tuple[float, float]
-    """Middle of the extent."""
+    """Centre of the word's extent."""
     extent: tuple[int, int]
-    """Width and height before turning, as the font measures them: from the pen to the last ink."""
+    """Width and height of the word before it is turned, as the font measures words."""
 
     @property
     def quad(self) -> tuple[tuple[float, float], ...]:
-        """Corners of the extent, clockwise from the corner before the first letter's top."""
+        """Corners of the word's extent, clockwise from the corner before the first letter's top."""
         cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         half_w, half_h = self.extent[0] / 2, self.extent[1] / 2
         corners = ((-half_w, -half_h), (half_w, -half_h), (half_w, half_h), (-half_w, half_h))
@@ -90,35 +90,35 @@ class Word:
 
     @property
     def box(self) -> Box:
-        """The upright box around the quadrilateral."""
+        """Upright box around the quadrilateral."""
         xs, ys = [x for x, _ in self.quad], [y for _, y in self.quad]
         return min(xs), min(ys), max(xs), max(ys)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's content."""
+    """Content of a picture."""
 
     width: int
-    """Pixels."""
+    """Width in pixels."""
     height: int
-    """Pixels."""
+    """Height in pixels."""
     background: str
     """A name of `BACKGROUNDS`."""
     dark: bool
-    """Tells whether the background is dark, and the words light."""
+    """Tells whether the background is dark, with light words."""
     shapes: tuple[Shape, ...]
     """Shapes, one to six, from left to right by their left edges."""
     depth: tuple[int, ...]
-    """Indices into `shapes` in the order of drawing: the last one covers the others."""
+    """Indices into `shapes` in the order of drawing. A later shape covers the earlier shapes."""
     words: tuple[Word, ...]
     """Words, one or two, from top to bottom."""
     seed: tuple[int, int]
-    """Seeds what sampling leaves open: tints, noise, stripes."""
+    """Seed of tints, noise and stripes, which are chosen at drawing."""
 
 
 def sample_scene(seed: int, split: Split = "train") -> Scene:
-    """Sample the scene of a seed; the same seed always gives the same scene."""
+    """Samples the scene of a seed. The same seed always gives the same scene."""
     key = (SPLIT_KEYS[split], seed)
     rng = np.random.default_rng(key)
     while True:
@@ -128,7 +128,7 @@ def sample_scene(seed: int, split: Split = "train") -> Scene:
 
 
 def _try_scene(rng: np.random.Generator, key: tuple[int, int]) -> Scene | None:
-    """Makes one attempt; returns None when the things drawn by lot do not fit together."""
+    """Makes one attempt; returns None where the random things do not fit together."""
     side = rng.uniform(180, 320)
     stretch = math.sqrt(math.exp(rng.uniform(-0.47, 0.47)))
     width, height = round(side * stretch), round(side / stretch)
@@ -210,14 +210,14 @@ def _place_shapes(
 def sample_shape(
     rng: np.random.Generator, width: int, height: int, large_share: float, unit: float
 ) -> Shape:
-    """Draws a shape anywhere in a picture.
+    """Samples a shape anywhere in a picture.
 
     Args:
-        rng: Chooses.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
-        large_share: How many of the shapes are large.
-        unit: Pixels that the sides in `LARGE` and `SMALL` are shares of.
+        rng: Random generator.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+        large_share: Share of large shapes.
+        unit: Length in pixels of which the sides in `LARGE` and `SMALL` are shares.
     """
     large = bool(rng.random() < large_share)
     side = rng.uniform(*(LARGE if large else SMALL)) * unit
@@ -241,7 +241,7 @@ def _boxes_touch(a: Box, b: Box, margin: float) -> bool:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Intersection over the smaller box's area."""
+    """Intersection of two boxes over the area of the smaller box."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -250,7 +250,7 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _all_visible(shapes: list[Shape], width: int, height: int) -> bool:
-    """Tells whether each shape keeps `MIN_VISIBLE` of its area, on a picture of ids."""
+    """Tells whether `MIN_VISIBLE` of every shape's area is visible, by a picture of ids."""
     ids = Image.new("L", (width, height))
     draw = ImageDraw.Draw(ids)
     areas = []

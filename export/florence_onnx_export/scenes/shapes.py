@@ -1,4 +1,4 @@
-"""The vocabulary of drawn scenes: colours, shapes and their outlines, words, backgrounds."""
+"""Vocabulary of drawn scenes: colours, shapes and their outlines, words, backgrounds."""
 
 import math
 
@@ -16,7 +16,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 
 def _on_circle(angles: list[float], radii: list[float]) -> tuple[tuple[float, float], ...]:
-    """Points around (0.5, 0.5); angle 0 is up, clockwise, in degrees."""
+    """Points on a circle around (0.5, 0.5). Angles are in degrees, clockwise from the top."""
     return tuple(
         (0.5 + r * math.sin(math.radians(a)), 0.5 - r * math.cos(math.radians(a)))
         for a, r in zip(angles, radii, strict=True)
@@ -57,7 +57,7 @@ OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
 }
 """Shape name -> corners in its box scaled to 0..1, clockwise from the top-left-most top corner.
 
-The circle's are twelve points of it: what an answer gives; it is drawn round.
+Circles are drawn round, but answers about a circle give the twelve points here.
 """
 
 WORDS: tuple[str, ...] = (
@@ -70,7 +70,7 @@ WORDS: tuple[str, ...] = (
     *("JAZZ", "ROCK", "FILM", "PLAY", "GAME", "TOYS", "GIFT", "HATS"),
     *("BAGS", "SHOE", "BIKE", "BOAT", "SURF", "SNOW", "RAIN", "WIND"),
 )
-"""The words that scenes print, three or four capital letters each."""
+"""Words in scenes, three or four capital letters each."""
 
 BACKGROUNDS: tuple[str, ...] = ("plain", "gradient", "striped", "speckled")
 """Backgrounds of scenes."""

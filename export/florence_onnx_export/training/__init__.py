@@ -1,1 +1,1 @@
-"""Training of a Florence-2, from scratch on drawn scenes or on examples of one's own."""
+"""Training of a Florence-2: from scratch on drawn scenes, or fine-tuning on examples."""

@@ -1,4 +1,4 @@
-"""Batches of (picture, prompt, answer): from drawn scenes, or from one's own examples."""
+"""Batches of (picture, prompt, answer), from drawn scenes or from examples of the user."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class Batch:
     pictures: NDArray[np.uint8]
     """uint8 [pictures, size, size, 3]."""
     questions: tuple[tuple[int, str, str], ...]
-    """Texts of a batch: (index of the picture, prompt, answer)."""
+    """Questions of a batch: (index of the picture, prompt, answer)."""
     dense: tuple[DenseTargets, ...]
-    """Targets, one per picture, where the scene is known; else empty."""
+    """Targets, one per picture, for drawn scenes; empty for examples of the user."""
 
 
 class Source(Protocol):
-    """A source of batches; the same step always gives the same batch."""
+    """Source of batches. The same step always gives the same batch."""
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
@@ -41,10 +41,10 @@ class Source(Protocol):
 
 
 class SceneSource:
-    """Drawn scenes and questions about them."""
+    """Source of drawn scenes and questions about the scenes."""
 
     def __init__(self, scratch: Scratch, pictures: NDArray[np.uint8], seed: int) -> None:
-        """Takes the pictures of the training scenes, by seed."""
+        """Takes the pictures of the training scenes, in the order of the seeds."""
         self._scratch = scratch
         self._pictures = pictures
         self._seed = seed
@@ -72,21 +72,21 @@ class SceneSource:
 
 @dataclass(frozen=True)
 class Example:
-    """An example of the user's own."""
+    """Example of the user."""
 
     image: Path
-    """A picture file."""
+    """Picture file."""
     prompt: str
-    """The prompt, as the model reads it."""
+    """Prompt, as the model reads it."""
     answer: str
-    """The text that the model is to generate."""
+    """Text that the model is to generate."""
 
 
 class ExampleSource:
     """Batches of the user's examples, from `read_examples`."""
 
     def __init__(self, examples: Sequence[Example], size: int, batch_size: int, seed: int) -> None:
-        """Pictures are opened when a batch needs them."""
+        """Stores the examples. A picture is opened when a batch needs the picture."""
         self._examples = examples
         self._size = size
         self._batch_size = batch_size
@@ -97,7 +97,7 @@ class ExampleSource:
         return self._batch([self._examples[index] for index in self._order.indices(step)])
 
     def once(self) -> Iterator[Batch]:
-        """Batches of all examples, in the order of the file."""
+        """Yields batches of all examples, in the order of the file."""
         for start in range(0, len(self._examples), self._batch_size):
             yield self._batch(self._examples[start : start + self._batch_size])
 
@@ -110,7 +110,7 @@ class ExampleSource:
 
 
 class _Order:
-    """Chooses the items of each step's batch: every item once, then again in another order."""
+    """Order of the items in batches: every item once, then every item again in another order."""
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         self.seed = seed
@@ -127,7 +127,7 @@ class _Order:
 
 
 def expand_prompt(prompt: str) -> str:
-    """A prompt that begins with a task's tag as the model reads it; any other as it stands."""
+    """Turns a prompt with a task's tag into the model's prompt; any other prompt stays."""
     for task in Task:
         if prompt.startswith(task.value):
             given = prompt.removeprefix(task.value).strip() or None

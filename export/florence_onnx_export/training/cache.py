@@ -1,4 +1,4 @@
-"""Pictures of training scenes, drawn once and kept on disk at the size the model reads."""
+"""Pictures of training scenes, drawn once and kept on disk at the model's picture size."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -18,19 +18,19 @@ _CHUNK = 1000
 
 
 def cached_pictures(path: Path, count: int, size: int, unfinished: Path) -> NDArray[np.uint8]:
-    """Pictures of the training scenes 0..count-1, drawn if there is no file of them yet.
+    """Opens the pictures of the training scenes 0..count-1, which are drawn if there is no file.
 
     Args:
-        path: `.npy` file to read or write, 49 kB per picture at 128 pixels.
-        count: number of scenes.
-        size: side of the square that pictures are squashed to, as the model's processor does.
-        unfinished: folder for the file while it is written.
+        path: ``.npy`` file to read or write, 49 kB per picture at 128 pixels.
+        count: Number of scenes.
+        size: Side in pixels of the square to which pictures are resized without their aspect.
+        unfinished: Folder for the file while the file is written.
 
     Returns:
         uint8 [count, size, size, 3], memory-mapped.
 
     Raises:
-        InputError: if the file holds something else.
+        InputError: The file holds something else.
     """
     shape = (count, size, size, 3)
     if not path.exists():
@@ -47,7 +47,7 @@ def cached_pictures(path: Path, count: int, size: int, unfinished: Path) -> NDAr
 
 
 def squashed(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    """A picture at the model's size, uint8 [size, size, 3], by the processor's own resampling."""
+    """Resizes a picture to uint8 [size, size, 3] with the processor's own resampling."""
     rgb = picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(rgb)
 

@@ -1,4 +1,4 @@
-"""The recipe of a training run, read from a JSON file."""
+"""Recipe of a training run, from a JSON file."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,71 +15,71 @@ _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Settings of any training; the defaults are for fine-tuning."""
+    """Settings of any training. The defaults are for fine-tuning."""
 
     seed: int = 0
-    """Seeds weights, the order of pictures and the choice of questions."""
+    """Seed of weights, of the order of pictures and of the choice of questions."""
     steps: int = 1000
     """Optimiser steps in all."""
     batch_size: int = 8
-    """Pictures per step; on drawn scenes, each stage has its own."""
+    """Pictures per step. For drawn scenes, each stage has its own number."""
     learning_rate: float = 1e-5
-    """AdamW's, at its highest."""
+    """Highest learning rate of AdamW."""
     warmup_steps: int = 50
-    """Steps of linear rise to `learning_rate`."""
+    """Number of steps of linear warm-up to `learning_rate`."""
     hold_steps: int = 50
-    """The step at which the cosine decay to zero begins."""
+    """Step at which the cosine decay to zero begins."""
     weight_decay: float = 0.01
-    """AdamW's, on matrices only."""
+    """Weight decay of AdamW, on matrices only."""
     clip: float = 1.0
-    """The most the gradient's norm may be."""
+    """Largest norm of the gradients, beyond which gradients are clipped."""
     location_sigma: tuple[float, float] = (2.0, 2.0)
-    """Width in bins of the targets of location tokens: while held, and at the end of the decay."""
+    """Width in bins of the targets of location tokens: before the decay, and at its end."""
     bfloat16: bool = False
-    """Runs the language model's matmuls in bfloat16, on processors that are fast at it."""
+    """Tells whether the language model's matmuls run in bfloat16, which is fast with AMX."""
     save_every: int = 500
     """Steps between checkpoints, and between evaluations on held-out questions."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The questions that are asked from a step on."""
+    """Questions that are asked from a step on."""
 
     first_step: int
-    """The step at which it begins."""
+    """First step of the stage."""
     batch_size: int
     """Pictures per step, in place of the optimisation's."""
     most_shapes: int
-    """The most shapes a scene may have."""
+    """Largest number of shapes in a scene."""
     questions: int
-    """Questions per picture and step, of different tasks; 0 to train the auxiliary head alone."""
+    """Questions per picture and step, of different tasks; 0 trains the auxiliary head alone."""
     task_weights: dict[str, float]
-    """Frequencies: how often each task is asked, in relation to the others."""
+    """Frequencies of the tasks, relative to each other."""
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Settings that only a run from scratch on drawn scenes has."""
+    """Settings of a run from scratch on drawn scenes."""
 
     image_size: int
-    """Side in pixels of the square that pictures are squashed to."""
+    """Side in pixels of the square to which pictures are resized."""
     text_tokens: int
-    """The most token ids that text may take."""
+    """Largest number of token ids for text."""
     vision: dict[str, Any]
     """Fields of transformers' Florence2VisionConfig."""
     text: dict[str, Any]
     """Fields of transformers' BartConfig."""
     pictures: int
-    """Training scenes 0..pictures-1, from which every step draws by lot."""
+    """Number of training scenes, from which every step takes random ones."""
     dense_weight: float
     """Weight of the auxiliary head's loss."""
     evaluated_scenes: int
-    """Held-out scenes that every task is asked about at each checkpoint; 0 for none."""
+    """Number of held-out scenes for the evaluation at each checkpoint; 0 for no evaluation."""
     stages: tuple[Stage, ...]
     """Stages in the order of their first steps; the first stage begins at step 0."""
 
     def stage(self, step: int) -> Stage:
-        """The stage a step belongs to."""
+        """Returns the stage of a step."""
         return [stage for stage in self.stages if stage.first_step <= step][-1]
 
     @property
@@ -93,18 +93,18 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole configuration file."""
+    """Content of a configuration file."""
 
     optimisation: Optimisation
-    """Settings under "optimisation"; fields left out have their defaults."""
+    """Settings under "optimisation". A field that is left out has the default."""
     scratch: Scratch | None
-    """Settings under "scratch"; only needed without a checkpoint to start from."""
+    """Settings under "scratch", needed only without a checkpoint to start from."""
 
     def needed_scratch(self) -> Scratch:
-        """The settings for training from scratch.
+        """Returns the settings for training from scratch.
 
         Raises:
-            InputError: The recipe has none.
+            InputError: The recipe has no such settings.
         """
         if self.scratch is None:
             raise InputError("training from scratch needs a recipe with a 'scratch' section")
@@ -115,8 +115,8 @@ def read_recipe(config: Path | None, steps: int | None) -> Recipe:
     """Reads a recipe.
 
     Args:
-        config: A JSON file; None for the recipe for fine-tuning.
-        steps: Optimiser steps, in place of the recipe's.
+        config: JSON file; None for the default recipe, which is for fine-tuning.
+        steps: Number of optimiser steps, in place of the number in the recipe.
 
     Raises:
         InputError: The file is no recipe.
@@ -128,10 +128,10 @@ def read_recipe(config: Path | None, steps: int | None) -> Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a configuration file.
+    """Reads a configuration file.
 
     Raises:
-        InputError: if it is not JSON, or a field is unknown, missing or out of range.
+        InputError: The file is not JSON, or a field is unknown, missing or out of range.
     """
     recipe = Fields(read_json(path, InputError), str(path), InputError)
     recipe.refuse_others(field.name for field in fields(Recipe))
@@ -206,7 +206,7 @@ def _stage(given: Fields) -> Stage:
 
 
 def _check_network(scratch: Scratch, path: Path) -> None:
-    """Reads the geometry as that of a checkpoint, which the trained model will be."""
+    """Checks the geometry of the network, by the rules for checkpoints."""
     config = ModelConfig.from_dict(
         {
             "model_type": "florence2",

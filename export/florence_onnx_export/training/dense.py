@@ -1,7 +1,7 @@
-"""An auxiliary head on the image tokens: what lies under each, and where its edges are.
+"""Auxiliary head on the image tokens, which predicts the thing under each token and its corners.
 
-The head exists during training only and is not part of the model. The head gives every image
-token a target of its own, which teaches the vision encoder long before the decoder's answers can.
+The head exists during training only and is not part of the model. With the head every image token
+has a target, so the vision encoder learns long before the decoder's answers are of any use.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from florence_onnx_export.training.losses import location_loss
 _COLOURS, _KINDS = list(COLOURS), list(OUTLINES)
 _IGNORED = -100
 _CENTRAL = 0.3
-"""Cells whose centre is this near to a box's centre (in sides of it) describe that box."""
+"""Largest distance of a cell's centre from a box's centre, in sides of the box, at which the cell
+describes the box."""
 _CLASSES = {
     "colour": len(COLOURS),
     "kind": len(OUTLINES),
@@ -35,12 +36,12 @@ _CENTRES = ("shape_centre", "word_centre")
 
 @dataclass(frozen=True)
 class DenseTargets:
-    """Per picture and cell of the image grid, row by row."""
+    """Targets for the cells of a picture's image grid, row by row."""
 
     centres: dict[str, NDArray[np.float32]]
-    """Centres [cells]: 1 where a shape's or a word's centre falls into the cell."""
+    """Centres [cells]: 1 where the centre of a shape or word is in the cell."""
     classes: dict[str, NDArray[np.int64]]
-    """Classes [cells] of the things that cover the cells, -100 where nothing does."""
+    """Classes [cells] of the things that cover the cells; -100 where no thing covers a cell."""
     places: dict[str, NDArray[np.int64]]
     """Location bins [cells, 4 or 8] of the corners of the thing that covers the cell, or -100."""
     background: int
@@ -48,10 +49,10 @@ class DenseTargets:
 
 
 class DenseHead(nn.Module):
-    """A head of two layers from an image token to everything in `DenseTargets`.
+    """Head of two layers, from an image token to all fields of `DenseTargets`.
 
-    Corners are named by the model's own location embeddings, so that image tokens learn to hold
-    places in the form the decoder has to utter.
+    The head expresses corners by the model's own embeddings of location tokens. So image tokens
+    learn places in the form in which the decoder has to generate places.
     """
 
     def __init__(self, width: int):
@@ -75,9 +76,9 @@ class DenseHead(nn.Module):
 
         Args:
             image_features: [pictures, 1 + cells, width], the pooled token first.
-            targets: one per picture.
-            locations: the embeddings of the location tokens, [1000, width].
-            sigma: width of the corners' targets in bins.
+            targets: One per picture.
+            locations: Embeddings of the location tokens, [1000, width].
+            sigma: Width of the corners' targets in bins.
         """
         device = image_features.device
         hidden = self.hidden(image_features[:, 1:])
@@ -105,7 +106,7 @@ class DenseHead(nn.Module):
 
 
 def dense_targets(scene: Scene, grid: int) -> DenseTargets:
-    """Returns the answer of a perfect head about a scene on a grid x grid of image tokens."""
+    """Returns the targets of a scene on grid x grid image tokens."""
     cells = grid * grid
     targets = DenseTargets(
         centres={name: np.zeros(cells, np.float32) for name in _CENTRES},
@@ -146,7 +147,7 @@ def _mark_word(
 def _cells_of(
     box: Box, middles: NDArray[np.float64], size: tuple[int, int]
 ) -> tuple[int, NDArray[np.int64]]:
-    """The cell of a box's centre, and all that describe the box."""
+    """Returns the cell of a box's centre, and all cells that describe the box."""
     low, high = np.array(box).reshape(2, 2) / size
     away = np.abs(middles - (low + high) / 2)
     centre = int(away.max(axis=1).argmin())

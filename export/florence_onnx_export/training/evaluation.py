@@ -20,9 +20,9 @@ from florence_onnx_export.training.cache import squashed
 from florence_onnx_export.training.steps import PAD, AnswerLoss, padded, pixel_values
 
 _LONGEST = 160
-"""A limit in tokens above that of any right answer about a drawn scene."""
+"""Limit of generated tokens, above the length of any right answer about a drawn scene."""
 _AROUND = 2
-"""Tokens of a generated answer that are not its text: the first and the end."""
+"""Number of tokens of an answer that are not its text: the first token and the end."""
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
     image_size: int,
     scenes: int,
 ) -> dict[str, float]:
-    """Measures of all tasks on the first held-out scenes."""
+    """Measures the answers to all tasks on the first held-out scenes."""
     if scenes == 0:
         return {}
     answers: list[Answered] = []
@@ -51,7 +51,7 @@ def evaluate_examples(
     source: ExampleSource,
     bfloat16: bool,
 ) -> dict[str, float]:
-    """The loss per token on one's own examples, and the share of exact greedy answers."""
+    """Measures the loss per token and the share of exact greedy answers on examples."""
     answer_loss = AnswerLoss(network, tokenizer, groups=1, bfloat16=bfloat16)
     losses, exact = [], []
     for batch in source.once():
@@ -75,7 +75,7 @@ def generate(
 ) -> list[str]:
     """Generates one greedy answer per picture (uint8 [pictures, size, size, 3]) and prompt.
 
-    The answers keep their special tokens; `longest` is in tokens.
+    The answers contain special tokens. ``longest`` is in tokens.
     """
     inputs = model_inputs(network, tokenizer, pictures, prompts)
     with torch.inference_mode():
@@ -90,7 +90,7 @@ def model_inputs(
     pictures: NDArray[np.uint8],
     prompts: Sequence[str],
 ) -> dict[str, Any]:
-    """Arguments of the network's forward and `generate` for pictures and a prompt each."""
+    """Makes the arguments of the network for pictures with one prompt each."""
     pixels = pixel_values(pictures).to(network.device)
     with torch.inference_mode():
         tokens = network.get_image_features(pixels[:1]).pooler_output.shape[1]

@@ -1,4 +1,4 @@
-"""Examples of the user, read from JSON lines and checked whole before the first step."""
+"""Examples of the user, read from JSON lines and all checked before the first step."""
 
 import re
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ _AT_ONCE = 256
 def read_examples(path: Path, assets: Assets) -> list[Example]:
     """Reads lines of {"image": path, "prompt": "<DocVQA>question", "answer": "..."}.
 
-    Paths are relative to the file's folder. A prompt may be a task's tag, followed by its text or
-    region, or anything else that is to be taken as it stands. Every picture is decoded once.
+    Paths are relative to the folder of the file. A prompt may be the tag of a task, followed by the
+    text or region of the task; any other prompt stays as it is. Every picture is decoded once.
 
     Args:
-        path: The file. Blank lines are skipped, and so are further fields.
-        assets: Of the model to train: its tokenizer and its positions.
+        path: The file. Blank lines and unknown fields are skipped.
+        assets: Assets of the model to train, with the tokenizer and the number of positions.
 
     Raises:
-        InputError: The file or an example cannot be used; the message names its line.
+        InputError: The file or an example cannot be used. The message names the line.
     """
     examples: list[Example] = []
     lines: dict[Path, str] = {}
@@ -45,7 +45,7 @@ def read_examples(path: Path, assets: Assets) -> list[Example]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, each behind its file and number."""
+    """Yields place (``file:number``) and content of every line that is not blank."""
     refuse_lfs_pointer(path, InputError)
     try:
         with open_regular(path) as file:
@@ -86,7 +86,7 @@ def _example(place: str, line: bytes, folder: Path, assets: Assets) -> Example:
 
 
 def _named(prompt: str) -> Task | None:
-    """The task whose name a prompt is, in whatever spelling."""
+    """Returns the task if the prompt is the name of a task, in any spelling."""
     try:
         return Task.parse(prompt)
     except TaskError:
@@ -94,7 +94,7 @@ def _named(prompt: str) -> Task | None:
 
 
 def _check_locations(text: str, field: str) -> None:
-    """A location beyond the last is no token: the model would learn to spell it."""
+    """Refuses location tokens beyond the last: the model would learn to spell such text."""
     for location in _LOCATION.findall(text):
         if location not in LOCATION_TOKENS:
             raise InputError(
@@ -104,7 +104,7 @@ def _check_locations(text: str, field: str) -> None:
 
 
 def _check_pictures(lines: dict[Path, str]) -> None:
-    """Decodes each picture; ``lines`` tells where it is named first."""
+    """Decodes each picture once. ``lines`` has the line that names a picture first."""
     named = list(lines.items())
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(named), _AT_ONCE):

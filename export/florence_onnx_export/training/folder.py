@@ -1,4 +1,4 @@
-"""The folder of a training run, and in it that of the model, in transformers' own format."""
+"""Folder of a training run, with the folder of the model in transformers' own format."""
 
 import json
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ from florence_onnx.files import read_json, write_whole
 from florence_onnx.staging import check_places, finish_replacement, staged_folder, work_folder
 
 MODEL = "model"
-"""The folder of the trained model in that of the run."""
+"""Name of the model's folder inside the folder of the run."""
 
 REPORT = "training_report.json"
-"""Lists the files of a trained model."""
+"""Name of the file that lists the files of a trained model."""
 
 
 @contextmanager
 def run_folder(out: Path, checkpoint: str | None = None) -> Iterator[Path]:
-    """Makes the folder of a run and yields one in it for unfinished files; checks it before.
+    """Checks and makes the folder of a run; yields a folder inside for unfinished files.
 
     Args:
-        out: The folder of the run, which no other process has at the same time.
-        checkpoint: What is fine-tuned.
+        out: Folder of the run. No other process can use the folder at the same time.
+        checkpoint: The checkpoint to fine-tune.
 
     Raises:
-        OutputExistsError: The model could not be written there.
-        ExportError: Another process trains there.
+        OutputExistsError: The model cannot be written to the folder.
+        ExportError: Another process uses the folder.
     """
     model = out / MODEL
     if model.exists():
@@ -46,9 +46,9 @@ def run_folder(out: Path, checkpoint: str | None = None) -> Iterator[Path]:
 
 @contextmanager
 def model_folder(folder: Path) -> Iterator[Path]:
-    """Yields a hidden folder whose files are in ``folder`` when the block has succeeded.
+    """Yields a hidden folder, whose files are moved to ``folder`` when the block succeeds.
 
-    These files replace the files of an earlier training; other files stay.
+    The files of an earlier training are replaced. Other files stay.
 
     Raises:
         OutputExistsError: No training has written what is in ``folder``.
@@ -60,10 +60,10 @@ def model_folder(folder: Path) -> Iterator[Path]:
 
 
 def trained_files(folder: Path) -> set[str]:
-    """The files that a training wrote, as relative paths; none where the folder is empty.
+    """Returns the files that a training wrote, as relative paths; none for an empty folder.
 
     Raises:
-        OutputExistsError: No training has written what is in ``folder``, or it was changed.
+        OutputExistsError: A training did not write the files in ``folder``, or a file was changed.
     """
     finish_replacement(folder)
     if (folder / REPORT).exists():
@@ -85,7 +85,7 @@ def save_folder(
     image_tokens: int,
     folder: Path,
 ) -> None:
-    """Write weights (turned to float16), configuration, tokenizer, preprocessing and policy."""
+    """Writes weights in float16, configuration, tokenizer, preprocessing and policy."""
     network.generation_config = generation_policy()
     network.half().save_pretrained(folder)
     write_whole(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
@@ -96,14 +96,14 @@ def save_folder(
 def save_tuned(
     network: Florence2ForConditionalGeneration, checkpoint: Checkpoint, folder: Path
 ) -> None:
-    """Write new weights, and everything else as the checkpoint they started from has it."""
+    """Writes new weights, and the other files as in the checkpoint that was fine-tuned."""
     network.save_pretrained(folder)
     write_assets(checkpoint.folder, checkpoint.config, checkpoint.raw_config, folder)
     network.config.save_pretrained(folder)
 
 
 def generation_policy() -> GenerationConfig:
-    """Florence-2's, without its ban on repeated trigrams, which forbids right boxes."""
+    """Makes Florence-2's policy without the ban on repeated trigrams, which forbids right boxes."""
     return GenerationConfig(
         bos_token_id=0,
         pad_token_id=1,

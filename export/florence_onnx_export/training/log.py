@@ -1,4 +1,4 @@
-"""The log of a training run."""
+"""Log of a training run."""
 
 import json
 from contextlib import suppress
@@ -10,13 +10,13 @@ from florence_onnx.terminal import show
 
 
 class Log:
-    """A file of JSON lines, and the same lines on stdout."""
+    """Log in a file of JSON lines, and the same lines on stdout."""
 
     def __init__(self, path: Path, unfinished: Path) -> None:
-        """Reads what an earlier run has written.
+        """Reads the lines of an earlier run.
 
         Raises:
-            InputError: if something else did.
+            InputError: The file is no log of a training.
         """
         self._path = path
         self._unfinished = unfinished
@@ -30,10 +30,10 @@ class Log:
             ) from error
 
     def add(self, **values: float) -> None:
-        """Writes a line; the file is whole at every moment."""
+        """Writes a line. The file is whole at any time."""
         rounded = {name: float(f"{value:.4g}") for name, value in values.items()}
         line = json.dumps({**rounded, "step": int(values["step"])})
         self._text += line + "\n"
         write_whole(self._path, self._text, self._unfinished)
-        with suppress(OSError):  # A training outlives whoever reads its output.
+        with suppress(OSError):  # A training goes on when nobody reads the output any more.
             show(line)

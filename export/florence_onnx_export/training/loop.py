@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up, cosine decay, clipping, checkpoints, resuming."""
+"""Training loop: AdamW, warm-up, cosine decay, clipping, checkpoints, resuming."""
 
 import math
 import time
@@ -36,16 +36,16 @@ def train(
     dense_weight: float = 0.0,
     evaluate: Callable[[], dict[str, float]] | None = None,
 ) -> list[float]:
-    """Trains in place, going on from the checkpoint in ``out`` if there is one.
+    """Trains a network in place. A checkpoint in ``out`` is resumed.
 
-    Writes ``out/state.pt`` (to resume from) and ``out/log.jsonl`` (losses, speed, metrics), each by
-    way of the folder ``unfinished``.
+    The function writes ``out/state.pt`` (to resume from) and ``out/log.jsonl`` (losses, speed,
+    metrics), each by way of the folder ``unfinished``.
 
     Returns:
-        The answers' loss of every step of this call.
+        The loss of the answers at every step of this call.
 
     Raises:
-        InputError: ``out`` holds the state or log of something else, or the loss becomes NaN or
+        InputError: ``out`` holds another training's state or log, or the loss becomes NaN or
             infinite.
     """
     log = Log(out / "log.jsonl", unfinished)
@@ -102,10 +102,10 @@ class _Descent:
         self._losses = AnswerLoss(network, tokenizer, _GROUPS, settings.bfloat16)
 
     def step(self, batch: Batch, number: int) -> dict[str, float]:
-        """Changes the weights by one batch.
+        """Updates the weights by one batch.
 
         Returns:
-            For the log: the losses, the norm of the gradients and the learning rate.
+            The losses, the norm of the gradients and the learning rate, for the log.
 
         Raises:
             InputError: The loss or the norm is NaN or infinite.
@@ -132,13 +132,13 @@ class _Descent:
 
 
 def decay_progress(step: int, settings: Optimisation) -> float:
-    """The progress of the cosine decay, 0 to 1."""
+    """Progress of the cosine decay, 0 to 1."""
     length = max(1, settings.steps - settings.hold_steps)
     return min(max(step - settings.hold_steps, 0) / length, 1.0)
 
 
 def learning_rate(step: int, settings: Optimisation) -> float:
-    """Linear warm-up, constant until ``hold_steps``, then half a cosine to zero."""
+    """Learning rate: linear warm-up, constant until ``hold_steps``, then a cosine to zero."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * decay_progress(step, settings)))
     return settings.learning_rate * warm * cosine
@@ -155,7 +155,7 @@ def _optimiser(parts: nn.Module, settings: Optimisation) -> torch.optim.Optimize
 
 
 def _resume(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Loads a checkpoint if there is one; returns the steps that the checkpoint has done."""
+    """Loads a checkpoint if there is one; returns the number of steps done."""
     if not path.exists():
         return 0
     try:
@@ -165,7 +165,7 @@ def _resume(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> i
         return int(state["step"])
     except MemoryError:
         raise
-    except Exception as error:  # On damaged files torch raises almost anything, and advises on it.
+    except Exception as error:  # For a damaged file torch raises almost any error.
         raise InputError(
             f"{path} is damaged or the state of another training, so that this one cannot go on "
             "from it; choose another --out, or delete the file to begin again"

@@ -1,4 +1,4 @@
-"""Losses of the decoder: next tokens, with neighbouring bins as good as nearly right."""
+"""Losses of the decoder: next tokens, where bins near the right bin count as nearly right."""
 
 import torch
 from torch.nn import functional
@@ -11,15 +11,15 @@ def token_loss(
 ) -> torch.Tensor:
     """Mean loss per token.
 
-    Text tokens: cross-entropy. Location tokens: Kullback-Leibler divergence from a Gaussian over
-    the bins around the right one, because one-hot targets over 1,000 bins say nothing about
-    missing by a little and teach no localisation from scratch.
+    Text tokens have the cross-entropy. Location tokens have the Kullback-Leibler divergence from a
+    Gaussian over the bins around the right bin. With one-hot targets over 1,000 bins a near miss
+    costs as much as a far miss, and a model from scratch learns no localisation.
 
     Args:
         logits: float [tokens, vocabulary].
         targets: int64 [tokens].
-        first_location: id of `<loc_0>`.
-        sigma: the Gaussian's standard deviation in bins; 0 for plain cross-entropy.
+        first_location: Id of ``<loc_0>``.
+        sigma: Standard deviation of the Gaussian in bins; 0 for plain cross-entropy.
     """
     bins = targets - first_location
     is_location = (bins >= 0) & (bins < BINS) & (sigma > 0)
@@ -34,9 +34,9 @@ def location_loss(log_p: torch.Tensor, bins: torch.Tensor, sigma: float) -> torc
     """Summed divergence from a Gaussian around each right bin.
 
     Args:
-        log_p: log-probabilities, float [places, 1000].
+        log_p: Log-probabilities, float [places, 1000].
         bins: int64 [places].
-        sigma: the Gaussian's standard deviation in bins, above 0.
+        sigma: Standard deviation of the Gaussian in bins, above 0.
     """
     distance = torch.arange(BINS, device=log_p.device) - bins[:, None]
     wanted = (-0.5 * (distance / sigma) ** 2).softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""A Florence-2 of any size from a configuration, with positions and locations in order."""
+"""Network of a Florence-2 of any size, with embeddings of positions and locations in order."""
 
 import math
 from typing import Any
@@ -15,20 +15,21 @@ from florence_onnx_export.training.vocabulary import IMAGE_TOKEN, token_id
 
 _ROW_MULTIPLE = 32
 _LOCATION_RMS = 0.04
-"""Twice what BART gives embeddings to begin with."""
+"""Root mean square of the location embeddings at the start: twice that of BART's embeddings."""
 _POSITION_RMS = 0.5
-"""Near that of the vision encoder's outputs at the start; BART's 0.02 would drown in them."""
+"""Root mean square of the position embeddings at the start, near that of the vision encoder's
+outputs. BART's 0.02 would have no effect beside these outputs."""
 
 
 def build_network(
     vision: dict[str, Any], text: dict[str, Any], tokenizer: Tokenizer
 ) -> Florence2ForConditionalGeneration:
-    """A Florence-2 with random weights.
+    """Makes a Florence-2 with random weights.
 
     Args:
-        vision: fields of transformers' Florence2VisionConfig.
-        text: fields of its BartConfig, without the vocabulary.
-        tokenizer: decides the vocabulary and the special ids.
+        vision: Fields of transformers' Florence2VisionConfig.
+        text: Fields of transformers' BartConfig, without the vocabulary.
+        tokenizer: Tokenizer, which decides the vocabulary and the special ids.
     """
     rows = -(-tokenizer.get_vocab_size() // _ROW_MULTIPLE) * _ROW_MULTIPLE
     config = Florence2Config(
@@ -61,7 +62,7 @@ def build_network(
 
 
 def _scale_to_width(module: nn.Module) -> None:
-    """Give every matmul outputs of its inputs' size; BART's 0.02 suits a width of 2,500."""
+    """Gives every matmul outputs as large as its inputs; BART's 0.02 suits a width of 2,500."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             nn.init.normal_(part.weight, std=part.weight[0].numel() ** -0.5)
@@ -70,7 +71,7 @@ def _scale_to_width(module: nn.Module) -> None:
 def tied(
     network: Florence2ForConditionalGeneration, checkpoint: Checkpoint
 ) -> Florence2ForConditionalGeneration:
-    """A checkpoint's network in which weights that are one stay one when trained."""
+    """Ties the weights of a network that the checkpoint ties, so that they stay equal."""
     language = network.model.language_model
     language.encoder.embed_tokens.weight = language.shared.weight
     language.decoder.embed_tokens.weight = language.shared.weight
@@ -82,10 +83,10 @@ def tied(
 
 
 def smooth_code(places: int, width: int, most_waves: float) -> torch.Tensor:
-    """A code of places on an axis in which near ones are alike, float32 [places, width], rms 1.
+    """Codes of places on an axis, float32 [places, width], rms 1. Near places have similar codes.
 
-    Sines and cosines from half a wave over the axis to `most_waves`. A head tied to such an
-    embedding can name a neighbourhood before it can name a bin.
+    A code consists of sines and cosines, from half a wave over the axis to ``most_waves`` waves. A
+    head that is tied to such an embedding learns the neighbourhood of a bin before the bin itself.
     """
     waves = torch.logspace(math.log10(0.5), math.log10(most_waves), width // 2)
     phase = 2 * math.pi * waves * (torch.arange(places)[:, None] + 0.5) / places

@@ -1,4 +1,4 @@
-"""Runs of a training: of a checkpoint on examples, and of a new model on drawn scenes."""
+"""Training runs: of a checkpoint on examples, and of a new model on drawn scenes."""
 
 import tempfile
 from functools import partial
@@ -39,7 +39,7 @@ _DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
-    """Trains on drawn scenes; the model goes to ``out/model``.
+    """Trains a new model on drawn scenes and writes the model to ``out/model``.
 
     Args:
         recipe: The recipe, with a section for training from scratch.
@@ -78,20 +78,20 @@ def train_from_scratch(recipe: Recipe, out: Path) -> list[float]:
 def fine_tune(
     recipe: Recipe, checkpoint: str, data: Path, out: Path, validation: Path | None = None
 ) -> list[float]:
-    """Trains a checkpoint on examples of the user; the model goes to ``out/model``.
+    """Trains a checkpoint on examples of the user and writes the model to ``out/model``.
 
     Args:
-        recipe: The recipe, whose settings of the optimisation count.
-        checkpoint: A folder or a hub id.
-        data: The file of the examples.
+        recipe: The recipe. Only the settings of the optimisation are used.
+        checkpoint: Folder or hub id.
+        data: File of the examples.
         out: The folder of the run.
-        validation: A file of examples to measure on.
+        validation: File of examples to measure on.
 
     Returns:
         The losses.
 
     Raises:
-        InputError: An example cannot be used, or the checkpoint's pictures are no squares.
+        InputError: An example cannot be used, or the checkpoint's picture size is no square.
     """
     settings = recipe.optimisation
     with run_folder(out, checkpoint) as unfinished:
@@ -109,7 +109,7 @@ def fine_tune(
         check_values(start)
         network = tied(transformers_model(start.config, torch_weights(start)), start)
         network.to(_DEVICE)  # type: ignore[arg-type]
-        # Microsoft's tokenizers have no token for image features: one that no prompt has.
+        # Microsoft's tokenizers have no image token: take an id that no prompt has.
         placeholder = IMAGE_TOKEN if tokenizer.token_to_id(IMAGE_TOKEN) is not None else "<mask>"
         network.config.image_token_id = token_id(tokenizer, placeholder)
         source = ExampleSource(examples, size, settings.batch_size, settings.seed)
@@ -128,7 +128,7 @@ def fine_tune(
 
 
 def scene_tokenizer(text_tokens: int) -> Tokenizer:
-    """The tokenizer of the texts of the first training scenes."""
+    """Trains a tokenizer on the texts of the first training scenes."""
     texts = []
     for seed in range(_TOKENIZER_SCENES):
         scene, rng = sample_scene(seed), np.random.default_rng(seed)

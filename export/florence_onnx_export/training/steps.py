@@ -1,4 +1,4 @@
-"""Loss of one optimiser step: pictures are encoded once, then asked several questions."""
+"""Loss of one optimiser step. Each picture is encoded once for several questions."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ _EOS = 2
 
 
 class AnswerLoss:
-    """The losses of a batch."""
+    """Losses of a batch."""
 
     def __init__(
         self,
@@ -29,26 +29,26 @@ class AnswerLoss:
         groups: int,
         bfloat16: bool,
     ) -> None:
-        """Prepare.
+        """Stores the arguments and chooses the network's attention.
 
         Args:
-            network: what is trained.
-            tokenizer: its tokenizer.
-            groups: parts of near answer length a batch is cut into, to save padding.
-            bfloat16: whether matmuls run in bfloat16; weights and losses stay float32.
+            network: The network to train.
+            tokenizer: Tokenizer of the network.
+            groups: Number of parts of a batch, each of answers of similar length, to save padding.
+            bfloat16: Whether matmuls run in bfloat16. Weights and losses stay float32.
         """
         self._network = network
         self._tokenizer = tokenizer
         self._groups = groups
         self._bfloat16 = bfloat16
-        # On CPUs the fused attention's backward pass is the slower one in bfloat16.
+        # On CPUs in bfloat16, the backward pass of the fused attention is slower.
         network.set_attn_implementation("eager" if bfloat16 else "sdpa")
         self._first_location = token_id(tokenizer, "<loc_0>")
 
     def __call__(
         self, batch: Batch, sigma: float, head: DenseHead | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The answers' loss per token, and the auxiliary head's (0 without one)."""
+        """Returns the loss of the answers per token, and the loss of the head, 0 without head."""
         device = self._network.device
         pixels = pixel_values(batch.pictures).to(device)
         with self._autocast():
@@ -85,7 +85,7 @@ class AnswerLoss:
     def _decode(
         self, features: torch.Tensor, prompts: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
-        """Decoder states [questions, tokens, width] before each label."""
+        """Returns the decoder states [questions, tokens, width] before each label."""
         language = self._network.model.language_model
         embedded = self._network.get_input_embeddings()(prompts)
         mask = torch.cat([prompts.new_ones(features.shape[:2]), prompts != PAD], 1)
@@ -104,14 +104,14 @@ class AnswerLoss:
 
 
 def pixel_values(pictures: NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 [pictures, size, size, 3] as the model's input, float32 [pictures, 3, size, size]."""
+    """Turns uint8 [pictures, size, size, 3] into model input, float32 [pictures, 3, size, size]."""
     scaled = torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255
     mean, std = (torch.tensor(RELEASED_PREPROCESSING[f"image_{name}"]) for name in ("mean", "std"))
     return ((scaled - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def padded(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Token ids as int64 [sequences, longest], padded on the right."""
+    """Puts token ids into int64 [sequences, longest], padded on the right."""
     ids = torch.full((len(sequences), max(map(len, sequences))), PAD)
     for row, sequence in zip(ids, sequences, strict=True):
         row[: len(sequence)] = torch.tensor(sequence)

@@ -1,4 +1,4 @@
-"""Train a small tokenizer laid out as Florence-2's: BART's special ids, text, then the extras."""
+"""Training of a small tokenizer with Florence-2's order: BART's special ids, text, added tokens."""
 
 import re
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ from florence_onnx.assets.tokenizer_files import FLORENCE_TOKENS
 
 _FIRST = ("<s>", "<pad>", "</s>", "<unk>")
 IMAGE_TOKEN = "<image>"  # noqa: S105
-"""Stands for one image feature in transformers' prompts; the last token."""
+"""Token for one image feature in transformers' prompts, with the last id."""
 
 
 def train_tokenizer(texts: Iterable[str], text_tokens: int) -> Tokenizer:
-    """Byte-level BPE over texts, with every token Florence-2 needs.
+    """Trains byte-level BPE on texts and adds every token that Florence-2 needs.
 
     Args:
-        texts: what to learn merges from; location tokens in them are left out.
-        text_tokens: the most ids that text may take, the 256 bytes and four specials included.
+        texts: Texts to learn merges from. Location tokens in the texts are left out.
+        text_tokens: Largest number of ids for text, with the 256 bytes and four special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,5 +44,5 @@ def train_tokenizer(texts: Iterable[str], text_tokens: int) -> Tokenizer:
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a token that is there."""
+    """Returns the id of a token of the vocabulary."""
     return int(tokenizer.get_vocab()[token])
