@@ -1,11 +1,11 @@
-"""Measures how right answers are on held-out drawn scenes, task by task, and how far sides agree.
+"""Measures the accuracy of answers on held-out drawn scenes, per task, and the agreement of sides.
 
     python -m benchmarks.accuracy
     python -m benchmarks.accuracy --sides ours:fp32 ours:q8 --scenes 100 --beams 3
     python -m benchmarks.accuracy --tasks MORE_DETAILED_CAPTION
 
-Every side is asked the same about the same scenes, the first side is what the others are compared
-with. A side is ours:PRECISION or transformers:fp32.
+Every side gets the same questions about the same scenes. All sides are compared with the first
+side. A side is ours:PRECISION or transformers:fp32.
 """
 
 import sys
@@ -37,18 +37,18 @@ from florence_onnx_export.scenes.metrics import Answered
 from florence_onnx_export.scenes.scene import Scene, sample_scene
 
 CHUNK = 25
-"""Requests per batch, all of one task, so that their answers are of about one length."""
+"""Requests per batch, all of one task, so that the answers of a batch have similar lengths."""
 TIE = 1e-4
-"""Scores nearer than this are a tie: which beam goes on is a matter of rounding."""
+"""Difference of scores below which two beams are a tie, which rounding decides."""
 EXACT = {"ours:fp32", "transformers:fp32"}
-"""The sides whose tokens are to be equal, ties aside."""
+"""Sides whose tokens must be equal, except after ties."""
 LONGEST = 256
-"""Tokens; no right answer has as many."""
+"""Limit of an answer in tokens, which no right answer reaches."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, and the scene that its answer is judged by."""
+    """Request, with the scene that decides which answer is right."""
 
     scene: Scene
     picture: Picture
@@ -60,13 +60,13 @@ class Generated:
     """Answer that a side generated for a request."""
 
     text: str
-    """Special and location tokens included."""
+    """Generated text, special and location tokens included."""
     token_ids: tuple[int, ...]
     """Token ids up to the end token."""
 
 
 Side = Callable[[Sequence[Picture], Sequence[Question], int], list[Generated]]
-"""Answers one question per picture with a number of beams."""
+"""Function that answers one question per picture with a number of beams."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def ask(tasks: Sequence[Task], scenes: int) -> list[Asked]:
-    """Questions of all tasks about the first held-out scenes, task by task."""
+    """Makes questions of all tasks about the first held-out scenes, task by task."""
     drawn = [sample_scene(seed, "held-out") for seed in range(scenes)]
     pictures = [np.asarray(draw(scene)) for scene in drawn]
     return [
@@ -115,7 +115,7 @@ def open_side(name: str, setup: Setup) -> Side:
 def compare(
     sides: Mapping[str, Side], asked: Sequence[Asked], beams: Sequence[int], judge: Judge | None
 ) -> dict[str, Any]:
-    """Measures of every side, and the share of the side's answers that equal the first side's."""
+    """Measures every side, and the share of the side's answers that equal the first side's."""
     values: dict[str, dict[str, Any]] = {}
     tasks = list(dict.fromkeys(request.question.task.name for request in asked))
     scenes = len(asked) // len(tasks)
@@ -158,7 +158,7 @@ def compare(
 def _differing(
     generated: Sequence[Generated], others: Sequence[Generated]
 ) -> dict[int, tuple[tuple[int, ...], ...]]:
-    """Number of an answer -> what both sides generated, where they differ."""
+    """Number of a request -> answers of two sides, for requests with different answers."""
     both = [(a.token_ids, b.token_ids) for a, b in zip(generated, others, strict=True)]
     return {number: pair for number, pair in enumerate(both) if pair[0] != pair[1]}
 
@@ -169,13 +169,13 @@ def _ties(
     beams: int,
     differing: Mapping[int, Sequence[tuple[int, ...]]],
 ) -> int:
-    """Number of the differing answers that a decision by less than `TIE` explains.
+    """Counts the different answers that a decision by less than `TIE` explains.
 
     Args:
         judge: Repeats the searches.
         asked: All requests.
-        beams: Of the search.
-        differing: By the number of a request, what both generated.
+        beams: Beams of the search.
+        differing: Number of a request -> answers of both sides.
     """
     ties = 0
     for number, answers in differing.items():
@@ -207,7 +207,7 @@ def _ours(setup: Setup, precision: str) -> Side:
         setup.exported, precision=precision, providers=setup.providers, threads=setup.threads
     )
 
-    encoded: dict[int, EncodedImage] = {}  # By identity: whoever asks keeps all pictures.
+    encoded: dict[int, EncodedImage] = {}  # by identity, because the caller keeps all pictures
 
     def answer(
         pictures: Sequence[Picture], questions: Sequence[Question], beams: int

@@ -4,8 +4,9 @@
     python -m benchmarks.annotating --precision q8 --pictures 16 --repeats 2
 
 Pictures of 1280x960 in JPEG files are asked for a caption of 20 tokens and an OD of 200, in batches
-of 8. One side reads, decodes and resizes the files, encodes and asks, and writes the lines. The
-other has the resized pictures in memory, and runs the vision encoder and the same batches, no more.
+of 8. One side reads, decodes and resizes the files, encodes the pictures, answers the questions and
+writes the lines. The other side has the resized pictures in memory, and runs only the vision
+encoder and the same batches.
 """
 
 import sys
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _timed(setup: Setup, precision: str, count: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of an annotation, and of the engine alone."""
+    """Measures the seconds of an annotation, and of the engine alone."""
     model = Florence2.load(
         setup.exported, precision=precision, providers=setup.providers, threads=setup.threads
     )
@@ -85,7 +86,7 @@ def _timed(setup: Setup, precision: str, count: int, repeats: int) -> dict[str, 
 
             return seconds(run)
 
-        model(str(files[0]), Task.CAPTION, max_new_tokens=20)  # Memory is taken, and kept.
+        model(str(files[0]), Task.CAPTION, max_new_tokens=20)  # takes memory, which then stays
         sides = {
             "annotate": lambda: seconds(lambda: _annotate(model, photos, next(outputs))),
             "engine alone": alone,
@@ -109,13 +110,13 @@ def _annotate(model: Florence2, photos: Path, out: Path) -> None:
 
 
 def _forced(policy: GenerationPolicy, task: Task) -> GenerationPolicy:
-    """The policy with answers of a task's usual length."""
+    """Returns the policy for answers of a task's usual length."""
     length = TOKENS[task]
     return policy.replace(num_beams=BEAMS, min_new_tokens=length, max_new_tokens=length)
 
 
 def make_photos(folder: Path, count: int, width: int, height: int) -> list[Path]:
-    """Writes pictures as smooth as photographs, so that their files are no larger than those."""
+    """Writes pictures as smooth as photographs, with files as large as those of photographs."""
     folder.mkdir()
     files = [folder / f"{seed:05}.jpg" for seed in range(count)]
     for seed, file in enumerate(files):

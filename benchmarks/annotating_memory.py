@@ -1,4 +1,4 @@
-"""Measures the memory of an annotation of 5,000 pictures: it must not grow with them.
+"""Measures the memory of an annotation of 5,000 pictures, which must not grow with their number.
 
     python -m benchmarks.annotating_memory --threads 1
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def resident(threads: int) -> tuple[float, float]:
-    """Megabytes that are resident after the first pictures, and after all of them."""
+    """Measures the resident megabytes after the first pictures, and after all pictures."""
     model = Florence2.load("demo", threads=threads)
     found: list[float] = []
 

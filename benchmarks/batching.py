@@ -1,4 +1,4 @@
-"""Times what batches and shared pictures save, ours against ours.
+"""Times batches and shared pictures against single requests, all in this package.
 
     python -m benchmarks.batching
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _cases(model: Florence2) -> dict[str, dict[str, Callable[[], float]]]:
-    """Case -> the side that goes together and the side that does not, in this order."""
+    """Case -> the side with a batch or shared picture, then the side with single requests."""
     pictures = [make_picture(seed=seed) for seed in range(PICTURES)]
 
     def generate(tokens: int) -> dict[str, Any]:

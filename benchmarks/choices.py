@@ -1,11 +1,12 @@
-"""Measures what every way to quantise the matmuls of a graph costs and saves.
+"""Measures error, time and size of every method to quantise the matmuls of a graph.
 
     python -m benchmarks.choices
     python -m benchmarks.choices --model tests/fixtures/demo --out choices.json
 
-Each graph has all weights that a method is for computed by it, and is timed on its first inputs
-(the decoder on one step of one answer) beside the others. Its error is that of its outputs,
-relative to float32. A precision's own row has the mixture that the precision starts from.
+A method is used for all weights of a graph that can have the method. The graph is then timed, in
+turn with the other choices, on the first inputs (for the decoder, one step of one answer). The
+error is that of the graph's outputs relative to float32. The row of a precision has the methods
+with which the precision begins.
 """
 
 import sys
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def compare(setup: Setup, repeats: int) -> dict[str, Any]:
-    """Error, time and size of every choice."""
+    """Measures error, time and size of every choice."""
     reference = Reference(setup.exported, SAMPLES)
     values: dict[str, Any] = {}
     ratios: dict[str, Any] = {}

@@ -3,10 +3,10 @@
     python -m benchmarks.cold_start
     python -m benchmarks.cold_start --precision fp32 q8 --peers transformers_eager:fp32
 
-The time runs from the start of the process to its answer: imports, opening the model from disk and
+The time is from the start of the process to its answer: imports, opening the model from disk and
 the answer. The files are in the system's cache, because a first round is not counted. The memory is
-the most that was resident; pages of files that are mapped into the process count too. On CUDA it is
-the host's memory.
+the peak of the resident set, which includes pages of mapped files; for CUDA, the memory of the
+host.
 """
 
 import sys

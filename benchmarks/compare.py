@@ -28,7 +28,7 @@ from benchmarks.harness.measuring import (
 from benchmarks.peers import PEERS_HELP, Answer, Peer, open_peers
 
 CASES = {"CAPTION of 20 tokens": ("<CAPTION>", 20), "OD of 200 tokens": ("<OD>", 200)}
-"""Request: the task and the length of the answer."""
+"""Request: task and length of the answer."""
 
 PEERS = {
     "cpu": [
@@ -42,7 +42,7 @@ PEERS = {
 }
 
 EQUAL = ("ours fp32", "transformers fp32")
-"""Sides that must generate the same tokens; the others compute in fewer bits."""
+"""Sides that must generate the same tokens. All other sides compute in fewer bits."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,13 +72,13 @@ def check_tokens(case: str, answers: dict[str, Answer], length: int) -> dict[str
     """Checks lengths, and that sides of full precision generate the same tokens.
 
     Args:
-        case: For the message.
-        answers: Side -> its answer.
-        length: Tokens that were to be generated.
+        case: Name of the case, for the message.
+        answers: Side -> answer of the side.
+        length: Number of tokens to generate.
 
     Returns:
-        For each side the share of tokens before the first that differs from transformers' fp32,
-        or nothing when that was left out.
+        For each side, the share of tokens before the first token that differs from transformers'
+        fp32; nothing where transformers was left out.
 
     Raises:
         BenchmarkError: An answer has another length, or tokens that must be equal differ.

@@ -1,11 +1,11 @@
-"""Measures what constraints cost: a step of the search, and whole answers.
+"""Measures the cost of constraints, for a step of the search and for whole answers.
 
     python -m benchmarks.constraints
     python -m benchmarks.constraints --requests 1 --tokens 32
 
-Answers of one length about random pixels, in one batch and 3 beams: free, within the grammar of
-object detection, and with 80 labels. Random weights keep no grammar by themselves, so that the
-logits are read at nearly every step, which a trained model spares: the cost is the highest.
+The answers have one length and are about random pixels, in one batch with 3 beams: free, within the
+grammar of object detection, and with 80 labels. A model with random weights keeps no grammar, so
+the logits are read at nearly every step. For a trained model the cost is lower.
 """
 
 import statistics
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
 def measure(
     model: Florence2, requests: int, tokens: int, options: GenerationOptions
 ) -> tuple[float, float]:
-    """Seconds of the median step after the first, and of everything after the pictures."""
+    """Measures the seconds of a median step after the first, and of the time after the pictures."""
     policy = model.policy.replace(
         num_beams=BEAMS, max_new_tokens=tokens, min_new_tokens=tokens, **options
     )

@@ -1,17 +1,17 @@
-"""Measures how a checkpoint becomes a model: filled without torch, and traced with torch.
+"""Measures two ways from a checkpoint to a model: filling without torch, and tracing with torch.
 
     python -m benchmarks.filling
     python -m benchmarks.filling --model large --out benchmarks/results/filling-large-cpu.json
     python -m benchmarks.filling --wheels BEFORE.whl NOW.whl
 
-A float32 checkpoint in safetensors with random weights of a released geometry is exported by the
-command line, each time in a process of its own. The time runs from its start to its end: imports,
+The command line exports a float32 checkpoint in safetensors with random weights of a released
+geometry, each time in a new process. The time is from the start of the process to its end: imports,
 reading, checking values, writing, checking graphs, digests. Then a hub on this machine serves the
 checkpoint to an empty cache, and a new process fetches the files, makes the model and answers.
 
-The peak memory is the most that was resident, pages of mapped files included. The system can drop
-these pages at any time; the private memory leaves them out. It is read every 10 ms. Tracing
-``large`` takes 16 GB.
+The peak memory is the peak of the resident set, pages of mapped files included. The system can drop
+these pages at any time; the private memory does not include these pages. The memory is read every
+10 ms. Tracing ``large`` takes 16 GB.
 """
 
 import shutil
@@ -39,9 +39,9 @@ from florence_onnx.terminal import size_text
 NAME = "org/model"
 """Hub id of the served checkpoint."""
 TOKENS = "20"
-"""Length of the first answer; random weights do not end one."""
+"""Length of the first answer in tokens. A model with random weights ends no answer by itself."""
 NEEDED = {"ours": "florence-onnx[cpu]", "torch": "florence-onnx[cpu,export]"}
-"""What is installed for each way."""
+"""Extras to install for each way."""
 STEPS = {
     "": "process start",
     "fetching": "fetching",
@@ -49,10 +49,10 @@ STEPS = {
     "filling": "filling",
     "asking": "smoke check, digests, opening and answering",
 }
-"""Beginning of a line on stderr -> the step that it begins."""
+"""Beginning of a line on stderr -> name of the step that begins with the line."""
 
 Values = dict[str, dict[str, Any]]
-"""Case -> side -> what was measured."""
+"""Case -> side -> measured values."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def find_checkpoint(model: str, work: Path) -> Path:
-    """The checkpoint of a released geometry, made if need be, or one that is given.
+    """Finds the checkpoint that is given, or makes one of a released geometry.
 
     Raises:
         BenchmarkError: ``model`` is neither.
@@ -117,18 +117,18 @@ def make(model: str, home: Path) -> None:
 
 
 def export(checkpoint: Path, out: Path, *options: str) -> Run:
-    """Exports to a folder that did not exist."""
+    """Exports to a new folder."""
     shutil.rmtree(out, ignore_errors=True)
     progress(f"exporting to {out}")
     return run(["export", str(checkpoint), str(out), *options], {})
 
 
 def exports(runs: Mapping[str, Sequence[Run]], checks: Sequence[float]) -> Values:
-    """Times and memory of both ways.
+    """Collects times and memory of both ways.
 
     Args:
-        runs: Side -> its exports, ours first.
-        checks: Seconds of the smoke check in each of ours.
+        runs: Side -> exports of the side, ours first.
+        checks: Seconds of the smoke check in each of our exports.
     """
     ours = next(iter(runs))
     sides = {
@@ -160,7 +160,7 @@ def exports(runs: Mapping[str, Sequence[Run]], checks: Sequence[float]) -> Value
 
 
 def comparison(home: Path) -> str:
-    """What the digests of both ways' files say, and which packages traced."""
+    """Compares the digests of both ways' files, and names the packages that traced."""
     filled, traced = (read_report(home / name) for name in ("filled", "traced"))
     names = filled["files"].keys() | traced["files"].keys()
     other = sorted(n for n in names if filled["files"].get(n) != traced["files"].get(n))
@@ -171,7 +171,7 @@ def comparison(home: Path) -> str:
 
 
 def first_answer(checkpoint: Path, home: Path) -> tuple[Run, int]:
-    """Has a process with an empty cache answer; also the bytes that it has fetched."""
+    """Runs a process that answers with an empty cache; also returns the bytes fetched."""
     from PIL import Image
 
     from tests.helpers.hub import serve_hub
@@ -192,7 +192,7 @@ def first_answer(checkpoint: Path, home: Path) -> tuple[Run, int]:
 
 
 def steps(answer: Run) -> str:
-    """The seconds of every step, in words."""
+    """Returns a sentence with the seconds of every step."""
     starts = [0.0, *(answer.line(word).seconds for word in STEPS if word), answer.seconds]
     ends = zip(STEPS.values(), starts, starts[1:], strict=False)
     return ", ".join(f"{step} {end - start:.1f} s" for step, start, end in ends)

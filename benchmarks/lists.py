@@ -3,9 +3,9 @@
     python -m benchmarks.lists
     python -m benchmarks.lists --scenes 50
 
-The demo model detects the objects of held-out drawn scenes with its own 3 beams. The end is held
-back until it is likely enough, or until there are so many boxes; with any labels, and with those
-alone that scenes have.
+The demo model detects the objects of held-out drawn scenes with its own 3 beams. The end of a list
+is held back until the end is likely enough, or until the list has a number of boxes. Labels are
+free, or only the labels of scenes.
 """
 
 import sys

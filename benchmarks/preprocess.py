@@ -2,7 +2,7 @@
 
     python -m benchmarks.preprocess
 
-Both sides start from a decoded picture in the form they like best and must give the same values.
+Both sides start from a decoded picture in the best form for the side, and must give equal values.
 """
 
 import os
@@ -13,7 +13,7 @@ os.environ.update(
     dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 )
 
-# Only now, because numpy's BLAS reads the number of threads when it is loaded.
+# After the setting, because numpy's BLAS reads the number of threads when it is loaded.
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -30,7 +30,7 @@ PREPROCESSOR = Preprocessor.from_config(RELEASED_PREPROCESSING)
 
 
 def with_pillow(image: Image.Image) -> Values:
-    """Pillow's resize and the plain formula, in float32 throughout, which is its fastest."""
+    """Resizes with Pillow and normalises in float32, which is the fastest type."""
     height, width = PREPROCESSOR.size
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     mean, std = np.array([PREPROCESSOR.mean, PREPROCESSOR.std], np.float32)
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
         parser.error("both sides are compared on one thread")
     pixels = make_picture(WIDTH, HEIGHT)
     image = Image.fromarray(pixels)
-    # Two roundings in another order: 1 ulp of a value up to 1, divided by std.
+    # Another order of two roundings: 1 ulp of a value up to 1, divided by std.
     np.testing.assert_allclose(PREPROCESSOR(pixels), with_pillow(image), rtol=1e-6, atol=1e-6)
     sides = {
         "ours": lambda: seconds(lambda: PREPROCESSOR(pixels)),

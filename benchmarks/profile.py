@@ -1,10 +1,10 @@
-"""Profiles where the time of the vision encoder and the text encoder goes, operator by operator.
+"""Profiles the vision encoder and the text encoder, operator by operator.
 
     python -m benchmarks.profile
     python -m benchmarks.profile --precision fp32 q8
 
-The times are those that ONNX Runtime's own profiler notes. For matmuls it also counts the
-arithmetic, so that their rate can be held against what the processor can do.
+The times are from ONNX Runtime's own profiler. For matmuls the script also counts the operations,
+to compare their rate with the peak of the processor.
 """
 
 import json
@@ -31,7 +31,7 @@ from florence_onnx.engine.options import default_options
 Array = npt.NDArray[Any]
 
 PROMPT = 12
-"""Text tokens behind the picture, as the longer prompts have."""
+"""Number of text tokens behind the picture: a longer prompt."""
 
 _MATMULS = {
     *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "DynamicQuantizeMatMul"),
@@ -41,12 +41,12 @@ _MATMULS = {
 
 @dataclass(frozen=True)
 class Operator:
-    """Time of one kind of operator in one run."""
+    """Operators of one kind in one run."""
 
     seconds: float
     """Seconds of all nodes of the kind."""
     flop: float
-    """Floating-point (or integer) operations of its matmuls; 0 for other kinds."""
+    """Floating-point (or integer) operations of matmuls; 0 for other kinds."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _largest(samples: Mapping[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
-    """The kinds that take a hundredth of a graph or more, the longest first."""
+    """Kinds that take a hundredth of a graph or more, the longest first."""
     whole: dict[str, float] = defaultdict(float)
     for columns in samples.values():
         for column, times in columns.items():
@@ -86,7 +86,7 @@ def _largest(samples: Mapping[str, dict[str, list[float]]]) -> dict[str, dict[st
 def profile(
     setup: Setup, graph: str, precision: str, feeds: Mapping[str, Array], runs: int
 ) -> tuple[Array, list[dict[str, Operator]]]:
-    """The first output, and per run, operators by kind."""
+    """Profiles a graph; returns the first output and, per run, operators by kind."""
     options = default_options(graph, precision, setup.threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def _picture(setup: Setup) -> dict[str, Array]:
 
 
 def _with_prompt(image_features: Array) -> dict[str, Array]:
-    """The text encoder's inputs for a picture, with random embeddings in place of a prompt."""
+    """Makes inputs of the text encoder for a picture, with random embeddings as the prompt."""
     width = image_features.shape[2]
     prompt = np.random.default_rng(0).standard_normal((1, PROMPT, width), np.float32)
     embeds = np.concatenate([image_features, prompt], axis=1)
@@ -114,7 +114,7 @@ def _with_prompt(image_features: Array) -> dict[str, Array]:
 
 
 def _by_run(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Operator]]:
-    """Sums the nodes of every run; an event of the session ends each."""
+    """Sums the nodes of every run. An event of the session ends a run."""
     runs: list[dict[str, Operator]] = []
     current: dict[str, Operator] = {}
     for event in sorted(events, key=lambda event: event["ts"] + event["dur"]):
@@ -125,7 +125,7 @@ def _by_run(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Operator]]:
         elif event["name"].endswith("_kernel_time"):
             kind = event["args"]["op_name"]
             if kind == "If":
-                continue  # The nodes of its branch have events of their own.
+                continue  # The nodes of the branch have their own events.
             before = current.get(kind, Operator(0.0, 0.0))
             flop = flop_of(event["args"]) if kind in _MATMULS else 0.0
             current[kind] = Operator(before.seconds + event["dur"] / 1e6, before.flop + flop)
@@ -133,11 +133,11 @@ def _by_run(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Operator]]:
 
 
 def flop_of(arguments: Mapping[str, Any]) -> float:
-    """Operations of a matmul: two per pair of numbers that meet."""
+    """Operations of a matmul: two per pair of numbers that are multiplied."""
     inputs = [next(iter(shape.values())) for shape in arguments["input_type_shape"]]
     outputs = [next(iter(shape.values())) for shape in arguments["output_type_shape"]]
     kind = arguments["op_name"]
-    if kind == "DynamicQuantizeMatMul":  # Weights that are packed ahead are not noted.
+    if kind == "DynamicQuantizeMatMul":  # The profiler does not note packed weights.
         return float(2 * np.prod(outputs[0]) * inputs[0][-1])
     if kind == "MultiHeadAttention":
         return float(2 * np.prod(inputs[0]) * 2 * inputs[1][1])
@@ -145,7 +145,7 @@ def flop_of(arguments: Mapping[str, Any]) -> float:
         batch, tokens, _ = inputs[0]
         pairs = inputs[1][0] * inputs[1][1] + 2 * tokens * outputs[0][2]
         return float(2 * batch * tokens * pairs)
-    # The side that meets is what both factors have and the result lacks.
+    # Both factors have the summed axis, and the result does not.
     shared = np.prod(inputs[0][-2:]) * np.prod(inputs[1][-2:]) / np.prod(outputs[0][-2:])
     return 2.0 * float(np.prod(outputs[0])) * float(np.sqrt(shared))
 

@@ -1,8 +1,8 @@
-"""Times how a request grows with tokens, beams, batch and the size of the picture.
+"""Times requests of different numbers of tokens, beams and pictures, and of different sizes.
 
     python -m benchmarks.scaling
 
-One thing varies at a time; the others stay at 50 tokens, 3 beams, one picture of 1280x960.
+Only one number varies at a time. The usual request has 50 tokens, 3 beams, a picture of 1280x960.
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""Measures what scores, longer lists and constraints are worth on held-out drawn scenes.
+"""Measures the use of scores, longer lists and constraints on held-out drawn scenes.
 
     python -m benchmarks.scores
     python -m benchmarks.scores --scenes 100 --fewer 20
 
 The demo model detects the objects of every scene with its own 3 beams. Detections are ranked by
-several scores, by none, and lists are made longer; what that is worth is the mean average precision
-of the COCO evaluation. The even scenes tell a temperature, by which the scores of the odd ones are
-compared with the share of detections that are right. Constraints are compared task by task.
+several scores or by none, and lists are made longer. The measure is the mean average precision of
+the COCO evaluation. A temperature is fitted on the even scenes; on the odd scenes, scores with this
+temperature are compared with the share of right detections. Constraints are compared task by task.
 """
 
 import sys
@@ -36,7 +36,7 @@ from florence_onnx_export.scenes.metrics import Answered, Points, overlap, place
 
 BATCH = 25
 LONGEST = 256
-"""Tokens; no right answer has as many."""
+"""Limit of an answer in tokens, which no right answer reaches."""
 BINS = np.linspace(0, 1, 11)
 TEMPERATURES = np.geomspace(0.25, 8, 61)
 
@@ -48,18 +48,18 @@ SCORES: dict[str, Scored] = {
     "location x label": lambda location, label: location * label,
     "lower of both": min,
 }
-"""Column -> what ranks detections, of the probabilities of location and label."""
+"""Column -> score that ranks detections, from the probabilities of location and label."""
 LISTS: dict[str, GenerationOptions] = {
     "label": {},
     "recall 0.999": {"recall": 0.999},
     "recall 8 and labels": {"recall": 8, "labels": LABELS},
 }
-"""Column -> options that make lists longer; ranked by label."""
+"""Column -> options that make lists longer. Detections are ranked by the label's score."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of detections, and which of them are right."""
+    """Calibration: scores of detections, with flags of right detections."""
 
     scores: npt.NDArray[np.float64]
     """Scores [N], 0 to 1."""
@@ -67,12 +67,12 @@ class Calibration:
     """Flags [N], true for detections that are right."""
 
     def at(self, temperature: float) -> "Calibration":
-        """Copies the scores, the log-odds of every score divided by a temperature."""
+        """Returns a copy in which the log-odds of every score are divided by a temperature."""
         odds = np.log(np.clip(self.scores, 1e-9, 1 - 1e-9) / np.clip(1 - self.scores, 1e-9, 1))
         return Calibration(1 / (1 + np.exp(-odds / temperature)), self.are_right)
 
     def bins(self) -> list[tuple[int, float, float]]:
-        """Counts of every tenth: detections, mean score and the share that is right."""
+        """Returns, per tenth of the scores, the detections, the mean score and the right share."""
         which = np.clip(np.digitize(self.scores, BINS) - 1, 0, len(BINS) - 2)
         inside = [which == number for number in range(len(BINS) - 1)]
         return [
@@ -83,7 +83,7 @@ class Calibration:
         ]
 
     def error(self) -> float:
-        """The expected calibration error."""
+        """Computes the expected calibration error."""
         gaps = [count * abs(mean - share) for count, mean, share in self.bins()]
         return sum(gaps) / max(1, len(self.scores))
 
@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def answer(model: Florence2, asked: Sequence[Asked], options: GenerationOptions) -> list[Result]:
-    """The model's answers."""
+    """Asks the model about scenes."""
     requests = (
         Request(one.picture, one.question.task, one.question.text, one.question.region)
         for one in asked
@@ -121,7 +121,7 @@ def answer(model: Florence2, asked: Sequence[Asked], options: GenerationOptions)
 
 
 def rankings(asked: Sequence[Asked], results: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """Average precision with each of the scores, by measure and column."""
+    """Measures average precision with each of the scores, by measure and column."""
     values: dict[str, dict[str, Any]] = {}
     for column, scored in SCORES.items():
         _add(values, column, precision(asked, results, scored))
@@ -129,7 +129,7 @@ def rankings(asked: Sequence[Asked], results: Sequence[Result]) -> dict[str, dic
 
 
 def lists(model: Florence2, asked: Sequence[Asked], values: dict[str, dict[str, Any]]) -> None:
-    """Average precision of longer lists beside that of the usual ones."""
+    """Measures the average precision of longer lists and of the usual lists."""
     for column, options in LISTS.items():
         progress(column)
         found = precision(asked, answer(model, asked, options), SCORES["label"])
@@ -140,7 +140,7 @@ def lists(model: Florence2, asked: Sequence[Asked], values: dict[str, dict[str, 
 def precision(
     asked: Sequence[Asked], results: Sequence[Result], scored: Scored
 ) -> dict[str, float]:
-    """Average precision and recall of detections ranked by a score."""
+    """Measures average precision and recall of detections ranked by a score."""
     found = [
         [(one.label, corners(one), _score(one, scored)) for one in result.detections]
         for result in results
@@ -150,7 +150,7 @@ def precision(
 
 
 def calibration(asked: Sequence[Asked], results: Sequence[Result]) -> list[str]:
-    """Sentences on the difference between scores and the share of detections that are right."""
+    """Makes sentences on the difference between scores and the share of right detections."""
     even, odd = (judge(asked[half::2], results[half::2]) for half in (0, 1))
     best = float(min(TEMPERATURES, key=lambda temperature: even.at(temperature).error()))
     tempered = odd.at(best)
@@ -169,10 +169,10 @@ def calibration(asked: Sequence[Asked], results: Sequence[Result]) -> list[str]:
 
 
 def judge(asked: Sequence[Asked], results: Sequence[Result]) -> Calibration:
-    """Scores of all detections, and whether each is right.
+    """Returns the scores of all detections, and whether each detection is right.
 
-    Right is one of the label of a true box with an intersection over union of 0.5; the higher
-    score goes first where two have one box.
+    A right detection has the label of a true box and an intersection over union of at least 0.5
+    with the box. Of two detections of one box, the detection with the higher score is right.
     """
     scores, are_right = [], []
     for one, result in zip(asked, results, strict=True):
@@ -190,7 +190,7 @@ def judge(asked: Sequence[Asked], results: Sequence[Result]) -> Calibration:
 
 
 def constraints(model: Florence2, scenes: int, values: dict[str, dict[str, Any]]) -> list[str]:
-    """Measures every task that has a grammar with it and without; which answers it changes."""
+    """Measures every task that has a grammar, with and without the grammar; counts changes."""
     notes = []
     for task in Task:
         if task.answer_kind is AnswerKind.TEXT:
@@ -206,7 +206,7 @@ def constraints(model: Florence2, scenes: int, values: dict[str, dict[str, Any]]
 
 
 def corners(found: Detection) -> Points:
-    """The corners of a box."""
+    """Returns the corners of a box."""
     x1, y1, x2, y2 = found.box
     return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
 

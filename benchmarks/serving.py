@@ -1,10 +1,11 @@
-"""Loads our service and one around transformers with 1, 8 and 32 clients.
+"""Measures our service, and a service around transformers, with 1, 8 and 32 clients.
 
     python -m benchmarks.serving --precision q8
 
-Every client sends its next request as soon as it has an answer. A request is the JPEG file of a
-picture of 1280x960, another one each time, and asks for an OD of 50 tokens with 3 beams. The other
-service is what a user would write: FastAPI around transformers in bfloat16, one request at a time.
+Every client sends the next request as soon as there is an answer. A request has the JPEG file of a
+picture of 1280x960, each time another picture, and asks for an OD of 50 tokens with 3 beams. The
+other service is as a user would write one: FastAPI around transformers in bfloat16, one request at
+a time.
 """
 
 import argparse
@@ -26,7 +27,7 @@ CLIENTS = (1, 8, 32)
 TOKENS = 50
 _JSON = {"Content-Type": "application/json"}
 _SLOW = "3600"
-"""Seconds of a request that are more than any takes."""
+"""Limit of a request in seconds, which no request reaches."""
 
 
 def main(argv: Sequence[str]) -> None:

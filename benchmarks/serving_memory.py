@@ -1,9 +1,9 @@
-"""Measures the memory of our service over 5,000 requests: it must not grow with them.
+"""Measures the memory of our service over 5,000 requests, which must not grow with their number.
 
     python -m benchmarks.serving_memory
 
-8 clients ask the demo model about small pictures, another one each time. The resident set of the
-service's process is read after the first 200 answers and after the last one.
+8 clients ask the demo model about small pictures, each time another picture. The resident set of
+the service's process is read after the first 200 answers and after the last answer.
 """
 
 import base64

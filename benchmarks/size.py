@@ -1,9 +1,9 @@
-"""Measures the installed size of the runtime with its dependencies, and of what it replaces.
+"""Measures the installed size of the runtime with dependencies, and of torch with transformers.
 
     python -m benchmarks.size
 
-Sums the files that pip has written, those it byte-compiled included, over everything that the
-distributions require on this machine. Run it where the CPU builds of both are installed.
+The size is the sum of the files that pip has written, byte-compiled files included, over all
+distributions that are required on this machine. The environment needs the CPU builds of both.
 """
 
 import compileall
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def required(requirements: Sequence[str]) -> set[str]:
-    """The distributions that an installation of the requirements brings on this machine."""
+    """Finds the distributions that the requirements bring on this machine."""
     found: dict[str, set[str]] = {}
     waiting = [Requirement(text) for text in requirements]
     while waiting:
@@ -62,7 +62,7 @@ def installed_bytes(name: str) -> int:
     distribution = metadata.distribution(name)
     paths = [Path(str(file.locate())) for file in distribution.files or ()]
     if canonicalize_name(name) == "florence-onnx":
-        paths += _our_files()  # An editable installation lists none of them.
+        paths += _our_files()  # An editable installation lists no files.
     return sum(path.stat().st_size for path in {path.resolve() for path in paths} if path.is_file())
 
 
@@ -70,7 +70,7 @@ def _our_files() -> Iterator[Path]:
     for package in ("florence_onnx", "florence_onnx_export"):
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            compileall.compile_dir(folder, quiet=2)  # As pip does where it does not link.
+            compileall.compile_dir(folder, quiet=2)  # as pip does where pip does not link
             for path in Path(folder).rglob("*"):
                 if "__pycache__" not in path.parts:
                     yield path

@@ -3,9 +3,9 @@
     python -m benchmarks.stages
     python -m benchmarks.stages --precision fp32 q8 --dtypes fp32 bf16
 
-The vision encoders take turns among themselves, then whole requests do: an OD of 411 tokens with
-3 beams. A step, search included, is timed with 16 tokens in the cache and with 400, as the median
-of the steps around. The host's share of a step is what is left without the time in ONNX Runtime.
+First the vision encoders take turns, then whole requests: an OD of 411 tokens with 3 beams. A step,
+search included, is timed with 16 tokens in the cache and with 400, as the median of the steps near.
+The host's share of a step is the share that is not in ONNX Runtime.
 """
 
 import statistics
@@ -34,13 +34,13 @@ from benchmarks.peers.vision_engines import Pixels, Vision, openvino_visions, pr
 from florence_onnx.profiling import time_stages
 
 PASTS = (16, 400)
-"""Tokens in the cache at the steps that are reported."""
+"""Numbers of tokens in the cache at the reported steps."""
 
 AROUND = 8
-"""Steps before and after these that are taken together."""
+"""Number of steps before and after a reported step whose median is reported."""
 
 TOKENS = PASTS[-1] + AROUND + 3
-"""Length of the answer: the last steps of a request are not timed."""
+"""Length of the answer in tokens. The last steps of a request are not timed."""
 
 HOST = "host's share of a step at past 16"
 FIRST = "first token after the picture is encoded"
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
 def _vision_sides(
     ours: Sequence[Ours], theirs: Sequence[Transformers], setup: Setup
 ) -> tuple[dict[str, Callable[[], float]], list[str]]:
-    """Times of all vision encoders on the same pixel values, and notes on the encoders left out."""
+    """Times all vision encoders on the same pixel values; also returns notes on missing ones."""
     picture = make_picture()
     sides: dict[str, Vision] = {}
     for peer in ours:
@@ -131,7 +131,7 @@ def _their_request(peer: Transformers, picture: Picture) -> Callable[[], Stages]
 
 
 def _reported(stages: Stages, steps: Sequence[float]) -> dict[str, float]:
-    """Published times of one request."""
+    """Returns the times of one request that are published."""
     return {
         "preprocess": stages["preprocess"],
         "embed and encoder": stages["embed_encoder"],
@@ -147,7 +147,7 @@ def _median_around(steps: Sequence[float], past: int) -> float:
 
 
 def _by_stage(rounds: Mapping[str, Sequence[Stages]]) -> dict[str, Samples]:
-    """Side -> requests, turned to stage -> side -> samples."""
+    """Turns side -> requests into stage -> side -> samples."""
     stages = dict.fromkeys(stage for requests in rounds.values() for stage in requests[0])
     return {
         stage: {
@@ -160,7 +160,7 @@ def _by_stage(rounds: Mapping[str, Sequence[Stages]]) -> dict[str, Samples]:
 
 
 def _growth(cases: Mapping[str, Samples]) -> dict[str, Any]:
-    """Slowdown of a step by a long cache, per side."""
+    """Computes the slowdown of a step by a long cache, per side."""
     short, long = (cases[f"step at past {past}"] for past in PASTS)
     name = f"step at past {PASTS[1]} / step at past {PASTS[0]}"
     return {f"{name}: {side}": ratio(long[side], short[side]) for side in short}

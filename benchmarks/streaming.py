@@ -1,10 +1,10 @@
-"""Measures the memory of a process that streams 2,000 small pictures: it must not grow with them.
+"""Measures the memory of a stream of 2,000 small pictures, which must not grow with their number.
 
     python -m benchmarks.streaming
     python -m benchmarks.streaming --model base --precision q8
 
-Every picture is another one, given as the bytes of a JPEG file, and is asked for a caption with the
-model's own search. The resident set is read after the first 50 answers and after the last one.
+All pictures differ. A picture is given as the bytes of a JPEG file, and the model writes a caption
+with its own search. The resident set is read after the first 50 answers and after the last answer.
 """
 
 import io
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def resident(setup: Setup, precision: str) -> tuple[float, float]:
-    """Megabytes that are resident after the first pictures, and after all of them."""
+    """Measures the resident megabytes after the first pictures, and after all pictures."""
     model = Florence2.load(
         setup.exported, precision=precision, providers=setup.providers, threads=setup.threads
     )
@@ -74,10 +74,10 @@ def resident(setup: Setup, precision: str) -> tuple[float, float]:
 
 
 def resident_bytes() -> int:
-    """The resident set of this process.
+    """Reads the resident set of this process in bytes.
 
     Raises:
-        BenchmarkError: The system does not tell it.
+        BenchmarkError: The system does not tell the size.
     """
     status = Path("/proc/self/status")
     if not status.exists():

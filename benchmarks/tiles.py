@@ -1,11 +1,11 @@
-"""Measures what tiles find on large drawn scenes and pages where one pass loses most things.
+"""Measures tiles on large drawn scenes and pages, where one pass misses most things.
 
     python -m benchmarks.tiles
     python -m benchmarks.tiles --pictures 1 --sizes 2000x2000
 
-The demo model, with its own 3 beams, is asked about each picture as a whole and in tiles. What is
-found is right with the label of a thing and an intersection over union of 0.5 with the box of it; a
-word of `OCR` is right if the page has it once more than it was read already.
+The demo model, with its own 3 beams, is asked about each picture as a whole and in tiles. A
+detection is right with the label of a thing and an intersection over union of 0.5 with the thing's
+box. A word of `OCR` is right as often as the page has the word.
 """
 
 import sys
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
 def measure(
     model: Florence2, scenes: Sequence[Scene], task: Task, tiles: TilesOption | None
 ) -> tuple[tuple[int, int, int], float, int]:
-    """Things that are found, are there, are named; the seconds; the questions about a picture."""
+    """Counts found, existing and named things; measures seconds and questions per picture."""
     counts, seconds, seen = np.zeros(3, dtype=np.int64), 0.0, 1
     for scene in scenes:
         picture: Picture = np.asarray(draw(scene))
@@ -90,7 +90,7 @@ def measure(
 
 
 def judge(scene: Scene, task: Task, result: Result) -> tuple[int, int, int]:
-    """How many things an answer finds, how many there are, and how many it names."""
+    """Counts the things that an answer finds, the things that exist, and the things named."""
     if task is Task.OCR:
         true, read = Counter(word.text for word in scene.words), Counter(result.text.split())
         return (true & read).total(), true.total(), read.total()
@@ -106,7 +106,7 @@ def judge(scene: Scene, task: Task, result: Result) -> tuple[int, int, int]:
 
 
 def things(scene: Scene, task: Task) -> Iterator[Thing]:
-    """What is in a scene, as a task names it."""
+    """Lists the things in a scene, as a task names things."""
     if task is Task.OCR_WITH_REGION:
         yield from ((word.text, word.box) for word in scene.words)
     for shape in scene.shapes:

@@ -1,10 +1,11 @@
-"""Times a token of transformers.js in Node against ours on the same folder, in its own layout.
+"""Times a token of transformers.js in Node and of this package, on the same folder.
 
     npm --prefix tests/node ci --ignore-scripts
     python -m benchmarks.transformers_js
 
-transformers.js answers greedily, as it knows no other way; ours greedily and with 3 beams. The
-sides take turns. A token is the median from one to the next in an answer of 60 tokens.
+The folder has the layout of transformers.js. transformers.js answers by greedy search, its only
+search; this package by greedy search and with 3 beams. The sides take turns. The time of a token is
+the median of the times between tokens in an answer of 60 tokens.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def _exported(model: str, work: Path) -> Path:
 def _node(
     arguments: argparse.Namespace, folder: Path, model: Florence2, place: str
 ) -> Iterator[Callable[[], float]]:
-    """Runs transformers.js until the block ends; gives what times a token of an answer."""
+    """Runs transformers.js until the block ends; yields a function that times a token."""
     values = model.assets.preprocessor(make_picture())[None]
     pixels = Path(place) / "pixels"
     pixels.write_bytes(values.tobytes())

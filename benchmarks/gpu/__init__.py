@@ -1,1 +1,1 @@
-"""Everything that is to be known of a GPU, checked and measured by one command."""
+"""Checks and measurements on a GPU, by one command."""

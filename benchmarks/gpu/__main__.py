@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu --wheels FOLDER
 
-GPU.md tells how the folder is prepared. The packages of the wheels are installed aside; then come
-the checks, then the tables of each geometry until the time is over. The results are written after
-every step, so that a run that is ended leaves what it has. Exit status 1 if a check failed.
+GPU.md tells how to prepare the folder. The command installs the packages of the wheels into a
+folder of their own, makes the checks, and measures the tables of each geometry until the time is
+over. Results are written after every step, so an early end loses no results. The exit status is 1
+if a check failed.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 def _measure(
     arguments: argparse.Namespace, argv: Sequence[str], content: dict[str, Any], budget: Any
 ) -> None:
-    """The tables of each geometry; the compiled peer comes after all others."""
+    """Measures the tables of each geometry; the compiled peer comes last."""
     from benchmarks.gpu.models import make_setup
     from benchmarks.gpu.tables import COMPILED, OURS, THEIRS, measure
 

@@ -1,4 +1,4 @@
-"""Whether a provider computes what the CPU does; every check is told, and none stops the others."""
+"""Checks that a provider computes what the CPU computes. A failed check does not stop others."""
 
 import shutil
 import tempfile
@@ -23,16 +23,16 @@ from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.scene import sample_scene
 
 PICTURES = 3
-"""Drawn pictures that are asked every task."""
+"""Number of drawn pictures for the requests of every task."""
 CASES = 24
-"""Searches that are compared with transformers'."""
+"""Number of searches that are compared with transformers."""
 PARITY_MODELS = (("square", 0), ("padded", 0))
-"""Geometry and seed of the models of these searches; exporting more takes minutes."""
+"""Geometry and seed of the models for these searches. Each export takes minutes."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was checked, and how it ended."""
+    """Name of a check, and its outcome."""
 
     name: str
     passed: bool
@@ -40,7 +40,7 @@ class Check:
 
 
 def run_checks(setup: Setup) -> list[Check]:
-    """All checks: the demo model, a small random one, and searches beside transformers.
+    """Runs all checks: the demo model, a small random model, and searches beside transformers.
 
     Args:
         setup: The small random model.
@@ -65,12 +65,12 @@ def _carried_out(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
     progress(f"checking: {name}")
     try:
         return Check(name, *check())
-    except Exception as error:  # Whatever a new machine raises is a finding.
+    except Exception as error:  # Any error on a new machine is a result.
         return Check(name, False, f"{type(error).__name__}: {first_line(error)}")
 
 
 def told(checks: Iterable[Check]) -> list[dict[str, object]]:
-    """Checks as a record holds them."""
+    """Turns checks into the form of a record."""
     return [asdict(check) for check in checks]
 
 
@@ -109,7 +109,7 @@ def _equal(ours: Iterable[Result], theirs: Iterable[Result]) -> tuple[bool, str]
 
 
 def _same_answers(folder: Path, setup: Setup) -> tuple[bool, str]:
-    """Greedy and with three beams."""
+    """Compares answers of greedy search and of three beams."""
     model, cpu = _open(folder, "fp32", setup), _on_cpu(folder, setup)
     found, wanted = [], []
     for beams in (1, 3):
@@ -119,13 +119,13 @@ def _same_answers(folder: Path, setup: Setup) -> tuple[bool, str]:
 
 
 def _batched_answers(setup: Setup) -> tuple[bool, str]:
-    """All tasks end at different lengths, so that rows leave the batch."""
+    """Compares batches in which answers end at different lengths, so that rows leave."""
     model, cpu = _open(setup.exported, "fp32", setup), _on_cpu(setup.exported, setup)
     return _equal(_answers(model, batch_size=15, num_beams=3), _answers(cpu, num_beams=3))
 
 
 def _long_answers(setup: Setup) -> tuple[bool, str]:
-    """Answers of 200 tokens, for which the slots of a cache are added to."""
+    """Compares answers of 200 tokens, for which the cache gets more slots."""
     model, cpu = _open(setup.exported, "fp32", setup), _on_cpu(setup.exported, setup)
     request = next(_requests())
     length: GenerationOptions = {"num_beams": 3, "min_new_tokens": 200, "max_new_tokens": 200}
@@ -133,7 +133,7 @@ def _long_answers(setup: Setup) -> tuple[bool, str]:
 
 
 def _half_errors(folder: Path, setup: Setup) -> tuple[bool, str]:
-    """The errors of float16 on the provider, beside float32 on the CPU."""
+    """Measures the errors of float16 on the provider against float32 on the CPU."""
     assets = Assets.read(folder)
     requests = fidelity.drawn_requests(assets, range(PICTURES))
     exact = fidelity.answer(open_graphs(folder, "fp32", [CPU]), assets, requests)
@@ -153,7 +153,7 @@ def _half_errors(folder: Path, setup: Setup) -> tuple[bool, str]:
 
 
 def _half_answers(folder: Path, setup: Setup) -> tuple[bool, str]:
-    """Most answers of float16 are those of float32; the bound of the errors decides the rest."""
+    """Counts answers of float16 that equal float32; the check is the bound of the errors."""
     found = _answers(_open(folder, "fp16", setup), num_beams=3)
     same, detail = _equal(found, _answers(_on_cpu(folder, setup), num_beams=3))
     equal = int(detail.split()[0])
@@ -161,7 +161,7 @@ def _half_answers(folder: Path, setup: Setup) -> tuple[bool, str]:
 
 
 def _parity(folder: Path, setup: Setup) -> tuple[bool, str]:
-    """The cases of tests/parity.py that need few models."""
+    """Runs the cases of tests/parity.py that need few models."""
     from tests.helpers.onnx_runner import OnnxRunner
     from tests.helpers.parity import cases, compare
 

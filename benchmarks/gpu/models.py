@@ -1,4 +1,4 @@
-"""The models that run on a GPU: a checkpoint and its float32 and float16 graphs."""
+"""Models to run on a GPU: a checkpoint, and its float32 and float16 graphs."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from florence_onnx.skeletons.writing import write_graphs
 
 
 def make_setup(name: str, work: Path, provider: str, threads: int) -> Setup:
-    """A random checkpoint of a geometry and its export, made in ``work``.
+    """Makes a random checkpoint of a geometry and its export in ``work``.
 
-    A released geometry is filled without torch. The bounds of float16 are not checked here:
-    `benchmarks.gpu.checks` does it where the graphs run.
+    A released geometry is filled without torch. The bounds of float16 are not checked here but in
+    `benchmarks.gpu.checks`, on the provider.
 
     Args:
         name: ``base``, ``large`` or ``tiny``.
         work: An existing folder.
-        provider: ONNX Runtime's name of where it is to run.
-        threads: Of every side.
+        provider: ONNX Runtime's name of the provider that runs the graphs.
+        threads: Threads of every side.
     """
     home = random_checkpoint(name, work)
     checkpoint, out = home / "checkpoint", home / "gpu"
@@ -43,7 +43,7 @@ def _writer(checkpoint: Path) -> exporting.WriteGraphs:
 
 
 def add_half(folder: Path) -> None:
-    """Adds float16 graphs to a model folder, without a word of them in its report."""
+    """Adds float16 graphs to a model folder, without an entry in the report."""
     from florence_onnx_export.graphs.files import save_graph
     from florence_onnx_export.graphs.half_storage import load_float32
     from florence_onnx_export.quantization.float16 import to_half

@@ -1,4 +1,4 @@
-"""The times of one geometry on a provider, for as long as there is time."""
+"""Times of one geometry on a provider, within a budget of seconds."""
 
 import statistics
 import time
@@ -20,18 +20,18 @@ BATCHES = (1, 8, 32)
 OURS = ("ours:fp32", "ours:fp16")
 THEIRS = ("transformers_eager:fp16-eager", "transformers_eager:fp16")
 COMPILED = "transformers_compiled:fp16"
-"""Opened last, since compiling takes minutes."""
+"""Peer that is opened last, because compiling takes minutes."""
 
 
 class Budget:
-    """The seconds that are left."""
+    """Budget of seconds."""
 
     def __init__(self, total: float) -> None:
-        """Starts now."""
+        """Starts the budget now."""
         self._end = time.monotonic() + total
 
     def left(self) -> float:
-        """Seconds, below zero when the time is over."""
+        """Seconds that are left, below zero when the time is over."""
         return self._end - time.monotonic()
 
 
@@ -41,18 +41,18 @@ Cases = dict[str, Samples]
 def measure(
     setup: Setup, names: Sequence[str], repeats: int, budget: Budget
 ) -> Iterator[tuple[Cases, list[str]]]:
-    """Times what there is time for, the shortest first.
+    """Times the cases within the budget, the shortest first.
 
-    A case is begun when the budget has as many seconds left as the one before took, times four.
+    A case is begun if the budget has four times the seconds of the case before.
 
     Args:
         setup: The model.
         names: The peers.
         repeats: Counted rounds.
-        budget: What is left of the whole run.
+        budget: Budget of the whole run.
 
     Yields:
-        All that is measured so far, and notes on what was left out.
+        All measurements so far, and notes on cases that were left out.
     """
     peers, notes = open_peers(names, setup)
     cases: Cases = {}
@@ -72,7 +72,7 @@ def _add(cases: Cases, measure: Callable[[], Cases]) -> None:
 
 
 def _cases(peers: Sequence[Peer]) -> Mapping[str, Callable[[str, int], Cases]]:
-    """Case -> what measures it."""
+    """Case -> function that measures the case."""
 
     def stages(case: str, repeats: int) -> Cases:
         rounds = alternate({peer.name: _stages_of(peer) for peer in peers}, repeats)

@@ -1,4 +1,4 @@
-"""Packages that a machine without a network gets from a folder of wheels, some of them in parts."""
+"""Installation of packages from a folder of wheels, for a machine without a network."""
 
 import os
 import re
@@ -14,11 +14,11 @@ PART = re.compile(r"(?P<wheel>.+\.whl)\.part-?\w+")
 
 
 def install(wheels: Path, site: Path) -> None:
-    """Installs all wheels of a folder into a folder of their own, whatever is installed elsewhere.
+    """Installs all wheels of a folder into a new folder, whatever is installed elsewhere.
 
     Args:
-        wheels: Holds wheels, and parts of wheels, which are joined in the order of their names.
-        site: Where the packages go; what an earlier call left there is replaced.
+        wheels: Folder of wheels and parts of wheels. Parts are joined in the order of the names.
+        site: Folder of the packages, which replaces an earlier folder.
 
     Raises:
         BenchmarkError: There are no wheels, or pip cannot install them.
@@ -35,7 +35,7 @@ def install(wheels: Path, site: Path) -> None:
 
 
 def _joined(wheels: Path, site: Path) -> list[Path]:
-    """The whole wheels, those that came in parts put together beside the packages."""
+    """Returns the whole wheels, after joining wheels in parts."""
     parts: dict[str, list[Path]] = {}
     for path in sorted(wheels.glob("*.whl.part*")):
         if found := PART.fullmatch(path.name):

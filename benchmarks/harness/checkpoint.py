@@ -1,9 +1,10 @@
-"""The checkpoint that the benchmarks run: random weights, and a tokenizer of the released size.
+"""Checkpoint for the benchmarks: random weights, and a tokenizer of the released size.
 
-The language model is drawn as the tests draw it, so that beams compete and equal tokens mean equal
-computations. The vision encoder is as transformers draws it: the tests' one is made to show every
-rounding, and misses its own features by a seventh in PyTorch's bfloat16. Everything is made once
-and kept. The names of folders tell which code made them; those of older code may be deleted.
+The language model has random weights as in the tests, so that beams compete and equal tokens mean
+equal computations. The vision encoder has the random weights of transformers. That of the tests
+amplifies rounding, so that its features differ by a seventh in PyTorch's bfloat16. Everything is
+made once and kept. The name of a folder depends on the code that made the folder; folders of older
+code may be deleted.
 """
 
 import argparse
@@ -17,20 +18,20 @@ from typing import Any
 from benchmarks.harness.common import ROOT, BenchmarkError, Setup, progress
 
 MODELS = ("base", "large", "tiny")
-"""The released geometries, and one for tests."""
+"""Released geometries, and a small geometry for tests."""
 SEED = 0
 RELEASED_BART_SIZE = 50265
-"""Tokens of the released tokenizer before those that Florence-2 adds."""
+"""Number of tokens of the released tokenizer without the tokens that Florence-2 adds."""
 
 
 def prepare(arguments: argparse.Namespace) -> Setup:
-    """Makes or finds everything that the sides of a benchmark run.
+    """Makes or finds the models that the sides of a benchmark run.
 
     Args:
-        arguments: What the parser of `common.make_parser` gives.
+        arguments: Arguments, parsed by `common.make_parser`.
 
     Raises:
-        BenchmarkError: ``--model`` is neither of ours nor the folder of a checkpoint.
+        BenchmarkError: ``--model`` is neither a name of `MODELS` nor the folder of a checkpoint.
     """
     model, work = arguments.model, arguments.work
     if model in MODELS:
@@ -45,7 +46,7 @@ def prepare(arguments: argparse.Namespace) -> Setup:
 
 
 def random_checkpoint(model: str, work: Path) -> Path:
-    """The folder, below ``work``, whose folder ``checkpoint`` is one of `MODELS`."""
+    """Makes a folder below ``work`` that holds a checkpoint of `MODELS` as ``checkpoint``."""
     helpers = ROOT / "tests" / "helpers"
     names = ("checkpoints", "random_models", "tokenizers")
     sources = [Path(__file__), *(helpers / f"{name}.py" for name in names)]
@@ -53,13 +54,13 @@ def random_checkpoint(model: str, work: Path) -> Path:
 
 
 def kept(parent: Path, name: str, sources: Iterable[Path], make: Callable[[Path], None]) -> Path:
-    """A folder that is made once for the present code.
+    """Makes a folder once for the present code.
 
     Args:
-        parent: Where it is kept.
-        name: How its name starts; the rest depends on ``sources``.
-        sources: The code that decides what is in it.
-        make: Fills an empty folder.
+        parent: Folder that the new folder is in.
+        name: Beginning of the new folder's name. The rest depends on ``sources``.
+        sources: Code that decides the content of the folder.
+        make: Function that fills an empty folder.
     """
     from florence_onnx.staging import staged_folder
 
@@ -108,7 +109,7 @@ def _make(model: str, home: Path) -> None:
 
 
 def _draw(geometry: Any) -> Any:
-    """A model of transformers with the weights that the module describes."""
+    """Makes a model of transformers with random weights."""
     import torch
     from transformers import Florence2ForConditionalGeneration
 
@@ -123,7 +124,7 @@ def _draw(geometry: Any) -> Any:
 
 
 def _make_tokenizer(path: Path) -> None:
-    """Replaces the tests' small tokenizer by one of the released size, of made-up words."""
+    """Replaces the tests' small tokenizer by one of the released size, with invented words."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
     from florence_onnx.files import write_whole

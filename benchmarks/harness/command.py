@@ -1,4 +1,4 @@
-"""A command of the package in a process of its own: its time, its lines and its memory."""
+"""Commands of the package in new processes, with time, lines and memory."""
 
 import os
 import resource
@@ -18,39 +18,39 @@ _PAUSE = 0.01
 
 @dataclass(frozen=True)
 class Line:
-    """A line that a command printed on stderr."""
+    """Line that a command printed on stderr."""
 
     seconds: float
-    """Since its start."""
+    """Seconds since the start of the command."""
     peak: float
-    """Its peak memory until then, in megabytes."""
+    """Peak of the command's memory until the line, in megabytes."""
     text: str
 
 
 @dataclass(frozen=True)
 class Run:
-    """A command of the package that has ended."""
+    """Run of a command that has ended."""
 
     seconds: float
-    """From its start to its end."""
+    """Seconds from start to end."""
     processor: float
-    """Seconds of processor time, of all its threads."""
+    """Seconds of processor time of all threads."""
     peak: float
-    """The most that was resident, in megabytes."""
+    """Peak of the resident set, in megabytes."""
     private: float
-    """The most that was its own, in megabytes."""
+    """Peak of the private memory, in megabytes."""
     lines: tuple[Line, ...]
 
     def line(self, word: str) -> Line:
-        """The first line that begins with a word, but for the time in brackets."""
+        """Finds the first line that begins with a word, after the time in brackets."""
         return next(line for line in self.lines if line.text.split("] ")[-1].startswith(word))
 
 
 def run(command: Sequence[str], variables: Mapping[str, str]) -> Run:
-    """Runs a command of the package in a process of its own.
+    """Runs a command of the package in a new process.
 
     Raises:
-        BenchmarkError: It failed; the message is its own.
+        BenchmarkError: The command failed. The message is that of the command.
     """
     path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
     start, used = time.perf_counter(), _processor_seconds()
@@ -78,13 +78,13 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> Run:
 
 
 def _processor_seconds() -> float:
-    """The processor time of the processes that have ended."""
+    """Processor time of the child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 class _Memory(threading.Thread):
-    """Watches the memory of another process until its end."""
+    """Thread that reads the memory of another process until the process ends."""
 
     def __init__(self, pid: int) -> None:
         super().__init__()
@@ -92,12 +92,12 @@ class _Memory(threading.Thread):
         self.peak = self.private = 0.0
 
     def run(self) -> None:
-        """Reads it again and again."""
+        """Reads the memory every few milliseconds."""
         while self.read():
             time.sleep(_PAUSE)
 
     def read(self) -> bool:
-        """Whether the process has memory yet."""
+        """Reads the memory; tells whether the process still has memory."""
         try:
             text = self.status.read_text()
         except OSError:

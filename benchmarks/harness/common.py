@@ -17,7 +17,7 @@ from benchmarks.harness.environment import available_threads, environment
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 DEMO = ROOT / "tests" / "fixtures" / "demo"
-"""The checkpoint of the demo model."""
+"""Checkpoint of the demo model."""
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 BEAMS = 3
@@ -27,7 +27,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 class BenchmarkError(Exception):
-    """A run whose result must not be published."""
+    """Signals a run whose result must not be published."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Setup:
     exported: Path
     """Export of the model, which `florence_onnx` runs."""
     home: Path
-    """Folder for what a side makes of the checkpoint."""
+    """Folder for the files that a side makes of the checkpoint."""
     provider: str
-    """ONNX Runtime's name of the provider; it also says where PyTorch runs."""
+    """ONNX Runtime's name of the provider, which also decides the device of PyTorch."""
     threads: int
     """Threads inside an operator, on every side."""
 
     @property
     def device(self) -> str:
-        """PyTorch's name of where the provider runs."""
+        """PyTorch's name of the device of the provider."""
         return "cuda" if self.provider == CUDA else "cpu"
 
     @property
@@ -57,10 +57,10 @@ class Setup:
 
 
 def make_parser(description: str, repeats: int, precisions: bool = True) -> argparse.ArgumentParser:
-    """A parser with the options that all scripts take.
+    """Makes a parser with the options of all scripts.
 
     Args:
-        description: What the script measures.
+        description: Description of the script.
         repeats: Default of ``--repeats``.
         precisions: Whether the script takes a list of our precisions.
     """
@@ -97,7 +97,7 @@ def make_parser(description: str, repeats: int, precisions: bool = True) -> argp
 
 
 def fidelity_notes(setup: Setup, precisions: Sequence[str]) -> list[str]:
-    """A line per precision but float32: how far its files are from float32, and what is mixed."""
+    """Makes a line per precision but float32, with the errors and the mixed precision."""
     report = json.loads((setup.exported / "export_report.json").read_text(encoding="utf-8"))
     return [
         "ours {name} differs from float32 by {image_features:.2%} in the image features and by "
@@ -113,12 +113,12 @@ def fidelity_notes(setup: Setup, precisions: Sequence[str]) -> list[str]:
 
 
 def make_picture(width: int = 1280, height: int = 960, seed: int = 0) -> Picture:
-    """Random pixels: speed does not depend on what a picture shows."""
+    """Makes random pixels, because speed does not depend on the content of a picture."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def progress(message: str) -> None:
-    """Says on stderr what is going on."""
+    """Prints a line about the progress on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -129,14 +129,14 @@ def publish(
     content: Mapping[str, Any],
     provider: str = CPU,
 ) -> None:
-    """Prints or writes what a script measured, with the environment it was measured in.
+    """Prints or writes the measurements of a script, with a description of the environment.
 
     Args:
-        name: The script's name.
-        arguments: Its parsed options.
-        argv: Its options as given.
-        content: What it measured.
-        provider: Where our side ran.
+        name: Name of the script.
+        arguments: Parsed options of the script.
+        argv: Options of the script, as given.
+        content: Measurements.
+        provider: Provider on which our side ran.
     """
     from florence_onnx.files import write_whole
 
@@ -159,7 +159,7 @@ def publish(
 
 
 def _result_file(text: str) -> Path:
-    """A file to write, which may replace a result but nothing else."""
+    """Reads the name of a file to write, which may replace a result but no other file."""
     path = Path(text)
     try:
         if path.exists() and "benchmark" not in json.loads(path.read_bytes()):

@@ -1,4 +1,4 @@
-"""The record of where a benchmark ran."""
+"""Description of the machine and the versions of a benchmark."""
 
 import datetime
 import os
@@ -22,10 +22,10 @@ PACKAGES = (
     "transformers",
     "openvino",
 )
-"""Packages whose versions matter; those that are not installed are left out."""
+"""Packages whose versions matter. Packages that are not installed are left out."""
 
 FLAGS = re.compile(r"avx2|avx512f|avx512_?(vnni|bf16|fp16)|avx_vnni|amx\w*|asimd|sve|i8mm|bf16")
-"""CPU features that decide which kernels run."""
+"""Features of the CPU that decide which kernels run."""
 
 
 def environment(command: str, provider: str, threads: int) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def environment(command: str, provider: str, threads: int) -> dict[str, Any]:
 
     Args:
         command: The command line.
-        provider: Where our side ran.
+        provider: Provider on which our side ran.
         threads: Threads of every side.
     """
     model, flags = _cpu()
@@ -54,7 +54,7 @@ def environment(command: str, provider: str, threads: int) -> dict[str, Any]:
 
 
 def available_threads() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -30,14 +30,14 @@ class FreshRun:
 
 
 def run_fresh(peer: str, setup: Setup) -> FreshRun:
-    """Starts a process, has it answer, and waits for its end.
+    """Runs a process that answers once.
 
     Args:
         peer: ``MODULE:VARIANT``.
-        setup: What it opens, and where it runs.
+        setup: Model and device of the peer.
 
     Raises:
-        BenchmarkError: The process failed; its own message went to stderr.
+        BenchmarkError: The process failed. The message of the process is on stderr.
     """
     options = {
         "checkpoint": setup.checkpoint,
@@ -65,7 +65,7 @@ def run_fresh(peer: str, setup: Setup) -> FreshRun:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The fresh process: prints its answer's length and its peak memory as one line of JSON."""
+    """Runs in the fresh process: prints the answer's length and the peak memory as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer")
     for name, kind in (("checkpoint", Path), ("exported", Path), ("home", Path)):
@@ -84,9 +84,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held, shared pages of files included."""
+    """Peak of this process's resident set in bytes, shared pages of files included."""
     status = Path("/proc/self/status")
-    if status.exists():  # The usage below starts with what the parent process held.
+    if status.exists():  # getrusage below would begin with the memory of the parent process.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""Services in processes of their own, and clients that ask them for as long as there is to ask."""
+"""Services in new processes, and clients that send all requests of a list."""
 
 import http.client
 import os
@@ -19,15 +19,15 @@ _START_SECONDS = 300
 
 @dataclass(frozen=True)
 class Service:
-    """A service that listens."""
+    """Service that listens."""
 
     port: int
-    """Its port on 127.0.0.1."""
+    """Port on 127.0.0.1."""
     pid: int
-    """Its process."""
+    """Process of the service."""
 
     def resident_bytes(self) -> int:
-        """The resident set of its process, on Linux."""
+        """Resident set of the process in bytes, on Linux."""
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -36,28 +36,28 @@ class Service:
 
 @dataclass(frozen=True)
 class Ask:
-    """A request that a client sends."""
+    """Request that a client sends."""
 
     path: str
-    """Where to."""
+    """Path of the request."""
     body: bytes
-    """Its body."""
+    """Body of the request."""
     headers: Mapping[str, str]
-    """Its headers."""
+    """Headers of the request."""
 
 
 @contextmanager
 def service(module: str, arguments: Sequence[str], port: int, ready: str) -> Iterator[Service]:
-    """Starts a service, and ends it with the block.
+    """Starts a service, and ends the service with the block.
 
     Args:
-        module: What ``python -m`` runs.
-        arguments: Its arguments.
-        port: The port that they tell it to listen at.
-        ready: The path that is answered when it is ready.
+        module: Module that ``python -m`` runs.
+        arguments: Arguments of the module.
+        port: Port in these arguments.
+        ready: Path that the service answers when it is ready.
 
     Raises:
-        BenchmarkError: It has not become ready.
+        BenchmarkError: The service has not become ready.
     """
     path = os.pathsep.join([str(ROOT), str(ROOT / "export")])
     process = subprocess.Popen(
@@ -79,18 +79,18 @@ def service(module: str, arguments: Sequence[str], port: int, ready: str) -> Ite
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """Finds a free port."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
 
 
 def load(port: int, asks: Sequence[Ask], clients: int) -> tuple[float, list[float]]:
-    """Has clients send requests, each the next one as soon as it has its answer.
+    """Sends requests by several clients. A client sends the next request after each answer.
 
     Args:
-        port: Of the service.
-        asks: The requests, each of which is sent once.
-        clients: How many clients there are.
+        port: Port of the service.
+        asks: Requests, each of which is sent once.
+        clients: Number of clients.
 
     Returns:
         Seconds until the last answer, and of every request.

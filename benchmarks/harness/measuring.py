@@ -1,4 +1,4 @@
-"""Alternating measurement, and what is made of its samples."""
+"""Measurement of sides in turn, and statistics of the samples."""
 
 import statistics
 import time
@@ -10,27 +10,27 @@ from benchmarks.harness.common import BenchmarkError, progress
 T = TypeVar("T")
 
 PAUSE = 0.3
-"""Seconds between two sides, in which the idle threads of the first stop spinning."""
+"""Seconds between two sides, in which the idle threads of the first side stop spinning."""
 
 OURS = "ours"
 """Start of the names of our sides."""
 
 Samples = Mapping[str, Sequence[float]]
-"""Side -> what was measured, one value per round."""
+"""Side -> measured values, one per round."""
 
 
 def alternate(
     sides: Mapping[str, Callable[[], T]], repeats: int, warmup: int = 1
 ) -> dict[str, list[T]]:
-    """Calls the sides in turn, A B C A B C, so that they share whatever else the machine does.
+    """Calls the sides in turn, A B C A B C, so that other load of the machine affects all sides.
 
     Args:
-        sides: Name -> what to call.
+        sides: Name -> function to call.
         repeats: Counted rounds.
-        warmup: Rounds before them whose values are dropped.
+        warmup: Earlier rounds, whose values are dropped.
 
     Returns:
-        For each side what its calls returned, round by round.
+        For each side the results of the calls, round by round.
     """
     values: dict[str, list[T]] = {name: [] for name in sides}
     for number in range(warmup + repeats):
@@ -45,24 +45,24 @@ def alternate(
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Measures the seconds of a call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def describe(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, extremes and the samples themselves."""
+    """Returns median, extremes and all samples."""
     return {**_spread(samples), "samples": [_round(value) for value in samples]}
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Ours over theirs, round by round: what slowed a round down slowed both."""
+    """Divides ours by theirs round by round, because other load slows both sides of a round."""
     return _spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def compare_sides(case: str, sides: Samples) -> dict[str, dict[str, float]]:
-    """The ratio of each of our sides to every other, under ``"case: ours / other"``."""
+    """Ratios of each of our sides to every other side, by ``"case: ours / other"``."""
     return {
         f"{case}: {a} / {b}": ratio(sides[a], sides[b])
         for a in sides
@@ -72,11 +72,11 @@ def compare_sides(case: str, sides: Samples) -> dict[str, dict[str, float]]:
 
 
 def summarise(cases: Mapping[str, Samples], unit: str = "s") -> dict[str, Any]:
-    """The part of a record that every benchmark has.
+    """Makes the part of a record that all benchmarks have.
 
     Args:
-        cases: Case -> samples of its sides.
-        unit: Of the samples.
+        cases: Case -> samples of the sides.
+        unit: Unit of the samples.
     """
     return {
         "unit": unit,
@@ -95,10 +95,10 @@ def summarise(cases: Mapping[str, Samples], unit: str = "s") -> dict[str, Any]:
 def require_same_tokens(
     case: str, ours: Iterable[Sequence[int]], theirs: Iterable[Sequence[int]]
 ) -> None:
-    """Refuses to compare the speed of sides that do not compute the same.
+    """Refuses to compare the speed of sides with different tokens.
 
     Raises:
-        BenchmarkError: A token differs; the message says which.
+        BenchmarkError: A token differs. The message names the token.
     """
     for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if list(a) == list(b):
@@ -114,7 +114,7 @@ def require_same_tokens(
 
 
 def agreement(ours: Sequence[int], theirs: Sequence[int]) -> float:
-    """The share of tokens before the first that differs."""
+    """Share of tokens before the first token that differs."""
     equal = 0
     for a, b in zip(ours, theirs, strict=False):
         if a != b:
@@ -132,5 +132,5 @@ def _spread(samples: Sequence[float]) -> dict[str, float]:
 
 
 def _round(value: float) -> float:
-    """Six significant digits."""
+    """Rounds to six significant digits."""
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""Log of the runs of a model's graphs, which parts a step into engine and host."""
+"""Log of the runs of a model's graphs, which divides a step into engine and host."""
 
 import time
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ class Step:
     seconds: float
     """Seconds from one start of the decoder to the next start."""
     engine: float
-    """Seconds of it in ONNX Runtime."""
+    """Seconds of the step in ONNX Runtime."""
 
     @property
     def host_share(self) -> float:
@@ -25,13 +25,13 @@ class Step:
 
 
 class SessionLog:
-    """Stands before the sessions of a model and notes when they run."""
+    """Proxy for the sessions of a model that notes the times of runs."""
 
     def __init__(self, model: Florence2) -> None:
         """Watches a model.
 
         Args:
-            model: Stays as it is; ``self.model`` is the one that is watched.
+            model: Model, which is not changed; ``self.model`` is the watched copy.
         """
         self._runs: list[tuple[str, float, float]] = []
         sessions: dict[str, Any] = {
@@ -41,7 +41,7 @@ class SessionLog:
         self.model = Florence2(model.assets, replace(model.graphs, sessions=sessions))
 
     def take_steps(self) -> list[Step]:
-        """The steps since the last call, in order; not the last one, whose end is not noted."""
+        """Returns the steps since the last call, but not the last step, whose end is unknown."""
         starts = [start for graph, start, _ in self._runs if graph == DECODER]
         steps = [
             Step(
@@ -55,7 +55,7 @@ class SessionLog:
 
 
 class _Watched:
-    """A session whose runs are noted."""
+    """Session whose runs are noted."""
 
     def __init__(self, name: str, session: Any, runs: list[tuple[str, float, float]]) -> None:
         self._name, self._session, self._runs = name, session, runs

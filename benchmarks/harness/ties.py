@@ -15,10 +15,10 @@ from florence_onnx.assets.reading import Assets
 
 
 class Judge:
-    """Repeats searches with transformers' network in float64, one beam at a time."""
+    """Judge of ties: repeats searches with transformers' network in float64, beam by beam."""
 
     def __init__(self, setup: Setup, longest: int) -> None:
-        """Opens the checkpoint; ``longest`` is the searches' max_new_tokens."""
+        """Opens the checkpoint; ``longest`` is max_new_tokens of the searches."""
         folder = setup.checkpoint
         self._network = Florence2ForConditionalGeneration.from_pretrained(folder).double()
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -28,7 +28,7 @@ class Judge:
     def margin(
         self, picture: Picture, prompt: str, beams: int, answers: Sequence[tuple[int, ...]]
     ) -> float:
-        """The largest difference of scores that kept one of the answers from being found."""
+        """Finds the largest difference of scores that excluded one of the answers."""
         from tests.helpers.plain_search import lost_by, plain_search
 
         network, encoded = self._network, self._encode(picture, prompt)

@@ -1,4 +1,4 @@
-"""The service that a user would write around transformers: FastAPI, one request at a time.
+"""Service that a user would write around transformers: FastAPI, one request at a time.
 
 python -m benchmarks.harness.transformers_service CHECKPOINT PORT THREADS
 """
@@ -18,10 +18,10 @@ from benchmarks.peers.transformers_eager import open_peer
 
 
 def make_app(checkpoint: Path, threads: int) -> FastAPI:
-    """The application: a picture file in, a parsed answer out.
+    """Makes the application, which takes a picture file and returns a parsed answer.
 
     Args:
-        checkpoint: A checkpoint in transformers' format, opened as bfloat16.
+        checkpoint: Checkpoint in transformers' format, opened as bfloat16.
         threads: Threads of PyTorch.
     """
     import numpy as np

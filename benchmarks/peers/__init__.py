@@ -1,8 +1,8 @@
-"""The sides that are timed: ours and what a user would pick instead, one module each.
+"""Peers that are timed: this package and the alternatives of a user, one module each.
 
-A module has ``VARIANTS``, the names of what it can be opened as, and
-``open_peer(variant, setup) -> Peer``. Another joins by being put here. On the command line a peer
-is ``MODULE:VARIANT``, for example ``transformers_eager:bf16``.
+A module has ``VARIANTS``, a tuple of names, and ``open_peer(variant, setup) -> Peer``. A new module
+in this folder is a new peer. On the command line a peer is ``MODULE:VARIANT``, for example
+``transformers_eager:bf16``.
 """
 
 import importlib
@@ -22,13 +22,13 @@ class Answer:
     """Answer of a peer about one picture."""
 
     token_ids: tuple[int, ...]
-    """The start token first."""
+    """Token ids, from the start token on."""
     parsed: dict[str, Any]
-    """The task's answer, read from the tokens."""
+    """Parsed answer of the task."""
 
 
 class Peer(Protocol):
-    """A model that is ready to answer."""
+    """Model that is ready to answer."""
 
     @property
     def name(self) -> str:
@@ -42,8 +42,8 @@ class Peer(Protocol):
         Args:
             pictures: Decoded pictures.
             task: The task's name, such as ``<OD>``.
-            tokens: How many are generated, the end included: no fewer and no more.
-            beams: Of the beam search.
+            tokens: Exact number of generated tokens, the end included.
+            beams: Beams of the search.
         """
 
 
@@ -52,7 +52,7 @@ def open_peer(name: str, setup: Setup) -> Peer:
 
     Raises:
         BenchmarkError: There is no such peer.
-        ImportError: A package that it needs is not installed.
+        ImportError: A package that the peer needs is not installed.
     """
     module, _, variant = name.partition(":")
     if module not in MODULES:
@@ -66,10 +66,10 @@ def open_peer(name: str, setup: Setup) -> Peer:
 
 
 def open_peers(names: Iterable[str], setup: Setup) -> tuple[list[Peer], list[str]]:
-    """Opens those whose packages are installed.
+    """Opens the peers whose packages are installed.
 
     Returns:
-        The peers, and a note about each that is missing.
+        The peers, and a note about each missing peer.
     """
     peers, notes = [], []
     for name in names:

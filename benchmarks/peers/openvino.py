@@ -1,8 +1,8 @@
 """OpenVINO on graphs traced from transformers' modules; a variant is the inference precision.
 
-The graphs are what a straight conversion gives: transformers' modules as they are, the decoder
-with its cache kept inside the engine and its beams reordered there, cross-attention keys and
-values computed once per picture. Preprocessing, the search and the parsing are ours.
+The graphs are a direct conversion of transformers' modules. The engine keeps the decoder's cache
+and reorders the beams. Keys and values of the cross-attention are computed once per picture.
+Preprocessing, search and parsing are those of this package.
 """
 
 from collections.abc import Sequence
@@ -31,18 +31,18 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class OpenVino:
-    """Three compiled graphs, and our code around them."""
+    """Peer with three compiled graphs and the code of this package around the graphs."""
 
     name: str
-    """The engine, and the inference precision."""
+    """Name of the engine and of the inference precision."""
     assets: Assets
     """Preprocessing, tokenizer and generation policy."""
     vision: Any
-    """pixel_values -> image_features."""
+    """Graph from pixel_values to image_features."""
     encoder: Any
-    """image_features, input_ids, attention_mask -> cross-attention keys and values."""
+    """Graph from image_features, input_ids, attention_mask to cross-attention keys and values."""
     decoder: Any
-    """input_ids, attention_mask, beam_idx, keys and values -> logits; keeps its cache."""
+    """Graph from input_ids, attention_mask, beam_idx, keys and values to logits, with a cache."""
 
     def answer(
         self, pictures: Sequence[Picture], task: str, tokens: int, beams: int
@@ -71,7 +71,7 @@ class OpenVino:
 
 
 class _Steps:
-    """The decoder as the step() that our search calls."""
+    """Steps of the decoder, for the search of this package."""
 
     def __init__(self, decoder: Any, mask: Ids, cross: list[Floats]) -> None:
         self._request = decoder.create_infer_request()
@@ -93,7 +93,7 @@ class _Steps:
         return _Scores(self._request.get_tensor("logits").data)
 
     def _repeat(self, beams: int) -> None:
-        """Gives each beam what its picture's encoding is."""
+        """Repeats the encoding of each picture for every beam."""
         self._set("attention_mask", self._mask.repeat(beams, axis=0))
         for i, values in enumerate(self._cross):
             self._set(f"cross.{i}", values.repeat(beams, axis=0))
@@ -103,7 +103,7 @@ class _Steps:
 
 
 class _Scores:
-    """The scores of one step, as our search wants them."""
+    """Scores of one step, for the search of this package."""
 
     def __init__(self, logits: Floats) -> None:
         self._logits = logits
@@ -119,7 +119,7 @@ class _Scores:
 
 
 def open_peer(variant: str, setup: Setup) -> OpenVino:
-    """Traces the checkpoint's modules, once, and compiles the graphs."""
+    """Traces the checkpoint's modules once, and compiles the graphs."""
     if setup.device != "cpu":
         raise BenchmarkError("OpenVINO runs on the CPU; leave it out of --peers")
     from benchmarks.harness.checkpoint import kept

@@ -1,4 +1,4 @@
-"""transformers' modules traced to OpenVINO's graphs."""
+"""Tracing of transformers' modules to graphs of OpenVINO."""
 
 import warnings
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class _Vision(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """The encoder, and the decoder's keys and values of what it gives."""
+    """Encoder, with the keys and values of the decoder's cross-attention."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Step of the decoder; beams are reordered first."""
+    """Step of the decoder, with beams reordered first."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _Decoder(nn.Module):
         cache.is_updated = dict.fromkeys(range(len(self.decoder.layers)), True)
         output = self.decoder(
             input_ids=input_ids,
-            # Only its length is used: its keys and values are in the cache.
+            # Only the length is used: keys and values are in the cache.
             encoder_hidden_states=mask[..., None].expand(-1, -1, self.head.in_features).float(),
             encoder_attention_mask=mask,
             cache=cache,
@@ -84,8 +84,8 @@ def trace_graphs(setup: Setup, folder: Path) -> None:
     """Writes vision.xml, encoder.xml and decoder.xml.
 
     Args:
-        setup: Names the checkpoint.
-        folder: Where to write.
+        setup: Setup with the checkpoint.
+        folder: Folder to write to.
     """
     model: Any = Florence2ForConditionalGeneration.from_pretrained(setup.checkpoint)
     model.eval()
@@ -112,12 +112,12 @@ def trace_graphs(setup: Setup, folder: Path) -> None:
 
 def _trace(module: nn.Module, example: tuple[Tensor, ...]) -> Any:
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # Of the tracer, about values it takes for constants.
+        warnings.simplefilter("ignore")  # of the tracer, about values that become constants
         return ov.convert_model(module.eval(), example_input=example)
 
 
 def _name_caches(decoder: Any, count: int) -> None:
-    """Names inputs and outputs, and has the engine keep the decoder's own cache."""
+    """Names inputs and outputs, and makes the engine keep the cache of the self-attention."""
     past = [f"past.{i}" for i in range(count)]
     present = [f"present.{i}" for i in range(count)]
     cross = [f"cross.{i}" for i in range(count)]

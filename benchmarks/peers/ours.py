@@ -13,12 +13,12 @@ VARIANTS = tuple(PRECISIONS)
 
 @dataclass(frozen=True)
 class Ours:
-    """Peer that uses `florence_onnx` as the documentation says."""
+    """Peer that uses `florence_onnx` as documented."""
 
     name: str
-    """Ours, and the precision."""
+    """Name with the precision."""
     model: Florence2
-    """The opened model."""
+    """Opened model."""
 
     def answer(
         self, pictures: Sequence[Picture], task: str, tokens: int, beams: int
@@ -35,7 +35,7 @@ class Ours:
 
 
 def open_peer(variant: str, setup: Setup) -> Ours:
-    """Opens the export at one precision."""
+    """Opens the export at a precision."""
     model = Florence2.load(
         setup.exported, precision=variant, providers=setup.providers, threads=setup.threads
     )

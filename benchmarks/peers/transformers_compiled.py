@@ -1,6 +1,6 @@
-"""transformers with torch.compile; a variant is the type of the weights.
+"""Peer of transformers with torch.compile; a variant is the type of the weights.
 
-The vision tower, the encoder, the decoder and the head are compiled each by itself. The decoder
+The vision tower, the encoder, the decoder and the head are compiled one by one. The decoder
 is compiled for a growing cache, so that nothing is compiled again after the first answer.
 """
 
@@ -15,7 +15,7 @@ VARIANTS = tuple(transformers_eager.DTYPES)
 def open_peer(variant: str, setup: Setup) -> transformers_eager.Transformers:
     """Opens the checkpoint; the first answers take minutes."""
     eager = transformers_eager.open_peer(variant, setup)
-    # The wrappers of transformers' modules are other functions at the first step than later.
+    # transformers' wrappers are other functions at the first step than at later steps.
     torch._dynamo.config.recompile_limit = 64
     text = eager.model.model.language_model
     for module, dynamic in (

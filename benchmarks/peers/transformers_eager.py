@@ -1,7 +1,8 @@
-"""transformers' own model and processor on PyTorch.
+"""Peer with transformers' own model and processor on PyTorch.
 
-A variant is the type of the weights, alone for the attention that transformers chooses (PyTorch's
-scaled_dot_product_attention), or with ``-eager`` for attention in single operators.
+A variant is the type of the weights, with transformers' usual attention (PyTorch's
+scaled_dot_product_attention), or, with ``-eager`` behind the type, with attention in single
+operators.
 """
 
 import json
@@ -30,12 +31,12 @@ VARIANTS = (*DTYPES, *(f"{dtype}-eager" for dtype in DTYPES))
 
 @dataclass(frozen=True)
 class Transformers:
-    """A Florence-2 of transformers, used as its documentation says."""
+    """Florence-2 of transformers, used as documented there."""
 
     name: str
-    """The library, and the type of the weights."""
+    """Name of the library and type of the weights."""
     model: Any
-    """A ``Florence2ForConditionalGeneration``."""
+    """Model, a ``Florence2ForConditionalGeneration``."""
     processor: Any
     """Processor of the model, a ``Florence2Processor``."""
 
@@ -84,7 +85,7 @@ def open_peer(variant: str, setup: Setup) -> Transformers:
 
 
 def open_processor(checkpoint: Path) -> Any:
-    """The processor of a checkpoint, made from its tokenizer and its image processor."""
+    """Makes the processor of a checkpoint from the tokenizer and the image processor."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     images: Any = CLIPImageProcessorPil.from_pretrained(checkpoint)
     stride = 1

@@ -1,4 +1,4 @@
-"""The stages of a request in transformers, cut where `florence_onnx.profiling` cuts ours."""
+"""Stages of a request in transformers, the same as in `florence_onnx.profiling`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,19 +16,19 @@ TASK = "<OD>"
 
 
 class Clock:
-    """Seconds between marks, taken when the device has finished."""
+    """Clock for marks at which the device has finished all work."""
 
     def __init__(self) -> None:
         self._last = self.now()
 
     def now(self) -> float:
-        """The time, once everything asked of the device is done."""
+        """Waits for the device and returns the time."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the mark before."""
+        """Returns the seconds since the mark before."""
         before, self._last = self._last, self.now()
         return self._last - before
 
@@ -45,7 +45,7 @@ def time_transformers(
         tokens: Tokens to generate.
 
     Returns:
-        Seconds per stage, and seconds of every step but the last.
+        The seconds per stage, and the seconds of every step but the last.
     """
     clock = Clock()
     inputs = peer.inputs([picture], TASK)
@@ -56,7 +56,7 @@ def time_transformers(
     stages["embed_encoder"] = clock.lap()
     starts: list[float] = [time.perf_counter()]
     decoder = peer.model.model.language_model.decoder
-    # The first step starts with generate's preparations, which the hook comes too late for.
+    # The hook misses the preparations of generate, with which the first step begins.
     hook = decoder.register_forward_pre_hook(lambda *ignored: starts.append(time.perf_counter()))
     found = peer.model.generate(
         encoder_outputs=BaseModelOutput(encoded),
@@ -76,7 +76,7 @@ def time_transformers(
 
 
 def vision_alone(peer: Transformers) -> Callable[[Pixels], Any]:
-    """The vision encoder alone, from pixel values on the host; waits for the device."""
+    """Runs the vision encoder alone on pixel values of the host; waits for the device."""
 
     @torch.inference_mode()
     def vision(pixel_values: Pixels) -> Any:
@@ -87,7 +87,7 @@ def vision_alone(peer: Transformers) -> Callable[[Pixels], Any]:
 
 
 def _encode(model: Any, features: Any, input_ids: Any, mask: Any) -> Any:
-    """Puts the features where the prompt has place-holders, and runs the encoder."""
+    """Puts the features in the place of the prompt's image tokens, and runs the encoder."""
     embeds = model.get_input_embeddings()(input_ids)
     places = model.get_placeholder_mask(input_ids, inputs_embeds=embeds, image_features=features)
     embeds = embeds.masked_scatter(places, features.to(embeds.dtype))

@@ -1,4 +1,4 @@
-"""Our vision graph on OpenVINO, by its own package and through ONNX Runtime's provider."""
+"""Our vision graph on OpenVINO: by OpenVINO's own package and by ONNX Runtime's provider."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Vision = Callable[[Pixels], Any]
 
 
 def openvino_visions(setup: Setup) -> dict[str, Vision]:
-    """The fp32 graph on OpenVINO; name of the side -> pixel_values to image_features.
+    """Opens the fp32 graph on OpenVINO; name of the side -> pixel_values to image_features.
 
     Raises:
         ImportError: The package is not installed.
@@ -39,11 +39,11 @@ def openvino_visions(setup: Setup) -> dict[str, Vision]:
 
 
 def provider_visions(setup: Setup) -> dict[str, Vision]:
-    """The fp32 graph through ONNX Runtime's OpenVINO provider, where this build has it.
+    """Opens the fp32 graph with ONNX Runtime's OpenVINO provider, where this build has one.
 
     Raises:
         ImportError: This build of ONNX Runtime has no such provider.
-        BenchmarkError: The provider fell back to another.
+        BenchmarkError: ONNX Runtime used another provider.
     """
     import onnxruntime as ort
 

@@ -1,1 +1,1 @@
-"""The pages and tables that are made of benchmarks/results."""
+"""Pages and tables made from benchmarks/results."""

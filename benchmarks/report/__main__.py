@@ -1,4 +1,4 @@
-"""Writes the pages that tell results, and tables in other pages, from benchmarks/results.
+"""Writes pages of results, and tables in other pages, from benchmarks/results.
 
     python -m benchmarks.report
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def pages(records: Mapping[str, Record]) -> dict[Path, str]:
-    """Page -> its whole content."""
+    """Page -> content of the page."""
     return {
         ROOT / "benchmarks" / "README.md": render(records),
         ROOT / "docs" / "performance.md": performance(records),

@@ -1,4 +1,4 @@
-"""benchmarks/README.md: targets, every result in full, and the diary of what was tried."""
+"""Page benchmarks/README.md: targets, all results in full, and the diary of trials."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -10,7 +10,7 @@ from benchmarks.report.tables import ratio, table
 from benchmarks.report.targets import TARGETS, Target
 
 DIARY = Path(__file__).with_name("diary.md")
-"""Written by hand: what was tried, and why targets are missed."""
+"""Diary, written by hand: trials, and reasons for missed targets."""
 
 _OPENVINO = "onnxruntime-openvino"
 
@@ -31,7 +31,7 @@ ORDER = {
     "scores": "Scores and constraints",
     "tiles": "Large pictures in tiles",
 }
-"""Script -> title of its section. A new script gets a section by a line here."""
+"""Script -> title of the section. A line here gives a new script a section."""
 
 INTRODUCTION = """# Benchmarks
 
@@ -88,7 +88,7 @@ mixtures that these precisions start from, before any matmul is given more bits 
 
 
 def render(records: Mapping[str, Record]) -> str:
-    """The content of benchmarks/README.md."""
+    """Makes the content of benchmarks/README.md."""
     parts = [INTRODUCTION, "## Targets\n\n" + _targets(records)]
     for script, title in ORDER.items():
         for record in records.values():
@@ -138,7 +138,7 @@ def _section(record: Record) -> str:
 
 
 def _distinction(record: Record) -> str:
-    """Key that tells a section from another of the same script."""
+    """Key that differs between the sections of one script."""
     if record["benchmark"] == "accuracy":
         first = next(iter(next(iter(record["values"].values()))))
         return f", {record['scenes']} scenes, beside {first}"

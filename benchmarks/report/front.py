@@ -9,18 +9,18 @@ from benchmarks.report.targets import ACCURACY
 START, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 FRONT_FILES = ("compare-cpu", "cold_start-cpu")
-"""Results in the top README; each of their cases is a column."""
+"""Results in the top README. Each case of the results is a column."""
 
 
 def between_markers(page: str, content: str) -> str:
-    """A page with new content between its markers."""
+    """Replaces the content between the markers of a page."""
     before, rest = page.split(START)
     _, after = rest.split(END)
     return f"{before}{START}\n{content}{END}{after}"
 
 
 def accuracy_table(records: Mapping[str, Record]) -> str:
-    """Accuracy of the demo model, beside the targets."""
+    """Makes a table of the demo model's accuracy beside the targets."""
     record = records["accuracy-cpu"]
     sides = list(next(iter(record["values"].values())))
     rows = []
@@ -31,7 +31,7 @@ def accuracy_table(records: Mapping[str, Record]) -> str:
 
 
 def fronttable(records: Mapping[str, Record]) -> str:
-    """Table of whole requests, cold start and memory on a CPU, a line per side."""
+    """Makes a table of requests, cold start and memory on a CPU, a line per side."""
     columns: dict[str, dict[str, str]] = {}
     for name in FRONT_FILES:
         for case, sides in records.get(name, {"values": {}})["values"].items():

@@ -1,4 +1,4 @@
-"""docs/performance.md: what users ask about speed, memory, accuracy and size, on one page."""
+"""Page docs/performance.md: speed, memory, accuracy and size, for users."""
 
 from collections.abc import Mapping
 
@@ -62,18 +62,18 @@ _SECTIONS = {
         "All files that pip installs for `florence-onnx[cpu]`, the demo model included.",
     ),
 }
-"""File of results -> title of its section, and what was measured."""
+"""File of results -> title of the section, and a sentence about the measurement."""
 
 
 _BESIDE = {"filling-cpu": "filling-large-cpu"}
-"""File of results -> one whose sides are further columns of its table."""
+"""File of results -> another file, whose sides are further columns of the table."""
 
 _LEFT_OUT = "greedy"
-"""Sides and notes that name it are on the other page only."""
+"""Word of sides and notes that are on the other page only."""
 
 
 def performance(records: Mapping[str, Record]) -> str:
-    """The content of docs/performance.md; results that are not there are left out."""
+    """Makes the content of docs/performance.md. Missing results are left out."""
     told = [name for name in _SECTIONS if name in records]
     sections = [_section(*_SECTIONS[name], _joined(name, records)) for name in told]
     told += [name for name in _BESIDE.values() if name in records]
@@ -85,7 +85,7 @@ def performance(records: Mapping[str, Record]) -> str:
 
 
 def _joined(name: str, records: Mapping[str, Record]) -> Record:
-    """A record, with the sides and notes of the one beside it."""
+    """Joins a record with the sides and notes of another record."""
     record, other = records[name], records.get(_BESIDE.get(name, ""))
     if other is None:
         return record
@@ -105,7 +105,7 @@ def _section(title: str, measured: str, record: Record) -> str:
 
 
 def _transformers(record: Record) -> str:
-    """The sentences alone: every measure is equal to the decimal that tables show."""
+    """Returns sentences without a table, because all measures are equal as shown."""
     return "\n".join(["## Answers beside transformers\n", *(f"{n}\n" for n in record["notes"])])
 
 

@@ -1,4 +1,4 @@
-"""Records that the scripts have published, and the parts that go into more than one page."""
+"""Records of the scripts, and the parts that several pages have."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from benchmarks.harness.common import RESULTS
 from benchmarks.report.tables import ratio, spread, table
 
 Record = Mapping[str, Any]
-"""Record that a script has published."""
+"""Record of a script."""
 
 
 def read_records(folder: Path = RESULTS) -> dict[str, Record]:
-    """The published records by file name, without its suffix."""
+    """Reads the published records: file name without suffix -> record."""
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("*.json"))
@@ -21,11 +21,11 @@ def read_records(folder: Path = RESULTS) -> dict[str, Record]:
 
 
 def values_table(record: Record, left_out: str | None = None) -> str:
-    """Measurements: a line per case, a column per side.
+    """Makes a table of measurements: a line per case, a column per side.
 
     Args:
         record: The results.
-        left_out: Sides whose names hold this word have no column.
+        left_out: Word in the names of sides that get no column.
     """
     unit = record["unit"]
     named = dict.fromkeys(side for case in record["values"].values() for side in case)
@@ -42,7 +42,7 @@ def values_table(record: Record, left_out: str | None = None) -> str:
 
 
 def ratios_table(record: Record) -> str:
-    """Ours over theirs, a line per ratio."""
+    """Makes a table of ratios, ours over theirs, a line per ratio."""
     rows = ([name, ratio(value)] for name, value in record["ratios"].items())
     return table(["ratio", "median (range)"], rows)
 

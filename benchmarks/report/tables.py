@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, its first line the head."""
+    """Makes a table whose first line is the head."""
     lines: list[Sequence[str]] = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def spread(value: Mapping[str, float], unit: str) -> str:
-    """A median, and the range where there is one."""
+    """Writes a median, and the range where there is a range."""
     if value["min"] == value["max"]:
         return amount(value["median"], unit)
     scale = _scale(value["median"], unit)[0]
@@ -19,13 +19,13 @@ def spread(value: Mapping[str, float], unit: str) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A number with its unit; seconds below 1 in milliseconds."""
+    """Writes a number with its unit; seconds below 1 as milliseconds."""
     scale, unit = _scale(value, unit)
     return f"{_number(value * scale)} {unit}"
 
 
 def ratio(value: Mapping[str, float]) -> str:
-    """The median of a ratio, and its range."""
+    """Writes the median of a ratio, and the range."""
     return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
 
 

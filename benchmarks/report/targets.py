@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """A limit for one measured ratio."""
+    """Target: a limit for a measured ratio."""
 
     what: str
     """Measured quantity, in words."""
     against: str
     """Quantity to compare with, in words."""
     limit: float
-    """The ratio is to be at most this."""
+    """Largest ratio that meets the target."""
     benchmark: str
-    """The script that measures it."""
+    """Script that measures the ratio."""
     ratio: str
-    """The ratio's name in the script's results; ``*`` stands for the best of our precisions."""
+    """Name of the ratio in the script's results; ``*`` is the best of our precisions."""
 
 
 _FIRST = "first token after the picture is encoded"
