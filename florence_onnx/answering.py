@@ -1,4 +1,4 @@
-"""A batch of prepared requests through the engine."""
+"""Answering of a batch of prepared requests by the engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ Watch = Callable[[str], None]
 ``"vision"``, ``"embed_encoder"``, ``"search"``, ``"parse"``."""
 
 _TILES_AT_ONCE = 8
-"""Tiles of a picture that are answered together."""
+"""Number of tiles of a picture that are answered together."""
 
 
 def answer_batch(
@@ -37,16 +37,17 @@ def answer_batch(
     watch: Watch = lambda stage: None,
     is_wanted: Callable[[int], bool] = lambda request: True,
 ) -> list[Result]:
-    """Answers requests together, and then those about tiles, the tiles of one picture at a time.
+    """Answers requests as one batch, then requests about tiles, the tiles of one picture at a time.
 
     Args:
-        assets: Of the model.
-        graphs: Of the model.
+        assets: Assets of the model.
+        graphs: Graphs of the model.
         batch: At least one request.
         policy: The options of the search.
-        watch: For those who measure.
-        is_wanted: Tells by its index whether a request is still to be answered. It leaves the
-            search where not, and its result is of no value. Requests about tiles are not asked.
+        watch: Called at steps and stages, for measurements.
+        is_wanted: Called with the index of a request; false where nobody waits for the answer any
+            more. Then the request leaves the search, and the result has no meaning. Not called for
+            requests about tiles.
 
     Raises:
         ImageError: An encoded picture is not of this model.
@@ -76,7 +77,7 @@ def _is_tiled(prepared: Prepared) -> bool:
 def _answer_tiles(
     assets: Assets, graphs: Graphs, prepared: Prepared, policy: GenerationPolicy, watch: Watch
 ) -> Result:
-    """Asks the tiles of a picture what is asked about it, and puts their answers together."""
+    """Answers a request about the tiles of a picture, and merges the answers."""
     if policy.num_return_sequences > 1:
         raise GenerationError(
             f"num_return_sequences is {policy.num_return_sequences}; answers about tiles are put "
@@ -99,7 +100,7 @@ def _answer(
     watch: Watch,
     is_wanted: Callable[[int], bool] = lambda request: True,
 ) -> list[Result]:
-    """Encodes each picture once, then the prompts behind them, searches, and reads the answers."""
+    """Encodes each picture once, then the prompts; searches and parses the answers."""
     constraints = grammars(assets.tokenizer, batch, policy)
     pictures = _encoded(graphs, batch)
     watch("vision")
@@ -128,7 +129,7 @@ def _answer(
 
 
 def _encoded(graphs: Graphs, batch: Sequence[Prepared]) -> list[EncodedImage]:
-    """The pictures of requests, each one encoded once."""
+    """Encodes the pictures of requests, each picture once."""
     seen = {id(one.picture): one.picture for one in batch}
     encoded = {key: picture for key, picture in seen.items() if isinstance(picture, EncodedImage)}
     new = {key: picture for key, picture in seen.items() if isinstance(picture, Picture)}

@@ -1,4 +1,4 @@
-"""Two tasks on one run of the vision encoder: what the first answers, the second is asked about."""
+"""Cascades: two tasks on one run of the vision encoder, the second about the first's answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ _SHORT = {
     "category": Task.REGION_TO_CATEGORY,
     "description": Task.REGION_TO_DESCRIPTION,
 }
-"""What tasks behind a plus sign may be called besides their names."""
+"""Short name behind a plus sign -> task."""
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """A task, and one that is asked about its answer: about the text, or about every box."""
+    """Cascade of two tasks: the second is about the text, or about every box, of the first."""
 
     first: Task
     then: Task
     name: str
-    """Both, as in ``"caption+grounding"``."""
+    """Name of the cascade, as in ``"caption+grounding"``."""
 
     @classmethod
     def parse(cls, name: str) -> "Cascade":
-        """The cascade of a name such as ``"caption+grounding"`` or ``"od+region_to_category"``.
+        """Makes the cascade of a name, such as ``"caption+grounding"`` or ``"od+description"``.
 
         Raises:
             TaskError: A task is unknown, or the second cannot be asked about the first's answer.
@@ -56,7 +56,7 @@ class Cascade:
         return cls(first, then, f"{first.name.lower()}+{behind.strip().lower()}")
 
     def follow_up(self, image: EncodedImage, answer: Result) -> list[Request]:
-        """What is asked about the answer to the first task; nothing where it found nothing."""
+        """Makes the requests of the second task; none where the first answer is empty."""
         if self.hands_on_text:
             return [Request(image, self.then, answer.text)] if answer.text.strip() else []
         regions = (to_text(to_bins(found.box, answer.image_size)) for found in answer.detections)
@@ -64,16 +64,16 @@ class Cascade:
 
     @property
     def located(self) -> Task:
-        """The task whose answer has places in the picture, to be drawn."""
+        """Task whose answer has places in the picture, to be drawn."""
         return self.then if self.first.answer_kind is AnswerKind.TEXT else self.first
 
     @property
     def hands_on_text(self) -> bool:
-        """Whether the second task is asked about the text of the answer, and not about boxes."""
+        """Tells whether the second task is asked about the text of the answer, not about boxes."""
         return self.then.input_kind is InputKind.TEXT
 
     def options(self, options: GenerationOptions) -> tuple[GenerationOptions, GenerationOptions]:
-        """The options of both tasks: a rule that has no meaning for one is for the other alone.
+        """Divides options between both tasks: a rule goes to the tasks for which it has a meaning.
 
         Raises:
             TaskError: A rule has no meaning for either.
@@ -97,19 +97,19 @@ class Cascade:
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeResult:
-    """The answers of a cascade."""
+    """Answers of a cascade."""
 
     name: str
-    """Such as ``"caption+grounding"``."""
+    """Name of the cascade, such as ``"caption+grounding"``."""
     first: Result
     """The answer to the first task."""
     then: Sequence[Result]
-    """The answers to the second: one about a text, or one about every detection of ``first``, in
-    their order. Empty where the first found nothing to ask about."""
+    """Answers to the second task: one about the text of ``first``, or one about every detection of
+    ``first``, in order. Empty where ``first`` has nothing to ask about."""
 
     @property
     def located(self) -> Result:
-        """The answer that has places in the picture; that to a caption where there is no other."""
+        """Answer that has places in the picture; the first answer where there is no other."""
         is_text = self.first.answer_kind is AnswerKind.TEXT
         return self.then[0] if is_text and self.then else self.first
 
@@ -117,7 +117,7 @@ class CascadeResult:
         """The answers as the JSON object that ``florence-onnx run --json`` prints.
 
         Args:
-            image: the picture's name, such as its path.
+            image: Name of the picture, such as the path of the file.
         """
         record: dict[str, Any] = {} if image is None else {"image": image}
         return record | {

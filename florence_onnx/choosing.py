@@ -1,4 +1,4 @@
-"""The precision to open a model at: the one that was asked for, or the one that suits."""
+"""Choice of the precision to open: the precision that a caller names, or one that suits."""
 
 import os
 import warnings
@@ -29,9 +29,10 @@ P = TypeVar("P", bound=Precision)
 def usual_precision(
     source: str | os.PathLike[str], providers: Providers | None, access: Access
 ) -> tuple[str, str | None]:
-    """The precision to open where none is asked for, and the one that suits the machine best.
+    """Finds the precision to open where none is asked for, and the precision that suits best.
 
-    That one is opened of a hub model for which it has been pulled, fp32 of any other model.
+    The precision that suits best is opened where it has been pulled from the hub. Any other model
+    is opened at fp32.
 
     Args:
         source: A model folder, a hub id, or ``"demo"``.

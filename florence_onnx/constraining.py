@@ -32,7 +32,7 @@ def check_rules(asked: Task | str, kind: AnswerKind, policy: GenerationPolicy) -
 def grammars(
     tokenizer: Tokenizer, batch: Sequence[Prepared], policy: GenerationPolicy
 ) -> list[Grammar | None]:
-    """The grammar of every request, None where answers are free; empty without any rule.
+    """Makes the grammar of every request, None where answers are free; empty without any rule.
 
     Raises:
         TaskError: A rule has no meaning for a request's task.
@@ -60,7 +60,7 @@ def grammars(
 
 
 def _kinds(tokenizer: Tokenizer, policy: GenerationPolicy) -> Kinds:
-    """The kind of every token of the model, which may have more than the tokenizer."""
+    """Kind of every token of the model, which may have more tokens than the tokenizer."""
     known = tokenizer.kinds
     kinds = np.full(max(policy.vocab_size, len(known)), Kind.UNSEEN, dtype=np.int8)
     kinds[: len(known)] = known

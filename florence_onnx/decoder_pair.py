@@ -1,4 +1,4 @@
-"""The two decoders of a hub model, fetched where its merged decoder does not open."""
+"""Fetching of the two decoders of a hub model whose merged decoder does not open."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -22,7 +22,7 @@ def open_either(
     opened: Callable[[Path, P], T],
     access: Access,
 ) -> T:
-    """Opens a hub model; where its merged decoder does not open, with the pair that replaces it.
+    """Opens a hub model; with the pair of decoders where the merged decoder does not open.
 
     Args:
         repository: Hub id, ``"org/name"``.
@@ -49,7 +49,7 @@ def open_either(
 
 
 def _fetch(repository: str, precision: Precision, access: Access) -> bool:
-    """Has the pair in the cache; returns False where that cannot be."""
+    """Fetches the pair into the cache; returns False where this fails."""
 
     def select(names: Collection[str]) -> list[str]:
         needed = SPLIT.files(names, of_pair(precision)).values()
@@ -60,9 +60,9 @@ def _fetch(repository: str, precision: Precision, access: Access) -> bool:
     try:
         hub.fetch(repository, access, select)
     except FlorenceError:
-        return False  # The reason to want the pair is the better message.
+        return False  # The error of the merged decoder is the better message.
     return True
 
 
 class _NoPairError(FlorenceError):
-    """A repository has no such pair."""
+    """Signals a repository without the pair."""

@@ -1,4 +1,4 @@
-"""Pictures through the vision encoder, several in a run where they are of one size."""
+"""Encoding of pictures by the vision encoder, several pictures of one size in a run."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from florence_onnx.errors import GraphRunError, ImageError
 from florence_onnx.requests import EncodedImage, EncodedTiles, Picture, TiledPicture
 
 _AT_ONCE = 768 * 768
-"""Pixels of a run of the vision encoder: one picture of the released size, or 144 of 64x64."""
+"""Pixels in a run of the vision encoder: one picture of the released size, or 144 of 64x64."""
 _TILES_AT_ONCE = 4 * _AT_ONCE
-"""The same of the tiles of a picture."""
+"""Pixels in a run of the vision encoder for the tiles of a picture."""
 
 
 def encode(graphs: Graphs, picture: Picture | TiledPicture | EncodedImage) -> EncodedImage:
-    """Runs the vision encoder, unless it has been run, on all tiles of a picture in tiles."""
+    """Encodes a picture, or all tiles of a picture in tiles, unless it is encoded already."""
     if isinstance(picture, EncodedImage):
         return picture
     if isinstance(picture, Picture):
@@ -40,7 +40,7 @@ def encode(graphs: Graphs, picture: Picture | TiledPicture | EncodedImage) -> En
 def encode_pictures(
     graphs: Graphs, pictures: Sequence[Picture], pixels: int = _AT_ONCE
 ) -> list[EncodedImage]:
-    """Encodes pictures of any sizes, those of one size together, up to so many pixels."""
+    """Encodes pictures of any sizes; runs have pictures of one size, with limited pixels."""
     encoded: dict[int, EncodedImage] = {}
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for index, picture in enumerate(pictures):
@@ -57,11 +57,11 @@ def encode_pictures(
 
 
 def _features(graphs: Graphs, pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
-    """The image features of pictures of one size, [B,N,D].
+    """Computes the image features of pictures of one size, [B,N,D].
 
     Raises:
         GraphRunError: The graph fails.
-        ImageError: It fails on a size that it was not made for.
+        ImageError: The graph fails on a size for which it was not made.
     """
     first, *others = [picture.pixel_values[None] for picture in pictures]
     pixel_values = np.concatenate([first, *others]) if others else first  # One is not copied.

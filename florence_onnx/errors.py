@@ -38,12 +38,12 @@ class FlorenceError(Exception):
     """Base of all errors that this package raises on purpose."""
 
     def __str__(self) -> str:
-        """The message, with control characters of names that strangers chose spelled out."""
+        """Returns the message, with control characters of foreign names spelled out."""
         return printable(super().__str__(), keep="\n\t")
 
 
 class ModelError(FlorenceError):
-    """A model folder cannot be used."""
+    """Signals a model folder that cannot be used."""
 
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
@@ -51,80 +51,80 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
 
 
 class ModelFileError(ModelError, OSError):
-    """A file of a model is missing, truncated or of another kind than its name says."""
+    """Signals a model's file that is missing, truncated or of another kind than its name says."""
 
 
 class GraphContractError(ModelError, ValueError):
-    """A graph's inputs or outputs are not those of the graph contract."""
+    """Signals a graph with other inputs or outputs than the graph contract."""
 
 
 class GraphRunError(ModelError, RuntimeError):
-    """A graph failed in a run, or returned NaN or a shape that the graph does not declare."""
+    """Signals a graph that failed, or returned NaN or a shape that the graph does not declare."""
 
 
 class TokenizerError(ModelError, ValueError):
-    """The tokenizer is not of the kind of Florence-2, or lacks tokens that Florence-2 needs."""
+    """Signals a tokenizer of another kind than Florence-2's, or without Florence-2's tokens."""
 
 
 class PrecisionError(ModelError, ValueError):
-    """The model folder holds no graphs of the precision asked for."""
+    """Signals a model folder without graphs of the precision asked for."""
 
 
 class SessionOptionsError(ModelError, ValueError):
-    """The value of ``session_options=`` is of another type, or contradicts another option."""
+    """Signals ``session_options=`` of another type, or beside an option that contradicts them."""
 
 
 class ProviderError(ModelError, RuntimeError):
-    """An execution provider was asked for and could not be had."""
+    """Signals an execution provider that was asked for and is not available."""
 
 
 class InputError(FlorenceError, ValueError):
-    """A request is wrong and cannot be answered."""
+    """Signals a request that is wrong and cannot be answered."""
 
 
 class ImageError(InputError):
-    """The image is not a picture the model can read."""
+    """Signals an image that the model cannot read."""
 
 
 class TaskError(InputError):
-    """The task is unknown, or text is missing, or the task takes no text."""
+    """Signals an unknown task, missing text, or text for a task that takes none."""
 
 
 class RegionError(InputError):
-    """The region is malformed, reversed, or outside the picture."""
+    """Signals a region that is malformed, reversed, or outside the picture."""
 
 
 class GenerationError(InputError):
-    """A generation option is out of range."""
+    """Signals a generation option that is out of range."""
 
 
 class ExportError(FlorenceError):
-    """A checkpoint cannot be exported."""
+    """Signals a checkpoint that cannot be exported."""
 
 
 class DiskSpaceError(ExportError, ModelError, OSError):
-    """A disk has too little free space for the files of a model."""
+    """Signals a disk with too little free space for the files of a model."""
 
 
 class FolderBusyError(ExportError):
-    """Another process is writing to the folder."""
+    """Signals that another process is writing to the folder."""
 
 
 class CheckpointError(ExportError, ValueError):
-    """Files, keys, shapes or configuration are not those of a Florence-2 checkpoint."""
+    """Signals files, keys, shapes or a configuration of no Florence-2 checkpoint."""
 
 
 class ValidationError(ExportError):
-    """An exported graph does not agree with PyTorch within the tolerance."""
+    """Signals an exported graph that does not agree with PyTorch within the tolerance."""
 
 
 class OutputExistsError(FlorenceError, FileExistsError):
-    """The output exists and overwriting it was not asked for."""
+    """Signals an output that exists and may not be overwritten."""
 
 
 class MissingDependencyError(FlorenceError, ImportError):
-    """An optional package is needed and not installed."""
+    """Signals an optional package that is needed and not installed."""
 
 
 class ModelWarning(UserWarning):
-    """Notes what the user of a model should know, although the model works."""
+    """Warns of a property of a model that the user should know, although the model works."""

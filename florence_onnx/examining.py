@@ -1,4 +1,4 @@
-"""A look at a checkpoint before anything is made of it."""
+"""Examination of a checkpoint before an export."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,19 @@ from florence_onnx.files import read_json
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found in a checkpoint, a sentence each."""
+    """Findings about a checkpoint, a sentence each."""
 
     notes: tuple[str, ...]
-    """What was put right, left out or not followed."""
+    """Sentences on everything that an export corrects, leaves out or does not follow."""
     refusals: tuple[FlorenceError, ...]
-    """What stands in the way of an export, and what to do."""
+    """Sentences on everything that prevents an export, and what to do."""
 
 
 def examine(checkpoint: Checkpoint, out: Path) -> Examination:
-    """Reads every weight of a checkpoint once, and writes the files beside its graphs.
+    """Reads every weight of a checkpoint once, and writes the files that go beside the graphs.
 
     Args:
-        checkpoint: What was read.
+        checkpoint: The checkpoint.
         out: An existing folder.
     """
     notes, refusals = list(checkpoint.notes), []

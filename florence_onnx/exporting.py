@@ -1,4 +1,4 @@
-"""A checkpoint in, a model folder out; how its graphs are made is left to the caller."""
+"""Export of a checkpoint to a model folder. The caller decides how the graphs are made."""
 
 import math
 import platform
@@ -29,13 +29,13 @@ from florence_onnx.staging import staged_folder
 Progress = Callable[[str], None]
 
 SHARES = {"fp16": 0.5, "q8": 0.35, "q4": 0.3, "q4f16": 0.3}
-"""The size of the graphs of a precision as a share of that of the float32 ones, rounded up."""
+"""Precision -> size of its graphs as a share of the size of the float32 graphs, rounded up."""
 _BESIDE = 6_000_000
-"""Bytes of the graphs without weights and of the files beside them, rounded up."""
+"""Bytes of the graphs without weights and of the files beside the graphs, rounded up."""
 
 
 class Steps:
-    """Tells what is being done, and notes how long it took."""
+    """Progress of an export: messages, and the seconds of every step."""
 
     def __init__(self, progress: Progress) -> None:
         self.seconds: dict[str, float] = {}
@@ -43,7 +43,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, message: str) -> Iterator[None]:
-        """Times a block; ``message`` is shown before it runs."""
+        """Times a block; ``message`` is shown before the block runs."""
         self.progress(message)
         start = time.perf_counter()
         yield
@@ -51,22 +51,22 @@ class Steps:
 
 
 WriteGraphs = Callable[[Checkpoint, Path, Steps], dict[str, Any]]
-"""Writes the float32 graphs of a checkpoint to a folder, and returns what the report says of
-them: the ``versions`` of the packages that made them, and more."""
+"""Function that writes the float32 graphs of a checkpoint to a folder, and returns entries for the
+report: the ``versions`` of the packages that made the graphs, and more."""
 AddPrecisions = Callable[[Path, Sequence[str], Progress], dict[str, Any]]
-"""Makes other precisions from the float32 graphs in a folder, and returns their reports."""
+"""Function that makes precisions from the float32 graphs in a folder; returns report entries."""
 
 
 @dataclass(frozen=True)
 class Making:
-    """The way in which the graphs of an export are made."""
+    """Functions that make the graphs of an export."""
 
     write_graphs: WriteGraphs
-    """Makes the float32 ones."""
+    """Function that makes the float32 graphs."""
     add_precisions: AddPrecisions | None
-    """Makes others from these."""
+    """Function that makes the other precisions."""
     steps: Steps
-    """Tells the user, and notes times."""
+    """Progress of the export."""
 
 
 def export(
@@ -86,17 +86,18 @@ def export(
     """Exports a Florence-2 checkpoint to a folder that `florence_onnx` runs.
 
     Args:
-        source: A local folder or hub id, in Microsoft's or transformers' format.
-        out: The model folder to write; it appears whole or not at all.
-        write_graphs: How the float32 graphs are made.
-        add_precisions: How other precisions are made from them; needed where there are some.
+        source: Local folder or hub id, in Microsoft's or transformers' format.
+        out: Model folder to write. The folder appears whole or not at all.
+        write_graphs: Makes the float32 graphs.
+        add_precisions: Makes other precisions from the float32 graphs; needed for such precisions.
         precisions: Precisions to write, of `written_precisions`.
         access: Which state of a hub repository is wanted.
-        force: Whether the files of an export that is in ``out`` are replaced; other files stay.
-        base: Folder or hub id of an adapter's base model, in place of the one that it names.
+        force: Whether the files of an earlier export in ``out`` are replaced. Other files stay.
+        base: Folder or hub id of an adapter's base model, in place of the model that the adapter
+            names.
         companions: Folder or hub id of the model whose config.json, tokenizer and preprocessing are
             taken where the checkpoint has none.
-        layout: Which graphs ``write_graphs`` and ``add_precisions`` make.
+        layout: Layout of the graphs that ``write_graphs`` and ``add_precisions`` make.
         progress: Called with a line of text at the start of every long step.
 
     Returns:
@@ -106,9 +107,9 @@ def export(
         CheckpointError: The checkpoint cannot be read or is not a Florence-2.
         ValidationError: The graphs do not agree with the reference, or a precision is beyond its
             bounds.
-        OutputExistsError: ``out`` exists and ``force`` is false, or no export has written it, or
-            something else has the name of one of its files.
-        PrecisionError: An unknown precision.
+        OutputExistsError: ``out`` exists and ``force`` is false, or ``out`` was not written by an
+            export, or another file has the name of a file to write.
+        PrecisionError: A precision is unknown.
         DiskSpaceError: The disk has too little free space.
         ExportError: The disk is full, or the folder cannot be written, or another process is
             writing there.
@@ -130,7 +131,7 @@ def export(
 
 
 def written_precisions(layout: Layout) -> list[str]:
-    """The precisions in which graphs of a layout can be written."""
+    """Precisions in which graphs of a layout can be written."""
     return [*contract.PRECISIONS] if layout is SLOTS else [*contract.PRECISIONS, "q4f16"]
 
 
@@ -138,7 +139,7 @@ def check_precisions(precisions: Sequence[str], layout: Layout = SLOTS) -> None:
     """Refuses precisions that no export in a layout has.
 
     Raises:
-        PrecisionError: Not all are of `written_precisions`.
+        PrecisionError: A precision is not among `written_precisions`.
     """
     known = written_precisions(layout)
     unknown = [name for name in precisions if name not in known]
@@ -154,7 +155,7 @@ def _export_into(
     make: Making,
     layout: Layout,
 ) -> dict[str, Any]:
-    """Writes all files but the report, which it returns."""
+    """Writes all files but the report; returns the report."""
     steps = make.steps
     with steps.step("read", f"reading {source}"):
         checkpoint = read()
@@ -193,11 +194,11 @@ def _export_into(
 
 
 def needed_bytes(config: ModelConfig, precisions: Sequence[str] = ("fp32",)) -> int:
-    """Estimates the bytes that an export writes, those of the float32 graphs always included.
+    """Estimates the bytes that an export writes, the float32 graphs always included.
 
     Args:
-        config: The checkpoint's geometry.
-        precisions: What is made.
+        config: Geometry of the checkpoint.
+        precisions: Precisions to make.
     """
     shapes = key_maps.expected_shapes(config).values()
     fp32 = 4 * sum(math.prod(shape) for shape in shapes)
@@ -205,7 +206,7 @@ def needed_bytes(config: ModelConfig, precisions: Sequence[str] = ("fp32",)) -> 
 
 
 def _files(folder: Path, precisions: Sequence[str], layout: Layout) -> list[Path]:
-    """Files that the report lists itself; those of other precisions are in their entries."""
+    """Files that the report itself lists. The entry of a precision lists the precision's files."""
     graphs = layout.graphs if "fp32" in precisions else ()
     parts = [part for graph in graphs for part in layout.parts(folder, graph, "fp32")]
     return [*(folder / name for name in contract.ASSETS), *parts]

@@ -1,4 +1,4 @@
-"""Typed access to the fields of a JSON file; what a field may not be is said with its name."""
+"""Fields of a JSON file, read with a type. Errors name the field and the allowed values."""
 
 import json
 import math
@@ -9,9 +9,9 @@ from florence_onnx.errors import FlorenceError
 
 
 class Fields:
-    """An object of a JSON file; null counts as absent, as in transformers.
+    """Fields of an object in a JSON file. A null counts as absent, as in transformers.
 
-    A field that is absent has the default given; without one, it must be there.
+    An absent field has the given default. Without a default, the field must be present.
     """
 
     def __init__(
@@ -21,9 +21,9 @@ class Fields:
 
         Args:
             values: The object.
-            file: What messages call the file.
-            error: What is raised for a field that is something else than it may be.
-            path: Path of the object inside the file, with a dot at its end.
+            file: Name of the file in messages.
+            error: Error to raise for a field with a wrong value.
+            path: Path of the object inside the file, with a dot at the end.
         """
         self._values = values
         self._file = file
@@ -31,24 +31,24 @@ class Fields:
         self._path = path
 
     def get(self, name: str, default: object = None) -> Any:
-        """The field, whatever it is."""
+        """Reads a field of any type."""
         value = self._values.get(name)
         return default if value is None else value
 
     def refused(self, name: str, allowed: str, value: object = None) -> FlorenceError:
-        """The error that says what a field is, and what it may be.
+        """Makes the error for a field with a wrong value.
 
         Args:
-            name: The field.
-            allowed: What it may be.
-            value: What it is when it is absent.
+            name: Name of the field.
+            allowed: Allowed values, in words.
+            value: Value of the field where the object does not have the field.
         """
         shown = json.dumps(self.get(name, value))
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return self._error(f"{self._file}: {self._path}{name} is {shown}, but must be {allowed}")
 
     def refuse_others(self, names: Iterable[str]) -> None:
-        """Refuses the object if it has fields of other names, which would go unnoticed."""
+        """Refuses fields of other names, which nothing would read."""
         known = sorted(names)
         others = [name for name in self._values if name not in known]
         if others:
@@ -58,18 +58,18 @@ class Fields:
             )
 
     def text(self, name: str) -> str:
-        """A string."""
+        """Reads a string."""
         return str(self._value(name, None, lambda value: isinstance(value, str), "text"))
 
     def section(self, name: str) -> "Fields":
-        """An object inside; an empty one when absent."""
+        """Reads an object; an empty object when absent."""
         value = self.get(name, {})
         if not isinstance(value, Mapping):
             raise self.refused(name, "an object")
         return Fields(value, self._file, self._error, f"{self._path}{name}.")
 
     def sections(self, name: str) -> "list[Fields]":
-        """A list of objects."""
+        """Reads a list of objects."""
         objects = self._value(name, None, _list_of(_is_object), "a list of objects")
         return [
             Fields(values, self._file, self._error, f"{self._path}{name}.{index}.")
@@ -77,39 +77,39 @@ class Fields:
         ]
 
     def expect(self, name: str, *supported: object) -> None:
-        """Refuses a value other than ``supported``; the first is what an absent field means."""
+        """Refuses a value other than ``supported``; an absent field has the first of the values."""
         value = self.get(name, supported[0])
         # Compared with its type, because true equals 1 in Python.
         if not any(type(value) is type(choice) and value == choice for choice in supported):
             raise self.refused(name, " or ".join(map(json.dumps, supported)))
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """A value of ``choices``; the first when absent."""
+        """Reads a value of ``choices``; the first when absent."""
         self.expect(name, *choices)
         return str(self.get(name, choices[0]))
 
     def boolean(self, name: str, default: bool) -> bool:
-        """True or false."""
+        """Reads true or false."""
         return bool(self._value(name, default, _is_boolean, "true or false"))
 
     def booleans(self, name: str, default: tuple[bool, ...]) -> tuple[bool, ...]:
-        """A list of true and false."""
+        """Reads a list of true and false."""
         return tuple(self._value(name, default, _list_of(_is_boolean), "a list of true or false"))
 
     def integer(self, name: str, least: int, most: int, default: int | None = None) -> int:
-        """A whole number in a range."""
+        """Reads a whole number in a range."""
         allowed = f"a whole number from {least} to {most}"
         return int(self._value(name, default, _is_integer(least, most), allowed))
 
     def integers(
         self, name: str, least: int, most: int, default: tuple[int, ...]
     ) -> tuple[int, ...]:
-        """A list of whole numbers in a range."""
+        """Reads a list of whole numbers in a range."""
         allowed = f"a list of whole numbers from {least} to {most}"
         return tuple(self._value(name, default, _list_of(_is_integer(least, most)), allowed))
 
     def number(self, name: str, least: float, most: float, default: float | None = None) -> float:
-        """A number in a range."""
+        """Reads a number in a range."""
         allowed = f"a number from {least:g} to {most:g}"
         return float(self._value(name, default, _is_number(least, most), allowed))
 
@@ -121,13 +121,13 @@ class Fields:
         most: float,
         default: tuple[float, ...] | None = None,
     ) -> tuple[float, ...]:
-        """A list of so many numbers in a range."""
+        """Reads a list of a certain number of numbers in a range."""
         allowed = f"a list of {count} numbers from {least:g} to {most:g}"
         values = self._value(name, default, _list_of(_is_number(least, most), count), allowed)
         return tuple(map(float, values))
 
     def number_lists(self, name: str, least: float, most: float) -> tuple[tuple[float, ...], ...]:
-        """A list of lists of numbers in a range; empty when absent."""
+        """Reads a list of lists of numbers in a range; empty when absent."""
         allowed = f"a list of lists of numbers from {least:g} to {most:g}"
         valid = _list_of(_list_of(_is_number(least, most)))
         return tuple(tuple(map(float, values)) for values in self._value(name, [], valid, allowed))

@@ -1,4 +1,4 @@
-"""Files that are read whole or written whole, and what is wrong with them in one line."""
+"""Reading and writing of whole files, with errors of one line."""
 
 import codecs
 import errno
@@ -22,9 +22,9 @@ _MOST_DIGITS = 40  # transformers writes 10**30 for "no limit".
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a regular file, or a link to one, for reading its bytes.
+    """Opens a regular file, or a link to a regular file, to read its bytes.
 
-    A fifo would block and a device has no end, so what is no regular file is not even opened.
+    A fifo would block and a device has no end, so only regular files are opened.
 
     Args:
         path: The file. A stranger may name anything.
@@ -34,9 +34,9 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
             ``strerror`` says which.
     """
     try:
-        # Before opening too: that alone makes some devices act, and a fifo's writer go on.
+        # Before opening too: opening makes some devices act, and releases the writer of a fifo.
         _check_regular(Path(path).stat(), path)
-        # Should it be replaced by a fifo meanwhile, opening it does not block.
+        # If the file is replaced by a fifo meanwhile, opening does not block.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(path, flags), "rb")
     except ValueError as error:  # a null character, or one that the file system cannot write
@@ -61,7 +61,7 @@ def read_json(path: Path, error: type[FlorenceError] = ModelFileError) -> dict[s
 
     Args:
         path: The file.
-        error: What is raised when the file is missing, or `parse_json` refuses its content.
+        error: Error to raise when the file is missing, or `parse_json` refuses the content.
     """
     try:
         with open_regular(path) as file:
@@ -85,8 +85,8 @@ def parse_json(
 
     Args:
         data: UTF-8 without a byte order mark.
-        name: What the message calls the bytes.
-        error: The error for bytes that are anything else.
+        name: Name of the bytes in the message.
+        error: Error to raise for any other bytes.
         largest: How many bytes there may be.
     """
     try:
@@ -108,12 +108,12 @@ def parse_json(
 
 
 def refuse_lfs_pointer(path: Path, error: type[FlorenceError]) -> None:
-    """Raises ``error`` if Git LFS has left a pointer in place of a file; else does nothing."""
+    """Raises ``error`` if a file is a pointer of Git LFS; else does nothing."""
     try:
         with open_regular(path) as file:
             start = file.read(len(_LFS_POINTER))
     except OSError:
-        return  # Whoever reads the file says what is wrong.
+        return  # The reader of the file reports the error.
     refuse_pointer(start, str(path), error)
 
 
@@ -127,12 +127,12 @@ def refuse_pointer(content: bytes, name: str, error: type[FlorenceError]) -> Non
 
 
 def _whole_number(digits: str) -> int:
-    """The number; of one that is too large, some other that is too large as well."""
+    """Reads a number; returns another number beyond the limit for a number with too many digits."""
     return int(digits[: _MOST_DIGITS + 2])
 
 
 def _flaw(value: object, depth: int) -> str | None:
-    """Says what is wrong with a value read from JSON, after its field's path; None for nothing."""
+    """Finds the first flaw of a JSON value, as a sentence with the field's path; None without."""
     if isinstance(value, str):
         return None if _is_unicode(value) else " holds half of a surrogate pair, which is no text"
     if isinstance(value, float) and not math.isfinite(value):
@@ -165,13 +165,14 @@ def _is_unicode(text: str) -> bool:
 def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
     """Yields a path to write to; the file written there becomes ``path`` when the block succeeds.
 
-    An exception, a full disk or a kill leaves what was at ``path`` as it was. The new file has the
-    permissions that the umask gives; where ``path`` is a link, the file it points to is replaced.
+    An exception, a full disk or a kill leaves an old file at ``path`` unchanged. The new file has
+    the permissions that the umask gives. Where ``path`` is a link, the target of the link is
+    replaced.
 
     Args:
-        path: The file to write; its folder is made if it is not there.
-        unfinished: The folder for the file while it is written, on the file system of ``path``;
-            by default the folder of ``path``.
+        path: File to write. A missing folder is made.
+        unfinished: Folder for the unfinished file, on the file system of ``path``; by default the
+            folder of ``path``.
 
     Raises:
         OSError: The file cannot be written, or ``path`` is read-only or no regular file.
@@ -179,7 +180,7 @@ def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     if path.exists():
         _check_regular(path.stat(), path)
-        if not os.access(path, os.W_OK):  # A rename would go through all the same.
+        if not os.access(path, os.W_OK):  # A rename would replace the file all the same.
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = (unfinished or path.parent) / f".partial-{secrets.token_hex(8)}{path.suffix}"
@@ -200,6 +201,6 @@ def write_whole(path: Path, content: str | bytes, unfinished: Path | None = None
 
 
 def flush(path: Path) -> None:
-    """Waits until a file is on the disk; some file systems say only then that the disk is full."""
+    """Waits until a file is on the disk. Some file systems report a full disk only then."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -24,12 +24,12 @@ _BROKEN = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "Protocol
 
 @dataclass(frozen=True)
 class Access:
-    """The wanted state of a repository, and where it may come from."""
+    """Access to a repository: the wanted state, and the allowed sources."""
 
     revision: str | None = None
     """Branch, tag or commit; the main branch by default."""
     cache_dir: Path | None = None
-    """Folder for what is fetched and made, in place of the hub library's cache and of ours."""
+    """Folder for fetched files and made models, in place of the hub library's cache and of ours."""
     local_files_only: bool = False
     """Tells whether the hub is never asked."""
     refresh: bool = False
@@ -37,15 +37,15 @@ class Access:
 
     @property
     def cache(self) -> Path:
-        """The folder for what is fetched."""
+        """Folder of the hub library's cache."""
         return self.cache_dir or Path(hub_settings().HF_HUB_CACHE)
 
 
 def hub_settings() -> Any:
-    """The constants of the hub library, which come from the environment.
+    """Imports the constants of the hub library, which come from the environment.
 
     Raises:
-        ModelNotFoundError: An environment variable holds what the hub library cannot read.
+        ModelNotFoundError: The hub library cannot read the value of an environment variable.
     """
     try:
         from huggingface_hub import constants
@@ -57,28 +57,28 @@ def hub_settings() -> Any:
 
 
 ANYHOW = Access()
-"""The main branch, from the usual cache or the hub."""
+"""Access to the main branch, from the usual cache or the hub."""
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """The repository of a hub id ``"org/name:folder"``, and the folder; empty for the root."""
+    """Splits a hub id ``"org/name:folder"`` into repository and folder; empty for the root."""
     repository, _, folder = source.partition(":")
     return repository, folder
 
 
 def commit_of(source: str, folder: Path) -> str:
-    """The commit of the files of a hub id, which lie in a folder of the cache."""
+    """Finds the commit of files in a folder of the cache."""
     inside = split_source(source)[1]
     return (folder.parents[inside.count("/")] if inside else folder).name
 
 
 def cached(source: str, access: Access, name: str = "config.json") -> Path | None:
-    """The folder of a hub id's files in the cache, whole or not; None without one of them.
+    """Finds the folder of a hub id's files in the cache, whole or not; None without the file.
 
     Args:
         source: Hub id, ``"org/name"`` or ``"org/name:folder"``.
         access: The wanted state of the repository.
-        name: The file that must be there.
+        name: File that must be in the cache.
     """
     settings = hub_settings()
     from huggingface_hub import try_to_load_from_cache
@@ -105,15 +105,15 @@ def fetch(
     lacking: Sequence[str] = (),
     accept: Callable[[Path, int], object] = lambda folder, coming: None,
 ) -> Path:
-    """Fetches files of a repository into the cache, those that are not there.
+    """Fetches files of a repository into the cache, if the files are not in the cache.
 
-    What is fetched, how large it is and where to is said on stderr before it starts.
+    Before the download, a line on stderr tells the files, their size and the folder.
 
     Args:
-        source: Hub id, ``"org/name"`` or ``"org/name:folder"``, whose files alone are looked at.
+        source: Hub id, ``"org/name"`` or ``"org/name:folder"`` for the files of a folder only.
         access: The wanted state of the repository, and the cache.
-        select: Given the names of all files, those to fetch: one at least, or an exception.
-        lacking: What the cached folder lacks; empty when nothing is cached.
+        select: Chooses from the names of all files the files to fetch, at least one; may raise.
+        lacking: Files that the cached folder lacks; empty when nothing is cached.
         accept: Called with the folder when config.json is there, and the bytes of the files to
             come; an exception ends the download.
 
@@ -178,7 +178,7 @@ def _no_folder(repository: str, inside: str, names: Collection[str]) -> ModelNot
 
 
 def _coming(repository: str, files: Sequence["RepoSibling"], info: "ModelInfo", cache: Path) -> int:
-    """The bytes of the files that are not in the cache, said on stderr where there are some."""
+    """Counts the bytes of files that are not in the cache; prints a line on stderr if any."""
     home = cache / f"models--{repository.replace('/', '--')}"
     absent = [
         file
@@ -196,7 +196,7 @@ def _coming(repository: str, files: Sequence["RepoSibling"], info: "ModelInfo", 
 
 
 def _fetch_file(repository: str, name: str, commit: str, access: Access) -> Path:
-    """Has a file of a commit in the cache; returns the folder of the commit."""
+    """Fetches a file of a commit into the cache; returns the folder of the commit."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     limit = hub_settings().HF_HUB_ETAG_TIMEOUT
@@ -217,7 +217,7 @@ def _fetch_file(repository: str, name: str, commit: str, access: Access) -> Path
 
 @contextmanager
 def _over_http() -> Iterator[None]:
-    """Has files come over plain HTTP: hf_xet waits for a silent server without a limit."""
+    """Switches to plain HTTP, because hf_xet waits for a silent server without a limit."""
     settings = hub_settings()
     before = getattr(settings, "HF_HUB_DISABLE_XET", False)
     settings.HF_HUB_DISABLE_XET = True
@@ -228,14 +228,14 @@ def _over_http() -> Iterator[None]:
 
 
 def _refer(reference: Path, commit: str) -> None:
-    """Writes which commit a branch or tag is, by which the hub library finds it in the cache."""
+    """Writes the commit of a branch or tag into the cache, where the hub library looks it up."""
     if reference.is_file() and reference.read_text(encoding="utf-8") == commit:
         return
     write_whole(reference, commit)
 
 
 def _state(repository: str, access: Access, lacking: Sequence[str]) -> str:
-    """Finds what the cache holds of a repository."""
+    """Finds the files of a repository in the cache."""
     name = f"hub model {repository!r}"
     more = f" and {len(lacking) - _SHOWN} more files" if len(lacking) > _SHOWN else ""
     if lacking:
@@ -285,7 +285,7 @@ def _has_broken(error: Exception) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it, the first cause last."""
+    """Lists an error and its causes, the first cause last."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

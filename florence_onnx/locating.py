@@ -1,8 +1,8 @@
-"""The things that a generated text locates, as transformers Florence2PostProcessor finds them.
+"""Search for located things in a generated text, equal to transformers' Florence2PostProcessor.
 
-The reference finds its phrases with regular expressions that need quadratic time on hostile text.
-Here one pass collects the tokens, and plain loops decide; what comes out is the same, oddities of
-malformed text included. ``tests/export/test_parsing_reference.py`` compares the two.
+The reference finds phrases with regular expressions that need quadratic time on hostile text. Here
+one pass collects the tokens, and plain loops decide. The results are the same, also for malformed
+text. ``tests/export/test_parsing_reference.py`` compares the two.
 """
 
 import re
@@ -32,29 +32,29 @@ _SHORTEST_RUN = 4
 _QUAD = 8
 
 Span = tuple[int, int]
-"""Start and end in a text, in characters."""
+"""Start and end of a part of a text, in characters."""
 Tokens = Sequence[re.Match[str]]
-"""Location tokens, and for polygons the three others, as they were found in a text."""
+"""Places of location tokens in a text; for polygons also of the three separator tokens."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """A label and the places it names."""
+    """Label and the places behind the label."""
 
     label: str
-    """The words without space around; empty where places have no words."""
+    """Words without space around; empty where places have no words."""
     label_span: Span
     """Place of the label in the text."""
     outlines: tuple[Tokens, ...]
-    """The location tokens x, y, x, y, ... of every outline; boxes and quadrilaterals have one."""
+    """Location tokens x, y, x, y, ... of every outline; a box or quadrilateral has one outline."""
 
     def bins(self) -> tuple[tuple[int, ...], ...]:
-        """The bins of every outline."""
+        """Bins of every outline."""
         return tuple(tuple(map(_bin, outline)) for outline in self.outlines)
 
 
 def labelled_boxes(text: str) -> Iterator[Located]:
-    """Words and the boxes behind them."""
+    """Finds words with the boxes behind."""
     for words, tokens in _phrases(text, _LOCATION):
         label = _label(text, words)
         if label is not None:
@@ -63,12 +63,12 @@ def labelled_boxes(text: str) -> Iterator[Located]:
 
 
 def grounded_boxes(text: str) -> Iterator[Located]:
-    """Words and the boxes behind them, without words that name nothing."""
+    """Finds words with the boxes behind, without words that name nothing."""
     return (found for found in labelled_boxes(text) if found.label not in UNGROUNDED_WORDS)
 
 
 def proposals(text: str) -> Iterator[Located]:
-    """Boxes; words are skipped."""
+    """Finds boxes; words are skipped."""
     for run in _runs(text, _LOCATION):
         for start in range(0, len(run) - 3, 4):
             box = run[start : start + 4]
@@ -76,7 +76,7 @@ def proposals(text: str) -> Iterator[Located]:
 
 
 def quadrilaterals(text: str) -> Iterator[Located]:
-    """Per line, at least one character and the eight locations behind it."""
+    """Finds, per line, at least one character with eight locations behind."""
     for line in re.finditer(r"[^\n]+", text):
         taken = line.start()
         for run in _runs(text, _LOCATION, *line.span()):
@@ -94,14 +94,14 @@ def quadrilaterals(text: str) -> Iterator[Located]:
 
 
 def polygons(text: str) -> Iterator[Located]:
-    """Outlined things; words are skipped."""
+    """Finds outlined things; words are skipped."""
     for run in _runs(text, _POLYGON_TOKEN):
         if len(run) >= _SHORTEST_RUN:
             yield from _polygons(text, (run[0].start(),) * 2, run)
 
 
 def labelled_polygons(text: str) -> Iterator[Located]:
-    """Words and the outlines behind them."""
+    """Finds words with the outlines behind."""
     for words, tokens in _phrases(text, _POLYGON_TOKEN):
         yield from _polygons(text, words, tokens)
 
@@ -116,9 +116,10 @@ def _polygons(text: str, words: Span, tokens: Tokens) -> Iterator[Located]:
 
 
 def _polygon_label(text: str, words: Span, tokens: Tokens) -> tuple[str, Span] | None:
-    """The words and, as the reference has it, any tokens before the first location or <poly>.
+    """Finds the words and, as in the reference, any tokens before the first location or <poly>.
 
-    None if there is neither, not counting a location with which the whole phrase starts.
+    The result is None without words and tokens. A location at the start of the phrase is not
+    counted.
     """
     start, end = words
     if start == end and _is_location(tokens[0]):
@@ -133,7 +134,7 @@ def _polygon_label(text: str, words: Span, tokens: Tokens) -> tuple[str, Span] |
 def _runs(
     text: str, token: re.Pattern[str], start: int = 0, end: int | None = None
 ) -> Iterator[list[re.Match[str]]]:
-    """The stretches of tokens that follow each other with nothing between them."""
+    """Finds runs of tokens that follow each other with nothing between."""
     run: list[re.Match[str]] = []
     for match in token.finditer(text, start, len(text) if end is None else end):
         if run and match.start() != run[-1].end():
@@ -145,14 +146,14 @@ def _runs(
 
 
 def _phrases(text: str, token: re.Pattern[str]) -> Iterator[tuple[Span, Tokens]]:
-    """Words and the four or more tokens behind them: the reference's ``[^<]+(token){4,}``."""
+    """Finds words with four or more tokens behind: the reference's ``[^<]+(token){4,}``."""
     taken = 0
     for run in _runs(text, token):
         end = run[0].start()
         words = (max(taken, text.rfind("<", taken, end) + 1), end)
         tokens: Tokens = run
         if words[0] == words[1]:
-            # Then "loc_1>" of the first token are the words: they hold no "<".
+            # Then "loc_1>" of the first token counts as words, because it has no "<".
             words, tokens = (run[0].start() + 1, run[0].end()), run[1:]
         if len(tokens) >= _SHORTEST_RUN:
             taken = run[-1].end()
@@ -160,7 +161,7 @@ def _phrases(text: str, token: re.Pattern[str]) -> Iterator[tuple[Span, Tokens]]
 
 
 def _label(text: str, words: Span) -> tuple[str, Span] | None:
-    """The words without space around; None if they go over a line, which the reference drops."""
+    """Strips the words; None for words with a line break, which the reference drops."""
     label, span = _stripped(text, words)
     return None if "\n" in text[span[0] : words[1]] else (label, span)
 
@@ -182,7 +183,7 @@ def _bin(token: re.Match[str]) -> int:
 
 
 def _instances(tokens: Tokens) -> list[Tokens]:
-    """Texts between each <poly> and the next </poly>; the whole text if there is no such pair."""
+    """Finds the texts between <poly> and the next </poly>; the whole text without such a pair."""
     kinds = {token.group() for token in tokens}
     if not {OPEN, CLOSE} <= kinds:
         return [tokens]
@@ -200,7 +201,7 @@ def _instances(tokens: Tokens) -> list[Tokens]:
 
 
 def _outlines(tokens: Tokens) -> tuple[Tokens, ...]:
-    """Runs of locations, each ended by a <sep> or by the end, in whole points."""
+    """Finds runs of locations, each ended by a <sep> or by the end, in whole points."""
     outlines: list[Tokens] = []
     run: list[re.Match[str]] = []
     for token in (*tokens, None):

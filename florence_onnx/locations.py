@@ -17,7 +17,7 @@ BINS = 1000
 
 
 def to_bins(points: Sequence[float], image_size: tuple[int, int]) -> tuple[int, ...]:
-    """Pixels to bins, clamped to the picture.
+    """Turns pixels into bins, clamped to the picture.
 
     Args:
         points: x, y, ... in pixels.
@@ -34,21 +34,21 @@ def to_bins(points: Sequence[float], image_size: tuple[int, int]) -> tuple[int, 
 
 
 def to_pixels(bins: Sequence[int], image_size: tuple[int, int]) -> tuple[float, ...]:
-    """Bins to the pixel positions of their centres.
+    """Turns bins into the pixel positions of the bins' centres.
 
     Args:
-        bins: x, y, ... as bins; those beyond 999 are not clamped, as in the reference.
+        bins: x, y, ... as bins. Bins beyond 999 are not clamped, as in the reference.
         image_size: (width, height) in pixels.
 
     Returns:
-        ``(bin + 0.5) * size / 1000`` in double precision. Microsoft's processor gives the same in
-        float32, transformers truncates that to an integer (see ``to_integers``).
+        ``(bin + 0.5) * size / 1000`` in double precision. Microsoft's processor computes this in
+        float32; transformers truncates the result to an integer (see ``to_integers``).
     """
     return tuple((bin_ + 0.5) * image_size[axis % 2] / BINS for axis, bin_ in enumerate(bins))
 
 
 def to_integers(points: Sequence[float], image_size: tuple[int, int]) -> list[int]:
-    """The whole pixels transformers gives for bin centres.
+    """Computes the whole pixels that transformers gives for the centres of bins.
 
     Args:
         points: x, y, ... in pixels, as ``to_pixels`` gives them.
@@ -59,26 +59,26 @@ def to_integers(points: Sequence[float], image_size: tuple[int, int]) -> list[in
     """
     pixels_per_bin = np.resize(np.array(image_size, np.float64) / BINS, len(points))
     bins = np.rint(np.array(points, np.float64) / pixels_per_bin - 0.5)
-    # The reference multiplies in float32: where the product is a whole number it may come out
-    # just below it, and truncation then gives one less than the exact value would.
+    # The reference multiplies in float32. A result that should be a whole number may be just below
+    # this number, and truncation then gives one less.
     centres = (bins + 0.5).astype(np.float32) * pixels_per_bin.astype(np.float32)
     return [int(centre) for centre in centres]
 
 
 def to_text(bins: Sequence[int]) -> str:
-    """Bins as the text of location tokens, ``<loc_52><loc_332>``."""
+    """Writes bins as location tokens, ``<loc_52><loc_332>``."""
     return "".join(f"<loc_{bin_}>" for bin_ in bins)
 
 
 def check_image_size(image_size: tuple[int, int], name: str = "image_size") -> tuple[int, int]:
-    """The size as two plain integers.
+    """Checks a size and returns two plain integers.
 
     Args:
         image_size: (width, height) in pixels.
-        name: What the message calls the size.
+        name: Name of the size in the message.
 
     Raises:
-        ImageError: if it is not (width, height) in whole pixels above zero.
+        ImageError: The size is not (width, height) in whole pixels above zero.
     """
     try:
         width, height = (operator.index(side) for side in image_size)

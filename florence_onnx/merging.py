@@ -1,4 +1,4 @@
-"""The answers about the tiles of a picture, put together."""
+"""Merging of the answers about the tiles of a picture."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,29 +16,29 @@ from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.tiling import Frame
 
 _SAME = 0.5
-"""Part of the smaller box inside the other from which two boxes are one thing."""
+"""Least part of the smaller of two boxes inside the other, for two boxes of one thing."""
 _EDGE = 0.02
-"""Part of a tile's side next to its edge in which a box that ends there is taken for cut off."""
+"""Distance from a tile's edge, as a part of the side, within which a box counts as cut off."""
 LEFT, RIGHT = 0, 2
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A detection in pixels of the picture, and the tiles that it was found in."""
+    """Detection in pixels of the picture, with the tiles in which it was found."""
 
     found: Detection
     tiles: frozenset[int]
-    """The numbers of the tiles that show it, or parts of it."""
+    """Numbers of the tiles that show the thing or parts of the thing."""
     cut: tuple[bool, ...]
-    """Whether the tile, and not the thing, ends at the left, upper, right and lower side."""
+    """Flags for left, upper, right and lower side: true where the tile ends before the thing."""
     is_far: bool = False
-    """Tells whether it was found in the whole picture, where things are smallest."""
+    """Tells whether the detection is from the whole picture, where things are smallest."""
     is_large: bool = False
-    """Tells whether it fits into no tile."""
+    """Tells whether the thing fits into no tile."""
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
-        """What comes first is kept: whole things seen from near, the surest first."""
+        """Key to sort pieces, best first: whole things in tiles, then the highest score."""
         score = 1.0 if self.found.scores is None else self.found.scores.score
         return any(self.cut), self.is_far, -score
 
@@ -47,9 +47,9 @@ Together = Callable[[Piece, Piece], Piece | None]
 
 
 def about_tiles(assets: Assets, prepared: Prepared, tiles: EncodedTiles) -> list[Prepared]:
-    """The request about each tile of a picture.
+    """Makes the request about each tile of a picture.
 
-    Text is asked for with its places, as nothing else tells what tiles have in common.
+    Text is asked for with places, because only places tell which text two tiles have in common.
     """
     if prepared.asked is Task.OCR:
         asked = Task.OCR_WITH_REGION
@@ -60,16 +60,16 @@ def about_tiles(assets: Assets, prepared: Prepared, tiles: EncodedTiles) -> list
 
 
 def merge(prepared: Prepared, tiles: EncodedTiles, answers: Sequence[Result]) -> Result:
-    """One answer about a picture, of those about its tiles.
+    """Merges the answers about the tiles of a picture into one answer.
 
     Args:
         prepared: The request about the picture.
         tiles: The picture.
-        answers: About its tiles, in their order.
+        answers: Answers about the tiles, in the order of the tiles.
 
     Returns:
-        What the tiles show, each thing once. The generated texts and tokens are those of all tiles
-        in their order; the text has the places in the picture.
+        An answer with each thing once. The generated texts and tokens are those of all tiles in
+        order; the text has the places in the picture.
     """
     tokens = _tokens(answers)
     pieces = pieces_of(answers, tiles.frames)
@@ -101,7 +101,7 @@ def merge(prepared: Prepared, tiles: EncodedTiles, answers: Sequence[Result]) ->
 
 
 def _tokens(answers: Sequence[Result]) -> tuple[Token, ...]:
-    """The tokens of all answers; their spans are in the texts one behind the other."""
+    """Joins the tokens of all answers, with spans in the joined texts."""
     tokens, taken = [], 0
     for answer in answers:
         for token in answer.tokens:
@@ -112,12 +112,12 @@ def _tokens(answers: Sequence[Result]) -> tuple[Token, ...]:
 
 
 def _written(found: Detection, size: tuple[int, int]) -> str:
-    """A detection as the model would write it about the whole picture."""
+    """Writes a detection as the model would about the whole picture."""
     return found.label + to_text(to_bins(found.quad or found.box, size))
 
 
 def pieces_of(answers: Sequence[Result], frames: Sequence[Frame]) -> list[Piece]:
-    """What tiles show, in pixels of the picture."""
+    """Turns the detections of all tiles into pieces, in pixels of the picture."""
     whole, pieces, taken = frames[-1], [], 0
     width, height = _sides(frames[0])
     for tile, (answer, frame) in enumerate(zip(answers, frames, strict=True)):
@@ -133,7 +133,7 @@ def pieces_of(answers: Sequence[Result], frames: Sequence[Frame]) -> list[Piece]
 
 
 def _lifted(found: Detection, frame: Frame, tokens: int) -> Detection:
-    """Moves a detection from a tile's corner to the picture's, and its tokens behind others."""
+    """Moves a detection from a tile to the picture, with token places in the joined texts."""
 
     def moved(points: Sequence[float]) -> tuple[float, ...]:
         return tuple(value + frame[axis % 2] for axis, value in enumerate(points))
@@ -161,11 +161,11 @@ def _cut(box: Box, frame: Frame, whole: Frame) -> tuple[bool, ...]:
 
 
 def _once(pieces: Sequence[Piece], together: Together) -> list[Detection]:
-    """Pieces without duplicates, greedily; again, while parts that are put together reach others.
+    """Drops duplicates among pieces, greedily, and repeats this while joined pieces change.
 
     Args:
-        pieces: What tiles show.
-        together: Makes one of a piece that is kept and a later one; None where they are two.
+        pieces: Pieces of all tiles.
+        together: Joins a kept piece and a later piece; None for pieces of two things.
     """
     kept: list[Piece] = []
     for piece in sorted(pieces, key=lambda piece: piece.rank):
@@ -182,7 +182,7 @@ def _once(pieces: Sequence[Piece], together: Together) -> list[Detection]:
 
 
 def _box_of_both(kept: Piece, piece: Piece, per_label: bool) -> Piece | None:
-    """The box that is kept, or the one around both where tiles cut them; None for two things."""
+    """Joins boxes of one thing: the first, or the box around two cut boxes; None for two things."""
     if per_label and kept.found.label != piece.found.label:
         return None
     if not _are_same(kept, piece):
@@ -193,7 +193,7 @@ def _box_of_both(kept: Piece, piece: Piece, per_label: bool) -> Piece | None:
 def _are_same(kept: Piece, piece: Piece) -> bool:
     """Tells whether two pieces of different tiles show one thing.
 
-    What a tile shows whole is another thing than what fits into no tile.
+    A thing that is whole in a tile is another thing than one that fits into no tile.
     """
     if (kept.is_large or piece.is_large) and not any(piece.cut):
         return False
@@ -201,7 +201,7 @@ def _are_same(kept: Piece, piece: Piece) -> bool:
 
 
 def inside(a: Box, b: Box) -> float:
-    """Part of the smaller of two boxes that the other covers."""
+    """Part of the smaller of two boxes that the other box covers."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     smaller = min(across * down for across, down in (_sides(a), _sides(b)))
@@ -209,7 +209,7 @@ def inside(a: Box, b: Box) -> float:
 
 
 def _around(kept: Piece, piece: Piece) -> Piece:
-    """Two parts as one, under the label and scores of the first; cut where both are."""
+    """Joins two parts under the label and scores of the first; cut where both parts are cut."""
     a, b = kept.found.box, piece.found.box
     box = (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
     cut = tuple(both[0] and both[1] for both in zip(kept.cut, piece.cut, strict=True))
@@ -218,7 +218,7 @@ def _around(kept: Piece, piece: Piece) -> Piece:
 
 
 def _line_of_both(kept: Piece, piece: Piece, tokens: Sequence[Token]) -> Piece | None:
-    """The text that is kept, or the line of both where tiles have cut it; None for two texts."""
+    """Joins texts of one line: the first, or the line of two cut texts; None for two lines."""
     left, right = sorted((kept, piece), key=lambda one: one.found.box[0])
     if left.cut[RIGHT] and right.cut[LEFT] and same_line(left.found, right.found):
         return _joined(left, right, tokens)
@@ -226,7 +226,7 @@ def _line_of_both(kept: Piece, piece: Piece, tokens: Sequence[Token]) -> Piece |
 
 
 def _joined(left: Piece, right: Piece, tokens: Sequence[Token]) -> Piece:
-    """Two parts of a line as one."""
+    """Joins two parts of a line."""
     a, b = left.found, right.found
     quad = (*cast(Quad, a.quad)[:2], *cast(Quad, b.quad)[2:6], *cast(Quad, a.quad)[6:])
     xs, ys = quad[0::2], quad[1::2]

@@ -1,4 +1,4 @@
-"""A Florence-2 model: pictures and tasks in, answers out."""
+"""Model Florence-2: pictures and tasks in, answers out."""
 
 import os
 import warnings
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Florence2(Verbs):
-    """A Florence-2 model opened on ONNX Runtime.
+    """Model Florence-2, opened on ONNX Runtime.
 
     ::
 
@@ -65,15 +65,15 @@ class Florence2(Verbs):
                 of transformers.js also ``"int8"``, ``"uint8"``, ``"q4f16"``, ``"bnb4"``; or a name
                 per graph, ``{"vision_encoder": "fp16", "*": "q4"}``, fp32 for graphs left out; or
                 ``"auto"``: q8 on a processor with 8-bit dot products, fp16 on CUDA, fp32 elsewhere
-                or where the others are missing or cannot be opened.
+                or where q8 and fp16 are missing or cannot be opened.
             providers: ONNX Runtime providers by name, or (name, options) pairs; or a mapping from
-                graph name, or ``"*"`` for the others, to such a list. None, and graphs left out,
-                for CUDA where it is installed and loads, else the CPU.
+                graph name, or ``"*"`` for other graphs, to such a list. None, and graphs left out,
+                for CUDA where CUDA is installed and loads, else the CPU.
             threads: Threads inside an operator, on the CPU; None for one per physical core that
                 the process's affinity and container allow.
-            session_options: Those of ONNX Runtime, for all four graphs; instead of ``threads``.
-            revision: Branch, tag or commit of a hub id; its main branch by default.
-            cache_dir: Folder for what is fetched and made, instead of the usual caches.
+            session_options: ONNX Runtime's options for all four graphs; instead of ``threads``.
+            revision: Branch, tag or commit of a hub id; the main branch by default.
+            cache_dir: Folder for fetched files and made models, instead of the usual caches.
             local_files_only: Whether only the cache is used, and the hub never asked.
             image_size: (width, height) to which pictures are resized, or one number for both, for
                 a model that was trained so; None for the checkpoint's.
@@ -100,12 +100,12 @@ class Florence2(Verbs):
 
     @property
     def precision(self) -> str:
-        """The precision of the opened graphs, never ``"auto"``; of unlike ones ``"fp16+q4"``."""
+        """Precision of the opened graphs, never ``"auto"``; of several precisions ``"fp16+q4"``."""
         return self.graphs.precision
 
     @property
     def providers(self) -> dict[str, list[str]]:
-        """The providers ONNX Runtime really gave each graph, most used first."""
+        """Providers that each graph really runs on, most used first."""
         return self.graphs.providers()
 
     def encode(
@@ -120,12 +120,12 @@ class Florence2(Verbs):
         Args:
             image: uint8 array [H,W,3], [H,W,4] or [H,W]; a Pillow image; a path or the bytes of
                 an image file (these need Pillow, and honour EXIF orientation).
-            tiles: For large pictures and tasks that list what there is, as `Request` has it.
-            image_size: (width, height) to which it is resized, or one number for both.
+            tiles: Tiles for large pictures, as in `Request`, for tasks that list things.
+            image_size: (width, height) to which the picture is resized, or one number for both.
 
         Raises:
             ImageError: The image is not a picture the model can read.
-            InputError: The model cannot take the size, or the tiles are none.
+            InputError: The model cannot take the size, or ``tiles`` is wrong.
         """
         return encode(self.graphs, preparing.read_picture(self.assets, image, tiles, image_size))
 
@@ -175,29 +175,29 @@ class Florence2(Verbs):
         """Answers one task on a picture, or on every picture of a list.
 
         Args:
-            image: As `encode` takes it, or what `encode` returned; or a list of these.
+            image: A picture, as in `encode`, or a result of `encode`; or a list of these.
             task: A task or the name of a task; see `Request`, which has the same fields.
-            text: For the tasks that take text.
-            region: For the tasks that take a region: x1, y1, x2, y2 in pixels, or the region's four
-                location tokens.
+            text: Text, for the tasks that take text.
+            region: Region, for the tasks that take one: x1, y1, x2, y2 in pixels, or the region's
+                four location tokens.
             prompt: A fine-tune's own prompt, instead of a task.
-            answer: How the answer to a prompt is read, such as ``"boxes"``.
-            tiles: For large pictures, ``"auto"`` or (columns, rows).
+            answer: Kind of the answer to a prompt, such as ``"boxes"``.
+            tiles: Tiles for large pictures: ``"auto"`` or (columns, rows).
             image_size: (width, height) to which pictures are resized, or one number for both.
             **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
             The result, or a list of results in the order of the pictures. With num_return_sequences
-            the best one, which has the others as ``alternatives``.
+            the best result, which has the other results as ``alternatives``.
 
         Raises:
-            InputError: The picture, the task, its input or an option is wrong.
+            InputError: The picture, the task, the input of the task or an option is wrong.
         """
         self.policy.replace(**options)  # Else run() would take a batch_size.
         asked = (task, text, region, prompt, answer, tiles, image_size)
         request = Request(cast(ImageInput, image), *asked)
         if preparing.are_several(image):
-            preparing.check_question(request)  # Once, and where there is no picture too.
+            preparing.check_question(request)  # once, and for an empty list too
             return self.run([Request(one, *asked) for one in image], **options)
         return self.answer(self.prepare(request), **options)
 
@@ -215,18 +215,18 @@ class Florence2(Verbs):
         """Asks a second task about the answer to the first, on one run of the vision encoder.
 
         Args:
-            image: As `__call__` takes one.
+            image: A picture, as `__call__` takes one.
             name: ``"caption+grounding"``, of any length of caption; or a task that locates things
                 and one that takes a region, as in ``"od+region_to_category"``.
-            text: For a first task that takes text.
-            tiles: For a first task that takes tiles; see `Request`.
+            text: Text, for a first task that takes text.
+            tiles: Tiles, for a first task that takes tiles; see `Request`.
             image_size: See `Request`.
-            batch_size: Questions of the second task that are answered together.
-            **options: As `__call__` takes them, for both tasks; ``labels`` and ``recall`` for that
-                one for which they have a meaning.
+            batch_size: Number of requests of the second task that are answered together.
+            **options: Options, as `__call__` takes options, for both tasks; ``labels`` and
+                ``recall`` for the task for which these options have a meaning.
 
         Raises:
-            InputError: The picture, a task, its input or an option is wrong.
+            InputError: The picture, a task, the input of a task or an option is wrong.
         """
         cascade = Cascade.parse(name)
         if tiles is not None:

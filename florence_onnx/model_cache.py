@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
 
 VARIABLE = "FLORENCE_ONNX_CACHE"
-"""Names the cache's folder; without it, the folder ``florence-onnx`` beside the hub's own cache."""
+"""Environment variable with the cache's folder, by default ``florence-onnx`` at the hub's cache."""
 
 _PAUSE = 0.2
 _REFERENCES = "refs"
-"""Folder beside a repository's models: which commit a branch or tag was when a model was made."""
+"""Folder beside a repository's models with the commits of branches and tags at the making."""
 
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model in the cache."""
+    """Model in the cache."""
 
     repository: str
-    """Hub id of its checkpoint."""
+    """Hub id of the checkpoint."""
     commit: str
-    """The checkpoint's commit."""
+    """Commit of the checkpoint."""
     version: str
-    """The version of the graph contract that it was made for."""
+    """Version of the graph contract for which the model was made."""
     folder: Path
-    """The folder of the model."""
+    """Folder of the model."""
     made: bool = True
-    """Tells whether the model was made here, and is no repository of the hub library's cache."""
+    """Tells whether the model was made here; else it is a repository in the hub library's cache."""
 
     @property
     def opens(self) -> bool:
@@ -65,7 +65,7 @@ class CachedModel:
 
     @property
     def precisions(self) -> list[str]:
-        """The precisions it has."""
+        """Precisions of the model."""
         return present_precisions(self.folder)
 
     @property
@@ -75,7 +75,7 @@ class CachedModel:
 
 
 def cache_folder(access: Access = ANYHOW) -> Path:
-    """The folder of the cache, which may not exist yet."""
+    """Finds the folder of the cache, which may not exist yet."""
     if access.cache_dir is not None:
         return access.cache_dir / "florence-onnx"
     named = os.environ.get(VARIABLE)
@@ -88,7 +88,7 @@ def cache_folder(access: Access = ANYHOW) -> Path:
 
 
 def cached_models(access: Access = ANYHOW) -> Iterator[CachedModel]:
-    """The models in the cache, by name."""
+    """Lists the models in the cache, by name."""
     for folder in sorted(cache_folder(access).glob("*--*/*-*")):
         commit, _, version = folder.name.rpartition("-")
         if version.isdecimal() and folder.is_dir():
@@ -108,7 +108,7 @@ def cached_models(access: Access = ANYHOW) -> Iterator[CachedModel]:
 
 
 def _fetched(access: Access) -> "list[CachedRepoInfo]":
-    """The repositories in the hub library's cache, by name."""
+    """Lists the repositories in the hub library's cache, by name."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -121,12 +121,12 @@ def _fetched(access: Access) -> "list[CachedRepoInfo]":
 
 
 def cached_model(repository: str, access: Access, commit: str | None = None) -> Path | None:
-    """The folder of a repository's model, None where there is none.
+    """Finds the folder of a repository's model; None where there is no model.
 
     Args:
         repository: Hub id, ``"org/name"``.
         access: The wanted state of the repository.
-        commit: The commit where it is known; else that of the last model made of this state.
+        commit: The commit, if known; by default the commit of the last model made of this state.
     """
     if commit is None and not access.refresh:
         reference = _reference(repository, access)
@@ -139,7 +139,7 @@ def cached_model(repository: str, access: Access, commit: str | None = None) -> 
 
 
 def make_model(repository: str, access: Access) -> Path:
-    """The folder of a hub checkpoint's model, made unless it is in the cache.
+    """Finds the folder of a hub checkpoint's model, or makes the model.
 
     Args:
         repository: Hub id, ``"org/name"``.
@@ -177,7 +177,7 @@ def make_model(repository: str, access: Access) -> Path:
 
 
 def _accept(access: Access, checkpoint: Path, coming: int) -> None:
-    """Refuses what cannot become a model before its weights are fetched."""
+    """Refuses a checkpoint that cannot become a model, before the weights are fetched."""
     config = read_config(checkpoint)
     require_skeleton(config, str(checkpoint))
     _require_writable(access)
@@ -198,7 +198,7 @@ def _require_writable(access: Access) -> None:
 
 
 def remove(repository: str, access: Access = ANYHOW) -> int:
-    """Removes the models of a repository from the cache; what is not theirs stays.
+    """Removes the models of a repository from the cache. Other files stay.
 
     Args:
         repository: Hub id, ``"org/name"``.
@@ -208,7 +208,7 @@ def remove(repository: str, access: Access = ANYHOW) -> int:
         Bytes freed.
 
     Raises:
-        ModelNotFoundError: There is none.
+        ModelNotFoundError: There is no model of the repository.
     """
     found = [model for model in cached_models(access) if model.repository == repository]
     if not found:
@@ -225,7 +225,7 @@ def remove(repository: str, access: Access = ANYHOW) -> int:
 
 
 def fetched_bytes(repository: str, access: Access = ANYHOW) -> int:
-    """The bytes of a repository's files in the hub library's cache."""
+    """Counts the bytes of a repository's files in the hub library's cache."""
     return sum(found.size_on_disk for found in _fetched(access) if found.repo_id == repository)
 
 

@@ -1,4 +1,4 @@
-"""A result as notebooks show it."""
+"""Results in notebooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def to_html(result: Result) -> str:
-    """The text of an answer, else a table of what it locates; words are text, never HTML."""
+    """Writes the text of an answer, or a table of located things. Words are text, never HTML."""
     width, height = result.image_size
     notes = [_text(result.task), f"{width}x{height} pixels"]
     if result.confidence is not None:

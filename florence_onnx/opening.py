@@ -1,4 +1,4 @@
-"""A model folder opened: its graphs and its files, checked against each other."""
+"""Opening of a model folder: the graphs and the files, checked against each other."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,9 +22,9 @@ def open_folder(
     threads: int | None,
     session_options: "SessionOptions | None",
 ) -> tuple[Assets, Graphs]:
-    """Opens the graphs of a folder at one precision and reads its files at the same time.
+    """Opens the graphs of a folder at one precision, and reads the files at the same time.
 
-    Takes the arguments of `open_graphs`.
+    The arguments are those of `open_graphs`.
 
     Raises:
         ModelError: A file is missing, damaged, or of another model than the graphs.

@@ -1,4 +1,4 @@
-"""Packages that only some uses need, and how to get them."""
+"""Optional packages, and the commands that install them."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from florence_onnx.errors import MissingDependencyError
 
 
 def require_packages(packages: Sequence[str], doing: str, extra: str, hint: str = "") -> None:
-    """Names the command that installs what is missing.
+    """Checks that packages are installed; the error names the command that installs them.
 
     Args:
-        packages: Packages, by the names they are imported by.
-        doing: What needs the packages.
+        packages: Names under which the packages are imported.
+        doing: The use that needs the packages.
         extra: The extra of florence-onnx that brings the packages.
-        hint: What else helps; the message says it after the command.
+        hint: Other help, which the message has after the command.
 
     Raises:
         MissingDependencyError: A package is not installed.

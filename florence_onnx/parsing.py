@@ -1,4 +1,4 @@
-"""Reading of generated text into results, as in Florence2PostProcessor of transformers."""
+"""Parsing of generated text into results, as in Florence2PostProcessor of transformers."""
 
 import re
 from bisect import bisect_right
@@ -53,23 +53,23 @@ def parse_answer(
     score: float | None = None,
     truncated: bool = False,
 ) -> Result:
-    """Reads a generated text as its task asks.
+    """Reads a generated text by the answer kind of the task.
 
-    What cannot be read is left out, as in the reference. Two things differ from the reference:
-    ``<pad>`` is removed from text too; the labels of boxes keep their non-ASCII letters and the
-    corners of boxes are put in order, where ``Result.to_dict`` has both as the reference.
+    Unreadable parts are left out, as in the reference. Two things differ from the reference.
+    ``<pad>`` is removed from text too. Labels of boxes keep non-ASCII letters, and the corners of
+    boxes are put in order; ``Result.to_dict`` has labels and corners as in the reference.
 
     Args:
         text: The generated text, with or without special tokens.
         task: The task that was asked; None with ``prompt``.
         image_size: (width, height) of the picture in pixels.
         prompt: The prompt of a fine-tune that was asked instead of a task.
-        answer: How the answer to a prompt is read, as ``Request`` has it.
+        answer: Kind of the answer to a prompt, as in ``Request``.
         token_ids: The generated ids, for the result to carry.
         token_spans: Start and end in ``text``, in characters, of every token, from
-            ``Tokenizer.spans``; without, no detection knows its tokens.
-        log_probabilities: Those of the tokens, None for tokens that were not chosen; without, or
-            without ``token_spans``, detections have no scores.
+            ``Tokenizer.spans``; without spans, detections have no tokens.
+        log_probabilities: Log-probabilities of the tokens, None for tokens that were not chosen.
+            Without these or without ``token_spans``, detections have no scores.
         score: The score of the sequence, for the result to carry.
         truncated: Whether the limit of the length ended the text, for the result to carry.
 
@@ -116,7 +116,7 @@ def read_answer(
     score: float | None,
     truncated: bool,
 ) -> Result:
-    """Does the work of `parse_answer`, for what `what_is_asked` has returned."""
+    """Does the work of `parse_answer`, for a result of `what_is_asked`."""
     clean, places = _without_special_tokens(text)
     spans = _TokensOfSpans(places, token_spans)
     known = log_probabilities or [None] * len(token_spans)
@@ -140,11 +140,11 @@ def read_answer(
 
 
 def scores_of(found: Detection, known: Sequence[float | None]) -> DetectionScores | None:
-    """Scores of a detection; None where no log-probability of the coordinates is known.
+    """Computes the scores of a detection; None without log-probabilities of the coordinates.
 
     Args:
-        found: The detection, which knows its tokens.
-        known: The log-probability of every token, None for those that were not chosen.
+        found: The detection, with the places of its tokens.
+        known: Log-probability of every token, None for tokens that were not chosen.
     """
     location = mean_probability(known[i] for i in found.location_tokens)
     if location is None:
@@ -158,7 +158,7 @@ def scores_of(found: Detection, known: Sequence[float | None]) -> DetectionScore
 def _detections(
     text: str, clean: str, kind: AnswerKind, size: tuple[int, int], tokens: "_TokensOfSpans"
 ) -> Iterator[Detection]:
-    # The tag is looked up in the text as generated, which is where the reference looks.
+    # As in the reference, the tag is looked up in the generated text.
     outlined = kind is AnswerKind.POLYGONS or (
         kind is AnswerKind.BOXES_OR_POLYGONS and locating.OPEN in text
     )
@@ -192,7 +192,7 @@ def _box_around(outlines: Iterable[Outline]) -> Box:
 
 
 def _without_special_tokens(text: str) -> tuple[str, npt.NDArray[np.intp]]:
-    """The text without special tokens, and the place in ``text`` of each character left."""
+    """Removes special tokens; also returns the place in ``text`` of each remaining character."""
     places = np.arange(len(text))
     for token in _SPECIAL_TOKENS:
         starts = [found.start() for found in re.finditer(token, text)]
@@ -204,7 +204,7 @@ def _without_special_tokens(text: str) -> tuple[str, npt.NDArray[np.intp]]:
 
 
 class _TokensOfSpans:
-    """Finds the generated tokens that spell a part of the text without special tokens."""
+    """Search for the generated tokens that spell a part of the text without special tokens."""
 
     def __init__(self, places: npt.NDArray[np.intp], token_spans: Sequence[Span]) -> None:
         self._places = places

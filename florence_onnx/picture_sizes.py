@@ -1,4 +1,4 @@
-"""The sizes of pictures that a model can take."""
+"""Sizes of pictures that a model can take."""
 
 import math
 import operator
@@ -11,7 +11,7 @@ from florence_onnx.images.preprocessor import LONGEST_SIDE
 Size = tuple[int, int]
 """(height, width) in pixels."""
 ImageSize = int | tuple[int, int]
-"""What a caller names: (width, height) in pixels, or one number for both."""
+"""Size that a caller names: (width, height) in pixels, or one number for both."""
 
 _MOST_PLACES = 1 << 20
 """Tokens of the largest grid in the vision encoder; the released models have 36,864."""
@@ -19,14 +19,14 @@ _MOST_PLACES = 1 << 20
 
 @dataclass(frozen=True)
 class PictureSizes:
-    """What a model's configuration and its graph admit."""
+    """Sizes of pictures that a model's configuration and graph admit."""
 
     config: ModelConfig
     fixed: tuple[int | None, int | None] = (None, None)
     """Height and width of the only pictures that the graph takes; None for any."""
 
     def problem(self, size: Size) -> str | None:
-        """The reason why the vision encoder cannot take pictures of a size; None if it can."""
+        """Reason why the vision encoder cannot take pictures of a size; None if it can."""
         height, width = size
         if any(want not in (None, one) for want, one in zip(self.fixed, size, strict=True)):
             return f"the graph takes pictures of {self._fixed_text()} pixels only"
@@ -44,14 +44,14 @@ class PictureSizes:
         return None
 
     def tokens(self, size: Size) -> int:
-        """Counts the tokens of a picture: one for each place of the grid, and their mean."""
+        """Counts the tokens of a picture: one for each place of the grid, and the mean token."""
         return math.prod(self.config.vision.grid(*size)) + 1
 
     def read(self, option: ImageSize) -> Size:
-        """The size that a caller names.
+        """Reads the size that a caller names.
 
         Raises:
-            InputError: It is no size, or none that the model can take; the message says which.
+            InputError: The value is no size, or no size that the model can take.
         """
         try:
             sides = (option, option) if not isinstance(option, tuple | list) else option
@@ -71,7 +71,7 @@ class PictureSizes:
         return height, width
 
     def _takes(self) -> str:
-        """The sizes that the model can take, in a sentence."""
+        """Makes a sentence on the sizes that the model can take."""
         if None not in self.fixed:
             return f"this model takes {self._fixed_text()} only"
         sides = [side for side in range(1, LONGEST_SIDE + 1) if self.problem((side, side)) is None]

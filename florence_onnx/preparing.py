@@ -29,13 +29,13 @@ def read_picture(
     tiles: TilesOption | None = None,
     image_size: ImageSize | None = None,
 ) -> Picture | TiledPicture | EncodedImage:
-    """Decodes and resizes a picture; one that is encoded already is returned as it is.
+    """Decodes and resizes a picture. An encoded picture is returned unchanged.
 
     Args:
-        assets: Of the model.
+        assets: Assets of the model.
         image: The picture.
-        tiles: As `Request` has it; a picture that makes one tile is read without.
-        image_size: As `Request` has it.
+        tiles: Tiles, as in `Request`. A picture that fits one tile is read without tiles.
+        image_size: Size, as in `Request`.
 
     Raises:
         ImageError: The image is not a picture the model can read, or another model encoded it.
@@ -79,7 +79,7 @@ def _check_encoded(assets: Assets, image: EncodedImage) -> None:
 
 
 def check_request(request: object) -> Request:
-    """Returns what is a `Request`.
+    """Checks that a value is a `Request`, and returns it.
 
     Raises:
         InputError: ``request`` is something else.
@@ -93,7 +93,7 @@ def check_request(request: object) -> Request:
 
 
 def check_prepared(prepared: object) -> Sequence[Prepared]:
-    """Returns the batch: a sequence of what `prepare` returned, or one of these.
+    """Returns the batch of a sequence of prepared requests, or of one prepared request.
 
     Raises:
         InputError: ``prepared`` is something else.
@@ -114,7 +114,7 @@ def are_several(image: object) -> TypeGuard[Sequence[ImageInput | EncodedImage]]
 
 
 def check_question(request: Request) -> tuple[Task | str, AnswerKind]:
-    """What is asked and how the answer is read, checked without the picture.
+    """Finds the task and the kind of the answer, and checks both without the picture.
 
     Raises:
         InputError: The task, the prompt or its input is wrong, or tiles do not suit the task.
@@ -143,7 +143,7 @@ def prepare(
 
 
 def _image_tokens(assets: Assets, picture: Picture | TiledPicture | EncodedImage) -> int:
-    """Positions that a picture, or a tile of it, takes."""
+    """Number of positions of a picture, or of a tile of a picture."""
     if isinstance(picture, EncodedImage):
         return len(picture.image_features)
     if isinstance(picture, TiledPicture):

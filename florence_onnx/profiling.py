@@ -1,4 +1,4 @@
-"""Times of every stage of a request, and the precision and providers with the shortest ones."""
+"""Times of every stage of a request, and the choice of the fastest precision and providers."""
 
 import json
 import statistics
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from florence_onnx.generation.options import GenerationOptions
 
 STAGES = ("preprocess", "vision", "embed_encoder", "first_token", "per_token", "parse")
-"""Stages that are timed, in order: ``preprocess`` is `Florence2.prepare`, the others are stages of
+"""Stages that are timed, in order: ``preprocess`` is `Florence2.prepare`, other stages belong to
 `Florence2.answer`; ``per_token`` is one step of the search after the first."""
 
 
 def random_picture() -> npt.NDArray[np.uint8]:
-    """Pixels to time with, uint8 [960,1280,3]: speed does not depend on what a picture shows."""
+    """Makes pixels for timing, uint8 [960,1280,3]. Speed does not depend on a picture's content."""
     return np.random.default_rng(0).integers(0, 256, (960, 1280, 3), dtype=np.uint8)
 
 
@@ -46,7 +46,7 @@ def time_stages(
     warmup: int = 1,
     **options: "Unpack[GenerationOptions]",
 ) -> dict[str, float]:
-    """Median seconds of each stage of one `Task.OD` request.
+    """Measures the median seconds of each stage of one `Task.OD` request.
 
     Args:
         model: The model to time.
@@ -87,9 +87,9 @@ def _run(model: Florence2, request: Request, policy: GenerationPolicy) -> dict[s
 
 
 TOKENS = 20
-"""Length of the answer that is timed: a caption's."""
+"""Length of the timed answer in tokens: that of a caption."""
 NOISE = 1.03
-"""Times up to this factor apart are a tie: a second run may order them otherwise."""
+"""Factor between two times below which the times are a tie: a second run may reverse them."""
 
 Placement = list[str] | dict[str, list[str]]
 """Provider names as `Florence2.load` takes them."""
@@ -97,27 +97,27 @@ Placement = list[str] | dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Trial:
-    """A precision that was timed on some providers, or could not be."""
+    """Trial of a precision on some providers: times, or the reason for no times."""
 
     precision: str
     """A key of `contract.PRECISIONS`."""
     providers: Placement
     """The providers that were asked for."""
     seconds: dict[str, float] | None
-    """Per stage, as `time_stages` returns them; ``total`` is the whole caption."""
+    """Seconds per stage, as `time_stages` returns; ``total`` is the whole caption."""
     error: str | None
-    """The reason why there are no seconds."""
+    """Reason why there are no seconds."""
 
 
 def placements(available: Sequence[str]) -> list[Placement]:
-    """The ways to place a model on providers that are worth a try.
+    """Lists the placements of a model on providers that `tune` tries.
 
-    The CPU; every other provider; and each of these for the vision encoder alone, where most of
-    the arithmetic is.
+    The placements are the CPU, every other provider, and every other provider for the vision
+    encoder alone, which has most of the arithmetic.
 
     Args:
-        available: What ONNX Runtime lists. Azure's provider, which runs no graphs here, is
-            left out.
+        available: Providers that ONNX Runtime lists. Azure's provider, which runs no graphs here,
+            is left out.
     """
     others = [name for name in available if name not in (CPU, "AzureExecutionProvider")]
     vision: list[Placement] = [{contract.VISION_ENCODER: [name], OTHERS: [CPU]} for name in others]
@@ -135,7 +135,7 @@ def attempt(folder: Path, precision: str, providers: Placement, repeats: int) ->
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """The trial with the fastest caption; of those in a tie, the most exact, then the fastest.
+    """Chooses the trial with the fastest caption; in a tie, the most exact, then the fastest.
 
     Raises:
         ProviderError: None of the trials could be timed.
@@ -150,7 +150,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 
 def load_line(source: str, trial: Trial, access: Access = ANYHOW) -> str:
-    """The Python expression that opens a model as a trial did."""
+    """Writes the Python expression that opens a model as a trial did."""
     given: dict[str, object] = {"precision": trial.precision, "providers": trial.providers}
     if access.revision:
         given["revision"] = access.revision

@@ -1,4 +1,4 @@
-"""Prompts for the model: a task and its input as the prompt the reference builds."""
+"""Prompts for the model: a task and its input, as in the reference."""
 
 import math
 import re
@@ -13,18 +13,18 @@ from florence_onnx.tasks import AnswerKind, InputKind, Task, refuse_tags, resolv
 
 Box = Sequence[SupportsFloat] | npt.NDArray[Any]
 Region = str | Box
-"""x1, y1, x2, y2 in pixels of the picture, or four location tokens."""
+"""Region: x1, y1, x2, y2 in pixels of the picture, or four location tokens."""
 
 
 def what_is_asked(
     task: Task | str | None, prompt: str | None, answer: AnswerKind | str | None
 ) -> tuple[Task | str, AnswerKind]:
-    """The task, or the prompt that stands in its place, and how the answer is read.
+    """Finds the task, or the prompt in place of a task, and the kind of the answer.
 
     Args:
         task: a task, its name, or the prompt of a fine-tune that cannot be taken for a name.
         prompt: any prompt of a fine-tune, instead of a task.
-        answer: how the answer to a prompt is read; as text by default.
+        answer: kind of the answer to a prompt; text by default.
 
     Raises:
         TaskError: if there is no task and no prompt, or both, or an answer kind for a task.
@@ -57,11 +57,11 @@ def build_prompt(
     region: Region | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> str:
-    """The prompt of a request, as transformers Florence2Processor._construct_prompts builds it.
+    """Builds the prompt of a request, as transformers' Florence2Processor._construct_prompts does.
 
     Args:
         task: a task, its name, or the whole prompt of a fine-tune, which is returned as it is.
-        text: what the tasks look for that take text.
+        text: text, for the tasks that take text.
         region: for the tasks that take one: a box (x1, y1, x2, y2) in pixels, or location tokens.
         image_size: (width, height) in pixels; only a pixel box needs the size.
 
@@ -78,7 +78,7 @@ def fill_prompt(
     region: Region | None,
     image_size: tuple[int, int] | None,
 ) -> str:
-    """Does the work of `build_prompt`, for what `what_is_asked` has returned."""
+    """Does the work of `build_prompt`, for a result of `what_is_asked`."""
     check_input(asked, text, region)
     if not isinstance(asked, Task):
         return asked
@@ -88,10 +88,10 @@ def fill_prompt(
 
 
 def check_input(asked: Task | str, text: str | None, region: Region | None) -> None:
-    """Checks what can be checked without a picture: that the task gets the input it takes.
+    """Checks, without a picture, that a task gets the input that it takes.
 
     Raises:
-        TaskError: if it lacks its input, takes none, or the text is not usable.
+        TaskError: if input is missing, or the task takes no input, or the text is not usable.
         RegionError: if the region is malformed or reversed.
     """
     kind = asked.input_kind if isinstance(asked, Task) else InputKind.NONE
@@ -144,7 +144,7 @@ _FORMS = (
 
 
 def region_to_text(region: Region, image_size: tuple[int, int] | None) -> str:
-    """The region as four location tokens.
+    """Writes a region as four location tokens.
 
     Args:
         region: a box (x1, y1, x2, y2) in pixels of the picture, or its four location tokens.
@@ -169,7 +169,7 @@ def _token_bins(region: str) -> tuple[int, int, int, int]:
     found = re.fullmatch(r"<loc_([0-9]+)>" * 4, region.strip())
     if found is None:
         raise RegionError(f"{region!r} is not a region: {_FORMS}")
-    # Long runs of digits are out of range, and int() refuses them beyond some length.
+    # Long runs of digits are out of range, and int() refuses very long ones.
     if any(len(digits.lstrip("0")) > len(str(BINS - 1)) for digits in found.groups()):
         raise RegionError(f"{region!r} has a location beyond <loc_{BINS - 1}>")
     x1, y1, x2, y2 = (int(digits) for digits in found.groups())

@@ -1,37 +1,37 @@
-"""The wire format of protocol buffers, which ONNX graphs are stored in: read and written.
+"""Wire format of protocol buffers, the format of ONNX graphs: reading and writing.
 
-A message is a row of fields, each a number and a value: a whole number, or bytes that are text,
-packed numbers or another message. The runtime does without the onnx package, which is large.
+A message is a row of fields. A field has a number and a value: a whole number, or bytes that are
+text, packed numbers or another message. The runtime does not need the onnx package, which is large.
 """
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""Wire types; the two others, of groups, are not in ONNX."""
+"""Wire types. ONNX has no groups, so two types are missing here."""
 
 
 Bytes = bytes | memoryview
-"""Bytes of a message; of a view, nothing is copied."""
+"""Bytes of a message. A view is read without a copy."""
 
 
 class ProtobufError(ValueError):
-    """The bytes are not a message."""
+    """Signals bytes that are not a message."""
 
 
 class Field(NamedTuple):
-    """A field of a message."""
+    """Field of a message."""
 
     number: int
-    """The number of the field."""
+    """Number of the field."""
     value: int | Bytes
-    """A whole number for wire type `VARINT`, else the bytes."""
+    """Value: a whole number for wire type `VARINT`, else bytes."""
     raw: Bytes
-    """The whole field as it lies in the message."""
+    """Bytes of the whole field in the message."""
 
 
 def fields(message: Bytes) -> Iterator[Field]:
-    """The fields of a message, in order.
+    """Reads the fields of a message, in order.
 
     Raises:
         ProtobufError: The bytes are not a message.
@@ -40,7 +40,7 @@ def fields(message: Bytes) -> Iterator[Field]:
     while at < len(message):
         start = at
         tag, at = _read_varint(message, at)
-        if tag >> 32:  # Other readers drop these bits, and find another field than we would.
+        if tag >> 32:  # Other readers drop these bits, and would find another field.
             raise ProtobufError(f"a field number of more than 29 bits at byte {start}")
         wire = tag & 7
         value: int | Bytes
@@ -61,22 +61,22 @@ def fields(message: Bytes) -> Iterator[Field]:
 
 
 def number(field: int, value: int) -> bytes:
-    """A field that is a whole number of at least 0."""
+    """Writes a field with a whole number of at least 0."""
     return _varint(field << 3 | VARINT) + _varint(value)
 
 
 def text(field: int, value: str) -> bytes:
-    """A field that is text."""
+    """Writes a field with text."""
     return content(field, value.encode())
 
 
 def content(field: int, value: bytes) -> bytes:
-    """A field that is bytes or a message."""
+    """Writes a field with bytes or a message."""
     return _varint(field << 3 | BYTES) + _varint(len(value)) + value
 
 
 def change(message: bytes, path: tuple[int, ...], edit: Callable[[bytes], bytes]) -> bytes:
-    """A message with the bytes of every field at ``path``, a number per level, replaced."""
+    """Replaces the bytes of every field of a message at ``path``, which has a number per level."""
     first, *rest = path
 
     def changed(field: Field) -> bytes:

@@ -1,4 +1,4 @@
-"""Lines of text: which words are on one, in which order they are read, and where one goes on."""
+"""Reading order of words: lines of words, order within lines, and lines that continue."""
 
 import math
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ from typing import cast
 from florence_onnx.results import Detection, Quad
 
 _SAME_LINE = 0.5
-"""Part of the lower height that two pieces of a line have in common, at least."""
+"""Least common part of the height of two pieces of one line, relative to the lower piece."""
 
 
 def in_lines(words: Iterable[Detection]) -> list[list[Detection]]:
-    """Words from top to bottom in lines, each from left to right.
+    """Sorts words into lines from top to bottom, and each line from left to right.
 
     Args:
         words: Detections with quadrilaterals.
@@ -30,21 +30,21 @@ def in_lines(words: Iterable[Detection]) -> list[list[Detection]]:
 
 
 def same_line(left: Detection, right: Detection) -> bool:
-    """Tells whether the second piece goes on with the line of the first one, over its end."""
+    """Tells whether the second piece continues the line of the first piece."""
     reaches = left.box[0] < right.box[0] <= left.box[2] < right.box[2]
     return reaches and _share(left, right) >= _SAME_LINE
 
 
 def continued(left: Detection, right: Detection) -> str:
-    """The text of a line whose pieces overlap, with what both show once.
+    """Joins two overlapping pieces of a line, with the common text once.
 
     Args:
-        left: Its beginning.
-        right: Its end.
+        left: Beginning of the line.
+        right: End of the line.
     """
     a, b = left.label, right.label
     common = left.box[2] - right.box[0]
-    # One letter more, as letters have different widths.
+    # One letter more, because letters have different widths.
     tail = _letters(len(a), common, left.box[2] - left.box[0]) + 1
     head = _letters(len(b), common, right.box[2] - right.box[0]) + 1
     end = a[max(len(a) - tail, 0) :]
@@ -55,7 +55,7 @@ def continued(left: Detection, right: Detection) -> str:
 
 
 def _letters(count: int, part: float, whole: float) -> int:
-    """How many letters of a text of one width are in a part of it."""
+    """Estimates the number of letters in a part of a text, from the widths."""
     return min(math.ceil(count * part / whole), count) if whole > 0 else count
 
 
@@ -64,13 +64,13 @@ def _middle(word: Detection) -> float:
 
 
 def _height(word: Detection) -> float:
-    """Of its letters, which is less than that of the box where a word is slanted."""
+    """Height of the letters, which is less than the height of the box of a slanted word."""
     x1, y1, _, _, _, _, x4, y4 = cast(Quad, word.quad)
     return math.hypot(x4 - x1, y4 - y1)
 
 
 def _share(a: Detection, b: Detection) -> float:
-    """Part of the lower height in which two words are beside each other."""
+    """Common part of the heights of two words, relative to the lower word."""
     heights = _height(a), _height(b)
     common = sum(heights) / 2 - abs(_middle(a) - _middle(b))
     return min(common, *heights) / min(heights) if min(heights) > 0 else 0.0

@@ -31,14 +31,14 @@ _HUB_ID = re.compile(rf"{_NAME}/{_NAME}(?::{_NAME}(?:/{_NAME})*)?")
 def resolve(
     source: str | os.PathLike[str], *, precision: Precision = "fp32", access: Access = ANYHOW
 ) -> Path:
-    """The folder that holds a model, downloaded if need be.
+    """Finds the folder of a model, and downloads the model if necessary.
 
     Args:
         source: An existing folder, a hub id (``"org/name"``), or ``"demo"``, looked up in this
-            order. What looks like a path is never looked up on the hub.
+            order. Text that looks like a path is never looked up on the hub.
         precision: The graphs to fetch when ``source`` is a hub id, of one precision or several.
-        access: Which state of a hub repository is wanted. What is already in the cache is used
-            as it is, without asking the hub.
+        access: Which state of a hub repository is wanted. Files that are in the cache are used
+            without asking the hub.
 
     Raises:
         ModelNotFoundError: There is no such folder or repository, or the hub cannot be reached.
@@ -78,12 +78,12 @@ def _tell_what_the_demo_knows() -> None:
 
 
 def local_folder(source: str | os.PathLike[str]) -> Path | None:
-    """The folder that ``source`` names, or None when it can only be a hub id.
+    """Finds the folder that ``source`` names; None where ``source`` can only be a hub id.
 
-    Should a process have ended while it put new files there, they are moved to their places.
+    If a process ended while it moved new files into the folder, the rest of the files is moved.
 
     Raises:
-        ModelNotFoundError: ``source`` is neither a folder nor what a hub id looks like.
+        ModelNotFoundError: ``source`` is no folder and has not the form of a hub id.
         ModelFileError: The new files cannot be moved.
     """
     if not isinstance(source, str | os.PathLike):
@@ -124,20 +124,20 @@ def hub_model(
     access: Access,
     may_make: Callable[[], object] = lambda: None,
 ) -> Path:
-    """The folder of a hub model's assets and of its graphs of one precision.
+    """Finds the folder of a hub model with its assets and the graphs of one precision.
 
-    Of a checkpoint, the folder is that of the model made of the checkpoint, which may lack
+    For a checkpoint, the folder is that of the model made of the checkpoint, which may lack
     precisions other than fp32.
 
     Args:
         repository: Hub id, ``"org/name"``.
         precision: The graphs to fetch.
         access: Which state of the repository is wanted.
-        may_make: Called before the weights of a checkpoint are fetched; an exception ends it all.
+        may_make: Called before the weights of a checkpoint are fetched; may raise an exception.
 
     Raises:
         ModelNotFoundError: There is no such repository, or the hub cannot be reached.
-        PrecisionError: There is no such precision, or the repository holds graphs, but none of it.
+        PrecisionError: The precision is unknown, or the repository has no graphs of the precision.
     """
     for name in [precision] if isinstance(precision, str) else precision.values():
         if name not in hub_contract.SUFFIXES:
@@ -149,7 +149,7 @@ def hub_model(
     lacking = [name for name in needed if folder and not (folder / name).is_file()]
     if folder is not None and not lacking:
         return folder
-    # They open models, so they import this module.
+    # These modules open models, and so import this module.
     from florence_onnx.model_cache import cached_model, make_model
 
     made = cached_model(repository, access, hub.commit_of(repository, folder) if folder else None)
@@ -164,12 +164,12 @@ def hub_model(
 
 
 def _needed(names: Collection[str], precision: Precision) -> list[str]:
-    """The files of a precision among those of these names, and the files beside the graphs."""
+    """Selects from names the graphs of a precision and the files beside the graphs."""
     return [*contract.ASSETS, *layout_of(names, precision).files(names, precision).values()]
 
 
 def _files_to_fetch(repository: str, precision: Precision, names: Collection[str]) -> list[str]:
-    """The names of a repository's files that a model needs at one precision.
+    """Selects the files of a repository that a model needs at one precision.
 
     Raises:
         ModelNotFoundError: The repository holds no model.
@@ -194,7 +194,7 @@ def _files_to_fetch(repository: str, precision: Precision, names: Collection[str
 
 
 def cached_folder(repository: str, access: Access) -> Path | None:
-    """The folder of a hub model as far as it is in the cache."""
+    """Finds the folder of a hub model in the cache, complete or not."""
     from florence_onnx.model_cache import cached_model
 
     folder = hub.cached(repository, access)
@@ -203,7 +203,7 @@ def cached_folder(repository: str, access: Access) -> Path | None:
 
 
 class _CheckpointFoundError(FlorenceError):
-    """A repository holds weights, from which graphs have to be made."""
+    """Signals a repository of weights, from which graphs have to be made."""
 
 
 def refuse(reason: str | None) -> None:
