@@ -12,11 +12,11 @@ from florence_onnx.locations import to_integers
 from florence_onnx.tasks import AnswerKind
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 in pixels."""
+"""Box: x1, y1, x2, y2 in pixels."""
 Quad = tuple[float, float, float, float, float, float, float, float]
-"""Four corners x, y in pixels, in the order the model names them."""
+"""Quadrilateral: four corners x, y in pixels, in the order of the model."""
 Outline = tuple[float, ...]
-"""x, y, x, y, ... in pixels."""
+"""Outline: x, y, x, y, ... in pixels."""
 
 SCHEMA = 1
 """Version of the fields of ``Result.record``, which grows when a field goes or means something
@@ -40,10 +40,9 @@ class Token:
     span: tuple[int, int]
     """Place of the token in ``Result.generated``: start and end, in characters."""
     log_probability: float | None
-    """Log-probability of the token after the tokens before, over the whole vocabulary, the same as
-    in transformers' ``compute_transition_scores``; tokens that an option bans do not make the
-    others likelier. None for tokens that the search did not choose: the start token and forced
-    tokens."""
+    """Log-probability of the token after the tokens before, over the whole vocabulary, as in
+    transformers' ``compute_transition_scores``. Banned tokens do not make other tokens likelier.
+    None for tokens that the search did not choose: the start token and forced tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class DetectionScores:
     """The mean probability of the label's tokens; None where the task names nothing."""
     score: float
     """Rank of the detection: the score of the label, or of the location where there is no label.
-    This formula has the best average precision of those that were compared on drawn scenes
+    This formula has the best average precision of all formulas compared on drawn scenes
     (``python -m benchmarks.scores``)."""
 
 
@@ -72,8 +71,8 @@ class Detection:
     """The box of the model, or the box around the quadrilateral or polygons: x1, y1, x2, y2 in
     pixels, x1 <= x2 and y1 <= y2. All zeros for polygons without a single point."""
     reversed_box: Box | None = None
-    """The box of the model where the corners of the box are in the wrong order, which ``box`` puts
-    right; else None. The reference, and so ``Result.to_dict``, keeps the wrong order."""
+    """The box of the model if its corners are in the wrong order; else None. ``box`` has the right
+    order. The reference, and so ``Result.to_dict``, keeps the wrong order."""
     quad: Quad | None = None
     """The four corners of a line of text; None for tasks that answer otherwise."""
     polygons: tuple[Outline, ...] | None = None
@@ -139,9 +138,9 @@ class Result:
     alternatives: "tuple[Result, ...]" = ()
     """The other returned sequences, best first, where num_return_sequences asks for several."""
     tiles: tuple[tuple[int, int, int, int], ...] = ()
-    """x1, y1, x2, y2 of every tile in whole pixels, the whole picture last, where the picture was
-    asked about in tiles. Then ``generated``, ``token_ids`` and ``tokens`` are those of all tiles in
-    this order, with places in tiles, and ``text`` has the places in the picture."""
+    """Tiles of the picture, where the request has tiles: x1, y1, x2, y2 in whole pixels, the whole
+    picture last. Then ``generated``, ``token_ids`` and ``tokens`` belong to all tiles in this
+    order, with places in tiles; ``text`` has the places in the picture."""
 
     @property
     def confidence(self) -> float | None:
@@ -207,10 +206,10 @@ class Result:
         return record
 
     def to_supervision(self, names: Sequence[str] | None = None) -> Any:
-        """The detections as ``supervision.Detections``, those without an area left out.
+        """Makes ``supervision.Detections`` of the detections that have an area.
 
         ``xyxy``, ``class_id``, ``data["class_name"]``; ``confidence`` where scores are known;
-        ``mask`` where all have outlines. What the task does not name is called ``object``.
+        ``mask`` where all have outlines. A thing without a name is called ``object``.
 
         Args:
             names: The classes, in the order of their numbers, from 0; by default the labels of
@@ -225,7 +224,7 @@ class Result:
         return one_result.to_supervision(self, names)
 
     def to_coco(self, image: str = "", names: Sequence[str] | None = None) -> dict[str, Any]:
-        """COCO's JSON object of one picture, named ``image``; else as `to_supervision`.
+        """Makes COCO's JSON object of one picture, named ``image``; else as `to_supervision`.
 
         Image, categories and annotations are numbered from 1.
         """
@@ -234,7 +233,7 @@ class Result:
         return one_result.to_coco(self, image, names)
 
     def to_labelme(self, image: str) -> dict[str, Any]:
-        """LabelMe's JSON object, to be saved in the folder from which ``image`` is the path.
+        """Makes LabelMe's JSON object, for a file in the folder from which ``image`` is the path.
 
         Raises InputError if the answer is text.
         """
@@ -243,13 +242,13 @@ class Result:
         return one_result.to_labelme(self, image)
 
     def to_yolo(self, names: Sequence[str] | None = None) -> str:
-        """YOLO's text file: class, then box or outline, 0 to 1; else as `to_supervision`."""
+        """Makes YOLO's text file: class, then box or outline, 0 to 1; else as `to_supervision`."""
         from florence_onnx.converting import one_result
 
         return one_result.to_yolo(self, names)
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the text, or a table of the detections; without the picture."""
+        """Makes the HTML for notebooks: the text, or a table of the detections; no picture."""
         from florence_onnx.notebook import to_html
 
         return to_html(self)

@@ -1,4 +1,4 @@
-"""Selection of the detections of an answer that are kept."""
+"""Selection of detections of an answer by score and overlap."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from florence_onnx.results import Box, Detection
 from florence_onnx.tasks import AnswerKind
 
 _SAME = 0.7
-"""Intersection over union from which two boxes of a label are one thing."""
+"""Least intersection over union of two boxes of one label that show one thing."""
 
 
 def select(
     detections: Sequence[Detection], kind: AnswerKind, rules: AnswerRules
 ) -> tuple[Detection, ...]:
-    """Leaves out what scores too low and, with ``recall``, what is listed twice."""
+    """Drops detections with low scores and, with ``recall``, detections that are listed twice."""
     kept = [found for found in detections if _score(found) >= rules.min_score]
     if rules.recall is not None and is_list(kind):
         kept = _once(kept)
@@ -36,7 +36,7 @@ def _score(found: Detection) -> float:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
+    """Computes the intersection over union of two boxes."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     inner = max(width, 0.0) * max(height, 0.0)

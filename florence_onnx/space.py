@@ -1,4 +1,4 @@
-"""Free space on a disk, looked at before the work that needs it."""
+"""Free space on a disk, checked before the work that needs the space."""
 
 import shutil
 from pathlib import Path
@@ -11,17 +11,17 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
     """Checks that a folder's disk has room.
 
     Args:
-        folder: Where files are to be written; it may not exist yet.
+        folder: Folder for the files, which may not exist yet.
         needed: Bytes of the files.
         purpose: Purpose of the files, the start of the message.
 
     Raises:
-        DiskSpaceError: There is less room.
+        DiskSpaceError: The disk has less free space.
     """
     try:
         free = shutil.disk_usage(existing(folder)).free
     except OSError:
-        return  # Whoever writes there says what is wrong.
+        return  # The writer of the files reports the error.
     if free < needed:
         raise DiskSpaceError(
             f"{purpose} needs {size_text(needed)} in {folder}, and {size_text(free)} are free there"
@@ -29,6 +29,6 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """Finds the nearest existing folder: the folder itself, or one above."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -1,10 +1,10 @@
 """Sets of files that appear in a folder whole or not at all.
 
-A folder that does not exist is filled beside its place, under a hidden name, and renamed. New
-files for a folder that exists are written to a hidden folder inside it; one rename then declares
-them whole, and `finish_replacement` moves them to their places. Should the process end in between,
-whoever opens the folder next moves the rest. So there is always one whole set: the old files until
-that rename, the new ones after it.
+A new folder is filled under a hidden name beside its place, and then renamed. New files for an
+existing folder are written to a hidden folder inside. One rename then declares the new files whole,
+and `finish_replacement` moves the files to their places. If the process ends between, the next
+reader of the folder moves the rest. So there is always one whole set of files: the old files before
+the rename, the new files after the rename.
 """
 
 import errno
@@ -20,7 +20,7 @@ from florence_onnx.errors import FolderBusyError, ModelFileError, OutputExistsEr
 from florence_onnx.files import flush
 
 WORK = ".florence-onnx"
-"""Folder of unfinished files: inside the folder they are for, or, its name before, beside it."""
+"""Name of the folder of unfinished files, inside the target, or beside it behind its name."""
 
 _LOCK, _PARTIAL, _READY = "lock", "partial", "ready"
 """Content of the folder: a file that the writing process holds locked, the files that are being
@@ -30,30 +30,29 @@ _LONGEST_NAME = 255
 """Bytes of a name; most file systems take no longer one."""
 
 Replaced = Callable[[Path], Collection[str]]
-"""The files of an existing folder that new ones replace, as relative paths with slashes. The
-function raises OutputExistsError where the folder is not to be touched."""
+"""Function that lists the files to replace in an existing folder, as relative paths with slashes;
+raises OutputExistsError where the folder must not be changed."""
 
 
 def refuse_existing(folder: Path) -> Collection[str]:
-    """Raises OutputExistsError: for folders that are only made, never changed."""
+    """Raises OutputExistsError, for folders that may be made but not changed."""
     raise OutputExistsError(f"{folder} exists; choose another folder")
 
 
 @contextmanager
 def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterator[Path]:
-    """Yields a hidden folder whose files are in ``target`` when the block has succeeded.
+    """Yields a hidden folder, whose files are moved to ``target`` when the block succeeds.
 
-    After an exception the hidden folder is removed; after a kill it stays behind, and the next
-    call for the same target removes it. Of an existing target only the files change that
-    ``replaced`` names; those without a successor go, all else stays in its place.
+    After an exception the hidden folder is removed. After a kill the hidden folder stays, and the
+    next call for the same target removes it. In an existing target only the files change that
+    ``replaced`` names: files without a successor are removed, all other files stay.
 
     Args:
         target: The folder to make, or to change.
-        replaced: Called with ``target`` before any work and before the files change, if there is
-            something.
+        replaced: Called with an existing ``target``, before any work and before the files change.
 
     Raises:
-        OutputExistsError: ``replaced`` does not allow it, or something else has the name of a new
+        OutputExistsError: ``replaced`` raises this error, or another file has the name of a new
             file.
         ExportError: Another process writes to ``target`` at the moment.
         OSError: The disk is full, or the folder cannot be written.
@@ -72,7 +71,7 @@ def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterato
             pass  # A process was killed before target was there; its files go.
     with _held(target / WORK if inside else beside, target) as staging:
         if not inside:
-            _refuse_new(target)  # Whoever had the lock before may have made it.
+            _refuse_new(target)  # An earlier process with the lock may have made the folder.
         yield staging
         _settle(staging)
         if inside:
@@ -84,10 +83,10 @@ def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterato
 
 @contextmanager
 def work_folder(folder: Path) -> Iterator[Path]:
-    """Yields an empty hidden folder inside ``folder`` for unfinished files; removed at the end.
+    """Yields an empty hidden folder inside ``folder`` for unfinished files, removed at the end.
 
     Raises:
-        ExportError: Another process has it at the moment.
+        ExportError: Another process uses the hidden folder at the moment.
         OSError: The folder cannot be written.
     """
     with _held(folder.resolve() / WORK, folder) as work:
@@ -95,7 +94,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_places(folder: Path, new: Collection[str], old: Collection[str]) -> None:
-    """Checks that files can be renamed to their places and hit nothing there but old files.
+    """Checks that new files can be renamed to their places, and replace no other than old files.
 
     Args:
         folder: An existing folder.
@@ -103,7 +102,7 @@ def check_places(folder: Path, new: Collection[str], old: Collection[str]) -> No
         old: The files that the new files replace.
 
     Raises:
-        OutputExistsError: Something else is in the place of a file.
+        OutputExistsError: Another file is in the place of a new file.
     """
     home = folder.resolve()
     for name in {*new, *old}:
@@ -120,9 +119,9 @@ def check_places(folder: Path, new: Collection[str], old: Collection[str]) -> No
 
 
 def finish_replacement(folder: Path) -> None:
-    """Moves new files to their places if they are whole and the process that wrote them is gone.
+    """Moves new files to their places, if the files are whole and their writer has ended.
 
-    Several processes may call this function at once, that of the writer included.
+    Several processes may call this function at once, also the writer itself.
 
     Raises:
         ModelFileError: The folder cannot be written, or something is in the way.
@@ -132,7 +131,7 @@ def finish_replacement(folder: Path) -> None:
         return
     home = folder.resolve()
     try:
-        # The folder may come from a stranger: what leads out of it, or into it, is not followed.
+        # The folder may come from a stranger: links out of it, or into it, are not followed.
         if ready.resolve() != home / WORK / _READY:
             raise NotADirectoryError(f"{ready} is a link")
         for parent, _, names in os.walk(ready, topdown=False):
@@ -145,7 +144,7 @@ def finish_replacement(folder: Path) -> None:
             with suppress(OSError):
                 Path(parent).rmdir()
         with suppress(OSError):
-            ready.parent.rmdir()  # It fails while the writer's lock is there.
+            ready.parent.rmdir()  # Removing fails while the writer's lock is there.
     except OSError as error:
         raise ModelFileError(
             f"{folder} was being changed when the process ended, and the new files in {ready} "
@@ -154,7 +153,7 @@ def finish_replacement(folder: Path) -> None:
 
 
 def _move(source: Path, goal: Path) -> None:
-    """Moves a new file; an empty one stands for a file that goes."""
+    """Moves a new file. An empty file means that the old file is removed."""
     try:
         if source.stat().st_size:
             source.replace(goal)
@@ -168,7 +167,7 @@ def _move(source: Path, goal: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """Returns where the files of a new folder are written."""
+    """Returns the hidden folder beside a new folder."""
     name, bare = f".{target.name}{WORK}", os.fsencode(target.name)
     if len(bare) <= _LONGEST_NAME < len(os.fsencode(name)):
         name = f".{hashlib.sha256(bare).hexdigest()}{WORK}"
@@ -176,13 +175,13 @@ def _beside(target: Path) -> Path:
 
 
 def _refuse_new(target: Path) -> None:
-    """Raises OutputExistsError if something is there that was not there before."""
+    """Raises OutputExistsError if another process has made the folder meanwhile."""
     if os.path.lexists(target):
         raise OutputExistsError(f"{target} has appeared meanwhile; choose another folder")
 
 
 def _replace(target: Path, staging: Path, old: set[str]) -> None:
-    """Declares the files in ``staging`` whole and puts them in place of ``old``."""
+    """Declares the files in ``staging`` whole and replaces the files ``old`` by these."""
     new = {file.relative_to(staging).as_posix() for file in _files(staging)}
     check_places(target, new, old)
     for name in old - new:
@@ -193,9 +192,9 @@ def _replace(target: Path, staging: Path, old: set[str]) -> None:
 
 
 def _settle(staging: Path) -> None:
-    """Waits for the files to be on the disk, with the permissions that the umask gives.
+    """Waits until the files are on the disk, and sets the permissions that the umask gives.
 
-    Some libraries write by way of temporary files, which only their owner may read.
+    Some libraries write by way of temporary files, which only the owner may read.
     """
     mode = staging.stat().st_mode & 0o666
     for file in _files(staging):
@@ -209,7 +208,7 @@ def _files(folder: Path) -> list[Path]:
 
 @contextmanager
 def _held(work: Path, target: Path) -> Iterator[Path]:
-    """Makes a folder of unfinished files that no other process uses, and yields its inside."""
+    """Makes and locks a folder of unfinished files; yields the folder for the files inside."""
     if work.is_symlink():
         raise OutputExistsError(f"{work} is a link: remove it")
     lock, partial = work / _LOCK, work / _PARTIAL
@@ -219,7 +218,7 @@ def _held(work: Path, target: Path) -> Iterator[Path]:
     work.mkdir(parents=True, exist_ok=True)
     try:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    except FileNotFoundError:  # The process before has just removed it.
+    except FileNotFoundError:  # An earlier process has just removed the folder.
         raise busy from None
     _open_locks.add(file)
     try:
@@ -231,7 +230,7 @@ def _held(work: Path, target: Path) -> Iterator[Path]:
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            with suppress(OSError):  # Windows deletes no open file; the next process uses it.
+            with suppress(OSError):  # Windows deletes no open file; the next process uses the file.
                 lock.unlink()
     finally:
         _open_locks.remove(file)
@@ -241,11 +240,11 @@ def _held(work: Path, target: Path) -> Iterator[Path]:
 
 
 _open_locks: set[int] = set()
-"""Open files that this process holds locked."""
+"""Files that this process holds open and locked."""
 
 
 def _close_locks() -> None:
-    """Closes the files in a child process: they are locked as long as anyone has them open."""
+    """Closes the files in a child process, because an open file stays locked."""
     for file in _open_locks:
         os.close(file)
     _open_locks.clear()
@@ -284,7 +283,7 @@ else:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Tells whether an open file is still at ``path``: the process before may have removed it."""
+    """Tells whether an open file is still at ``path``. An earlier process may have removed it."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:

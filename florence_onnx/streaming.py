@@ -1,4 +1,4 @@
-"""Streams of requests in bounded memory: pictures are decoded in threads, ahead of answers."""
+"""Streams of requests in bounded memory. Threads decode pictures ahead of the answers."""
 
 import os
 from collections import deque
@@ -28,11 +28,11 @@ from florence_onnx.requests import (
 from florence_onnx.results import Result
 
 _THREADS = 4
-"""Limit of the threads that decode and resize: more would take the processor from the engine."""
+"""Limit of the threads that decode and resize. More threads would slow the engine down."""
 
 
 class Stream:
-    """Answers the requests of an iterator in order, a batch at a time."""
+    """Stream of answers to the requests of an iterator, in order, by batches."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Stream:
         batch_size: int,
         on_error: str,
     ) -> None:
-        """Takes a model's parts and the arguments of `Florence2.stream`.
+        """Checks and stores the parts of a model and the arguments of `Florence2.stream`.
 
         Raises:
             InputError: One of the arguments is wrong.
@@ -56,7 +56,7 @@ class Stream:
         self._stops_at_failure = on_error == "raise"
 
     def answers(self, source: Iterator[Request]) -> Generator[Result | Failure, None, None]:
-        """Yields a result or failure per request.
+        """Yields a result or a failure per request.
 
         Up to two batches are taken ahead of the answers: one for the engine, one for the threads.
         An exception of the source is raised after the answers to the requests before.
@@ -78,7 +78,7 @@ class Stream:
         ready: list[Prepared | Failure] = []
         asked: list[tuple[Request, Prepared]] = []
         checked = [self._check(entry) for entry in batch]
-        with suppress(Exception):  # What fails is tried again alone.
+        with suppress(Exception):  # A request that fails is tried again alone.
             _SharedPicture.encode_together(
                 self._graphs,
                 [
@@ -120,7 +120,7 @@ def answer_or_fail(
     asked: Sequence[tuple[Request, Prepared]],
     policy: GenerationPolicy,
 ) -> Iterator[Result | Failure]:
-    """Answers a batch; where that fails one by one, so that only the culprit fails."""
+    """Answers a batch. If this fails, answers one by one, so that only the wrong request fails."""
     if not asked:
         return
     answers: list[Result | Failure] | None
@@ -158,14 +158,14 @@ def _is_count(value: object) -> bool:
 
 
 def _drop_tracebacks(error: BaseException | None) -> None:
-    """Drops tracebacks: the frames in a traceback refer to the pixels of the whole batch."""
+    """Drops tracebacks, because the frames of a traceback refer to the pixels of the batch."""
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
 
 class _SharedPicture:
-    """A picture of one or more requests: decoded in a thread, encoded when it is first needed."""
+    """Picture of one or more requests, decoded in a thread and encoded at the first use."""
 
     def __init__(
         self, image: object, decoded: "Future[Picture | TiledPicture | EncodedImage]"
@@ -176,7 +176,7 @@ class _SharedPicture:
 
     @staticmethod
     def encode_together(graphs: Graphs, pictures: "Sequence[_SharedPicture]") -> None:
-        """Encodes decoded pictures that are not encoded; small ones share a run."""
+        """Encodes decoded pictures, if not encoded yet. Small pictures share a run."""
         new = {one: one.decoded() for one in dict.fromkeys(pictures) if one._encoded is None}
         plain = {one: picture for one, picture in new.items() if isinstance(picture, Picture)}
         for one, encoded in zip(plain, encode_pictures(graphs, [*plain.values()]), strict=True):
@@ -193,14 +193,14 @@ class _SharedPicture:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A request of the window."""
+    """Request of the window."""
 
     request: Request
     picture: _SharedPicture
 
 
 class _Window:
-    """The next requests of a source, their pictures being decoded."""
+    """Window of the next requests of a source, whose pictures are being decoded."""
 
     def __init__(
         self, source: Iterator[Request], size: int, assets: Assets, pool: ThreadPoolExecutor
@@ -213,7 +213,7 @@ class _Window:
         self._error: Exception | None = None
 
     def take(self, count: int) -> list[_Entry]:
-        """Takes up to ``count`` requests; at the end none, or the error of the source."""
+        """Takes up to ``count`` requests; at the end none, or raises the error of the source."""
         while len(self._entries) < self._size and not self._has_ended:
             try:
                 request = next(self._source)

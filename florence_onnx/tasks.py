@@ -1,4 +1,4 @@
-"""The 15 tasks of Florence-2: what each asks, what it takes and what it answers, in one table."""
+"""Tasks of Florence-2: prompt, input and answer kind of each of the 15 tasks, in one table."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ from florence_onnx.errors import TaskError
 
 
 class InputKind(str, Enum):
-    """Inputs of a task besides the picture."""
+    """Kinds of inputs of a task, in addition to the picture."""
 
     NONE = "none"
     TEXT = "text"
@@ -18,7 +18,7 @@ class InputKind(str, Enum):
 
 
 class AnswerKind(str, Enum):
-    """Ways in which a task's generated text is read; the values are the reference's names."""
+    """Kinds of answers, which decide the parsing. The values are the names in the reference."""
 
     TEXT = "pure_text"
     BOXES = "description_with_bboxes"
@@ -30,7 +30,7 @@ class AnswerKind(str, Enum):
 
     @classmethod
     def parse(cls, name: "AnswerKind | str") -> "AnswerKind":
-        """The kind of this name: ``"boxes"``, ``"BOXES"`` or the member itself.
+        """Finds the kind by name: ``"boxes"``, ``"BOXES"`` or the member itself.
 
         Raises:
             TaskError: for any other name, listing the valid ones.
@@ -45,19 +45,19 @@ class AnswerKind(str, Enum):
 
 
 class Task(str, Enum):
-    """A task; its value is the tag the reference knows it by, such as ``<OD>``."""
+    """Task, whose value is the tag in the reference, such as ``<OD>``."""
 
     prompt: str
-    """The prompt; ``{input}`` stands for the text or the region's location tokens."""
+    """Prompt, in which ``{input}`` stands for the text or the region's location tokens."""
     input_kind: InputKind
-    """The input of the task besides the picture."""
+    """Input of the task, in addition to the picture."""
     answer_kind: AnswerKind
-    """The way in which the generated text is read."""
+    """Kind of the answer."""
 
     def __new__(
         cls, tag: str, prompt: str, input_kind: InputKind, answer_kind: AnswerKind
     ) -> "Task":
-        """Makes a task of a row of the table."""
+        """Makes a task from a row of the table."""
         task = str.__new__(cls, tag)
         task._value_ = tag
         task.prompt = prompt
@@ -147,12 +147,12 @@ class Task(str, Enum):
     )
 
     def __str__(self) -> str:
-        """The tag."""
+        """Returns the tag."""
         return str.__str__(self)
 
     @classmethod
     def parse(cls, task: "Task | str") -> "Task":
-        """The task of this name: ``"od"``, ``"OD "``, ``"<OD>"`` or the member itself.
+        """Finds the task by name: ``"od"``, ``"OD "``, ``"<OD>"`` or the member itself.
 
         Raises:
             TaskError: for any other name, listing the valid ones.
@@ -178,12 +178,12 @@ _LOOKALIKES = {
 
 
 def resolve_task(task: Task | str) -> Task | str:
-    """The task that is meant, or the prompt of a fine-tune, unchanged.
+    """Finds the task that is meant; returns the prompt of a fine-tune unchanged.
 
-    A string is a task if it is one's name, with or without angle brackets, in any case, with
-    blanks around it. What resembles a name (a word, a tag, or a few words without punctuation) is
-    a typing error. Everything else, such as ``"<DocVQA>What is the date?"`` or ``"Describe the
-    defect"``, is a prompt; its answer is text.
+    A string is a task if it is the name of a task, with or without angle brackets, in any case,
+    with blanks around. Text that resembles a name (a word, a tag, or a few words without
+    punctuation) is a typing error. Any other text, such as ``"<DocVQA>What is the date?"`` or
+    ``"Describe the defect"``, is a prompt, whose answer is text.
 
     Raises:
         TaskError: for a mistyped name, an empty prompt, or a known tag with text around it.
@@ -200,10 +200,10 @@ def resolve_task(task: Task | str) -> Task | str:
 
 
 def refuse_tags(text: str) -> None:
-    """Text that goes into a prompt holds no task tag, as transformers' _construct_prompts has it.
+    """Refuses task tags in text for a prompt, as transformers' _construct_prompts does.
 
     Raises:
-        TaskError: if it holds one.
+        TaskError: if the text holds a tag.
     """
     for task in Task:
         if task.value in text:
@@ -211,7 +211,7 @@ def refuse_tags(text: str) -> None:
 
 
 def _refuse_text_around(text: str) -> None:
-    """A tag in any case, or a name of several words, has no text beside it."""
+    """Refuses text beside a tag in any case, or beside a name of several words."""
     bare = _bare(text)
     first = re.split(r"[\s:]", bare, maxsplit=1)[0]
     for task in Task:
@@ -236,15 +236,15 @@ def _unknown(task: object) -> TaskError:
 
 
 def _bare(text: str) -> str:
-    """Lower case, without what nobody sees: blanks at the ends, controls, zero-width characters."""
+    """Turns to lower case; drops blanks at the ends, controls and zero-width characters."""
     normal = unicodedata.normalize("NFKC", text)
     return "".join(c for c in normal if c.isprintable() or c.isspace()).strip().lower()
 
 
 def _closest(text: str) -> str | None:
-    """The task whose name ``text`` resembles; None for a prompt."""
+    """Finds the task whose name ``text`` resembles; None for a prompt."""
     if re.fullmatch(r"[A-Z][a-z]+[.!?]", text):
-        return None  # A word that is written as a sentence.
+        return None  # a word that is written as a sentence
     bare = _bare(text)
     tag = re.match("<([^<>]+)>", bare)
     key = re.sub(r"[\W_]+", "_", tag[1] if tag else bare).strip("_")
@@ -271,6 +271,6 @@ def _near(word: str, names: Iterable[str], cutoff: float) -> str | None:
 
 
 def _disguised(key: str, name: str) -> bool:
-    """Tells whether ``key`` is ``name`` but for letters of other alphabets, or a zero."""
+    """Tells whether ``key`` differs from ``name`` in letters of other alphabets or a zero only."""
     pattern = re.sub(r"[^a-z1-9_]", ".", key)
     return bool(re.search("[a-z]", key) and re.fullmatch(pattern, name))

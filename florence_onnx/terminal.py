@@ -1,4 +1,4 @@
-"""Words for the person at the terminal, without characters that control it."""
+"""Text for the terminal, without characters that control the terminal."""
 
 import io
 import re
@@ -12,16 +12,16 @@ _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
 )
 _LONGEST = 2000
-"""Characters; only names of a stranger's making get there."""
+"""Limit of a line in characters, which only foreign names reach."""
 
 
 def printable(text: str, keep: str = "") -> str:
     r"""Spells out the characters of ``text`` that could control a terminal, as in ``\u001b``.
 
-    What JSON needs to have escaped stays JSON: the spelling is JSON's.
+    The spelling is that of JSON, so JSON stays JSON.
 
     Args:
-        text: Anything: a file name, a label, an error message of another package.
+        text: Any text: a file name, a label, an error message of another package.
         keep: Control characters that stay.
     """
     return _CONTROLS.sub(
@@ -30,13 +30,13 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def one_line(error: object) -> str:
-    """The message of an error on one line, safe to print, of a length that a person reads."""
+    """Writes the message of an error on one line, safe to print and of limited length."""
     line = printable(" ".join(str(error).split()))
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} [...]"
 
 
 def size_text(count: int) -> str:
-    """A number of bytes for people, as in ``463 MB``."""
+    """Writes a number of bytes for people, as in ``463 MB``."""
     for unit, name in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")):
         if count >= unit:
             value = count / unit
@@ -45,25 +45,25 @@ def size_text(count: int) -> str:
 
 
 def show(text: str) -> None:
-    """Prints text of one or more lines on stdout, and has it appear at once."""
+    """Prints text of one or more lines on stdout without delay."""
     print(printable(text, keep="\n\t"), flush=True)
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr, where there is one and it takes it."""
+    """Prints a line on stderr, if stderr is open."""
     with suppress(OSError):
         print(printable(line), file=standard_error(), flush=True)
 
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Callable[[int], object]]:
-    """Shows a bar on stderr while a person is watching, if tqdm is installed.
+    """Shows a progress bar on stderr for a person at a terminal, if tqdm is installed.
 
     Args:
         total: Bytes to come.
 
     Yields:
-        What is called with the bytes that are done.
+        A function to call with the number of bytes that are done.
     """
     try:
         from tqdm import tqdm
@@ -76,7 +76,7 @@ def progress_bar(total: int) -> Iterator[Callable[[int], object]]:
 
 
 def standard_error() -> TextIO:
-    """The stream of that name, or one that nobody reads where it is closed or None, as in services.
+    """Returns stderr, or a stream that nobody reads where stderr is closed or None, as in services.
 
     ``print(file=None)`` would print on stdout.
     """

@@ -1,4 +1,4 @@
-"""Tiles of a large picture: what a caller may ask for, and where they are."""
+"""Tiles of a large picture: options of a caller, and places of the tiles."""
 
 import math
 import operator
@@ -9,32 +9,32 @@ from florence_onnx.errors import InputError
 from florence_onnx.tasks import AnswerKind, Task
 
 Frame = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in whole pixels of the picture; x2 and y2 are outside."""
+"""Frame: x1, y1, x2, y2 in whole pixels of the picture; x2 and y2 are outside."""
 
 AUTO = "auto"
 OVERLAP = 0.2
-"""The part of a tile's side that it shares with the next tile."""
+"""Overlap of neighbouring tiles, as a part of a tile's side."""
 _SHRUNK = 2
-"""``"auto"`` makes tiles so small that the model's size is at most so many times smaller."""
+"""Largest reduction of a tile by ``"auto"``: side of the tile over side of the model's picture."""
 _MOST_AUTO, _MOST = 16, 32
-"""Tiles of a row or column, chosen by ``"auto"`` and by a caller."""
+"""Largest number of tiles in a row or column, by ``"auto"`` and by a caller."""
 _KINDS = (AnswerKind.BOXES, AnswerKind.PROPOSALS, AnswerKind.QUADRILATERALS)
-"""Answers that list all there is, so that a tile without a thing does not name it."""
+"""Kinds of answers that list all things, so that a tile without a thing does not name the thing."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a large picture is cut, and which boxes are duplicates.
+    """Tiles of a large picture: the grid, and the rule for duplicate boxes.
 
     Raises:
-        InputError: The grid or ``per_label`` is none.
+        InputError: The grid or ``per_label`` is of a wrong type or out of range.
     """
 
     grid: Literal["auto"] | tuple[int, int] = "auto"
     """(columns, rows), 1 to 32 each; ``"auto"`` for tiles of up to twice the sides of the pictures
     that the model takes, 16 in a row or column at most."""
     per_label: bool = True
-    """Whether boxes are duplicates only if they have one label."""
+    """Tells whether only boxes with the same label can be duplicates."""
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -56,14 +56,14 @@ class Tiles:
         object.__setattr__(self, "grid", (columns, rows))
 
     def frames(self, size: tuple[int, int], seen: tuple[int, int]) -> tuple[Frame, ...]:
-        """The tiles of a picture row by row, then the whole picture; this alone if it is small.
+        """Lists the tiles of a picture by rows, then the whole picture; only this if it is small.
 
         Args:
             size: (width, height) of the picture in pixels.
             seen: (width, height) that the model makes of every tile.
         """
         columns, rows = map(_count, size, seen) if isinstance(self.grid, str) else self.grid
-        # A tile has a pixel of its own, in pictures of few pixels too.
+        # A tile has at least one own pixel, also in pictures of few pixels.
         columns, rows = min(columns, size[0]), min(rows, size[1])
         whole = (0, 0, *size)
         if columns * rows == 1:
@@ -73,23 +73,23 @@ class Tiles:
 
 
 TilesOption = Literal["auto"] | tuple[int, int] | Tiles
-"""``"auto"``, (columns, rows), or `Tiles` for all there is to say."""
+"""Tiles as a caller gives them: ``"auto"``, (columns, rows), or `Tiles`."""
 
 
 def tiles_of(option: TilesOption) -> Tiles:
-    """What a caller asks for.
+    """Makes `Tiles` of a caller's value.
 
     Raises:
-        InputError: It is no grid.
+        InputError: The value is no grid.
     """
     return option if isinstance(option, Tiles) else Tiles(option)
 
 
 def check_tiles(asked: Task | str, kind: AnswerKind) -> None:
-    """Refuses tiles for a task that does not list all there is.
+    """Refuses tiles for a task that does not list all things.
 
     Raises:
-        InputError: A tile without what is asked about would be answered all the same.
+        InputError: The task would give an answer about a tile without the thing.
     """
     if not takes_tiles(asked, kind):
         names = ", ".join(t.name.lower() for t in Task if takes_tiles(t, t.answer_kind))
@@ -100,18 +100,18 @@ def check_tiles(asked: Task | str, kind: AnswerKind) -> None:
 
 
 def takes_tiles(asked: Task | str, kind: AnswerKind) -> bool:
-    """Tells whether a task lists all there is in a picture."""
+    """Tells whether a task lists all things in a picture."""
     return asked is Task.OCR or kind in _KINDS
 
 
 def _count(length: int, seen: int) -> int:
-    """The fewest tiles in a row that are not longer than `_SHRUNK` times ``seen``."""
+    """Computes the least number of tiles in a row with sides up to `_SHRUNK` times ``seen``."""
     steps = (length / (_SHRUNK * seen) - OVERLAP) / (1 - OVERLAP)
     return min(max(math.ceil(steps), 1), _MOST_AUTO)
 
 
 def _spans(length: int, count: int) -> list[tuple[int, int]]:
-    """Starts and ends of tiles of one length, in whole pixels, over all of a side."""
+    """Computes starts and ends of tiles of one length, in whole pixels, over a whole side."""
     tile = length / (1 + (count - 1) * (1 - OVERLAP))
     starts = [number * tile * (1 - OVERLAP) for number in range(count)]
     return [(math.floor(start), min(math.ceil(start + tile), length)) for start in starts]

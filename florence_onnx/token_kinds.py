@@ -17,17 +17,17 @@ class Kind(IntEnum):
     UNSEEN = 0
     """Token that is no part of the text: ``<s>``, ``<pad>``, ids without a token."""
     BLANK = 1
-    """White space."""
+    """Blanks and other white space."""
     WORD = 2
     """Letters that a label may have."""
     LINE = 3
     """A line break, alone or among letters."""
     MARK = 4
-    """Other tokens with a ``<``, with which a label would end where answers are read."""
+    """Tokens with a ``<``, at which the parser would end a label."""
     LOCATION = 5
     """Location, ``<loc_N>``."""
     OPEN = 6
-    """Begin of outlines, ``<poly>``."""
+    """Start of outlines, ``<poly>``."""
     SEPARATOR = 7
     """Separator of outlines, ``<sep>``."""
     CLOSE = 8
@@ -41,10 +41,10 @@ _UNSEEN = ("", "<s>", "</s>", "<pad>")
 
 
 def kinds_of(texts: Mapping[int, str], locations: npt.NDArray[np.int64]) -> Kinds:
-    """The kind of every token, int8 [highest id + 1]; which ones are ends is not known here.
+    """Finds the kind of every token, int8 [highest id + 1]; ends are set elsewhere.
 
     Args:
-        texts: What each token spells.
+        texts: Text of each token.
         locations: The ids of location tokens.
     """
     kinds = np.zeros(max(texts) + 1, dtype=np.int8)

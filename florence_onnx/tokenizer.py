@@ -21,14 +21,14 @@ LOCATION_TOKENS = tuple(f"<loc_{i}>" for i in range(1000))
 """Location tokens, in the order of the coordinate bins."""
 
 LONGEST_TOKEN = 1000
-"""The most characters that a token may have; those of the released models have 128."""
+"""Limit of a token in characters; tokens of the released models have up to 128."""
 
 _STRUCTURE = ("<s>", "</s>", "<pad>", "<mask>", "<image>")
-"""Special tokens that stand for no text, but for where it begins and ends, or for a picture."""
+"""Special tokens without text: start, end, padding, and a picture."""
 
 
 class Tokenizer:
-    """A model's tokenizer, equal to transformers' ``AutoTokenizer`` on the same tokenizer.json.
+    """Tokenizer of a model, equal to transformers' ``AutoTokenizer`` on the same tokenizer.json.
 
     Attributes:
         bos_token_id: Id of ``<s>``.
@@ -43,7 +43,7 @@ class Tokenizer:
         """Wraps ``tokenizer``; ``name`` is the name of the tokenizer in error messages.
 
         Raises:
-            TokenizerError: A token that Florence-2 needs is missing, two of them share an id, or
+            TokenizerError: A token that Florence-2 needs is missing, two of these share an id, or
                 a token is too long.
         """
         from tokenizers import processors
@@ -93,19 +93,19 @@ class Tokenizer:
         return kinds_of(texts, self.location_token_ids)
 
     def least_tokens(self, text: str) -> int:
-        """Least number of ids of ``text``, told without the ids.
+        """Estimates the least number of ids of ``text``, without tokenizing.
 
         Raises:
             TaskError: The text holds half of a surrogate pair.
         """
         _check_unicode(text)
         normalizer = self._tokenizer.normalizer
-        if normalizer is not None:  # One character becomes up to 18.
+        if normalizer is not None:  # One character becomes up to 18 characters.
             text = normalizer.normalize_str(text)
         return len(text) // self.longest_token
 
     def encode(self, text: str) -> list[int]:
-        """The ids of ``text`` between ``<s>`` and ``</s>``.
+        """Tokenizes ``text``; the ids are between those of ``<s>`` and ``</s>``.
 
         Raises:
             TaskError: The text holds half of a surrogate pair.
@@ -116,11 +116,11 @@ class Tokenizer:
         return [self.bos_token_id, *ids, self.eos_token_id]
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of a text that comes from a person, as `encode` returns them.
+        """Tokenizes the text of a person, as `encode` does.
 
         Raises:
-            TaskError: The text holds a special token, such as ``</s>`` or ``<image>``; or `encode`
-                refuses it.
+            TaskError: The text holds a special token, such as ``</s>`` or ``<image>``, or `encode`
+                refuses the text.
         """
         ids = self.encode(text)
         for token in _STRUCTURE:
@@ -133,7 +133,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``, special tokens included; ids of no token are left out.
+        """Spells ``ids``, special tokens included. Ids without a token are left out.
 
         Equal to transformers' ``batch_decode(..., skip_special_tokens=False)``.
 
@@ -144,9 +144,9 @@ class Tokenizer:
             return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def spans(self, ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Places of the tokens in ``decode(ids)``: start and end, in characters.
+        """Finds the places of the tokens in ``decode(ids)``: start and end, in characters.
 
-        A character that several tokens make together belongs to each of them.
+        A character that several tokens spell together belongs to each of these tokens.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         end, spans = 0, []
@@ -169,7 +169,7 @@ def _check_unicode(text: str) -> None:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's table: a byte-level tokenizer writes each byte of a token as one character."""
+    """Makes GPT-2's table, in which one character stands for each byte of a token."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (byte for byte in range(256) if byte not in printable)
     table = {chr(byte): byte for byte in printable}

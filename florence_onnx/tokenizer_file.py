@@ -1,7 +1,8 @@
-"""tokenizer.json, checked part by part before the tokenizers library reads it.
+"""Checks of tokenizer.json, part by part, before the tokenizers library reads the file.
 
-The library panics on some files, and its normalizers, pre-tokenizers, decoders and templates can
-turn a short text into gigabytes. Florence-2's tokenizers are byte-level BPE and need none of these.
+The tokenizers library panics on some files. Its normalizers, pre-tokenizers, decoders and templates
+can turn a short text into gigabytes. Florence-2's tokenizers are byte-level BPE and need no such
+parts.
 """
 
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ def read_tokenizer(
 
     Args:
         path: The file.
-        error: What is raised when it is missing, or no byte-level BPE.
+        error: Error to raise when the file is missing, or is no byte-level BPE.
     """
     import tokenizers
 
@@ -47,7 +48,7 @@ def read_tokenizer(
 
 @contextmanager
 def library_errors(what: str, error: type[FlorenceError] = TokenizerError) -> Iterator[None]:
-    """Turns what the tokenizers library raises, Rust's panics included, into ``error``."""
+    """Turns errors of the tokenizers library, Rust's panics included, into ``error``."""
     try:
         yield
     except Exception as reason:  # the library raises bare Exception

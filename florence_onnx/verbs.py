@@ -1,4 +1,4 @@
-"""The verbs of an opened model: prepare and answer requests, one batch or a stream of them."""
+"""Verbs of an opened model: prepare and answer requests, in one batch or in a stream."""
 
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, overload
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Verbs:
-    """What an opened model does with requests; `Florence2` opens a model and asks for one line."""
+    """Verbs of an opened model. `Florence2` adds opening and calls of one line."""
 
     def __init__(self, assets: Assets, graphs: Graphs) -> None:
-        """`Florence2.load` opens both."""
+        """Stores the graphs and assets that `Florence2.load` opens."""
         self.assets = assets
         self.graphs = graphs
 
     @property
     def policy(self) -> GenerationPolicy:
-        """The checkpoint's generation policy, which the options of a call override."""
+        """Generation policy of the checkpoint, which the options of a call override."""
         return self.assets.policy
 
     def prepare(self, request: Request) -> Prepared:
-        """Checks a request, decodes and resizes its picture and tokenizes its prompt.
+        """Checks a request, decodes and resizes the picture, and tokenizes the prompt.
 
         The engine is not used, so other threads may prepare requests while the engine works.
 
@@ -59,11 +59,11 @@ class Verbs:
         """Answers prepared requests as one batch: mixed tasks, pictures of mixed sizes.
 
         Args:
-            prepared: What `prepare` returned: a sequence, or one.
+            prepared: Results of `prepare`: a sequence, or a single one.
             **options: Overrides of the checkpoint's `policy`, under transformers' names.
 
         Returns:
-            One result per request, in order; for a single one, a result.
+            One result per request, in order; for a single request, a result.
 
         Raises:
             InputError: An option is wrong, or an encoded picture is of another model.

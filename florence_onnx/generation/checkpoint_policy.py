@@ -55,7 +55,7 @@ def read_policy(
     }
     least, most = found.get("min_new_tokens"), found["max_new_tokens"]
     if checks.is_integer(least) and checks.is_integer(most) and most < least <= max_positions:
-        found["min_new_tokens"] = most  # Transformers stops there too.
+        found["min_new_tokens"] = most  # Transformers stops at the positions too.
     try:
         return GenerationPolicy(**found)
     except GenerationError as error:
@@ -66,7 +66,7 @@ def read_policy(
 def _said(
     generation_config: Mapping[str, Any], config: Mapping[str, Any], max_positions: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings that the files name, and how a message begins that is about each."""
+    """Reads the settings in the files, and the beginning of a message about each setting."""
     sources = {
         "generation_config.json: ": generation_config,
         "config.json: text_config.": of_model_config(config.get("text_config") or {}),
@@ -87,7 +87,7 @@ def _said(
 
 
 def _special(said: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> Any:
-    """An id as the tokenizer has it; for the end, all ends that the file names."""
+    """Returns the tokenizer's id; for the end token, all end tokens in the file."""
     stored, right = said.get(name), getattr(tokenizer, name)
     if stored is None:
         return right

@@ -13,7 +13,7 @@ _LONGEST = 80
 _MOST_BIAS = 1e6
 _MOST_FACTOR = 1e3
 _MOST_SEQUENCES = 10_000
-"""Limit of the tokens in a list: every step looks at all of the list."""
+"""Limit of the tokens in a list, because every step reads the whole list."""
 
 
 def require(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -27,7 +27,7 @@ def require(holds: bool, name: str, value: object, allowed: str) -> None:
 
 
 def shown(value: object) -> str:
-    """A value for a message: its beginning where it is long."""
+    """Writes a value for a message; only the beginning of a long value."""
     text = repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
@@ -48,14 +48,14 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def token_ids(name: str, value: Any) -> Tokens:
-    """A list of token ids, None for an empty one."""
+    """Reads a list of token ids; None for an empty list."""
     found = () if value is None else value
     require(_are_tokens(found), name, value, "a list of token ids")
     return tuple(dict.fromkeys(int(token) for token in found))
 
 
 def one_or_more(name: str, value: Any) -> int | Tokens:
-    """A token id, or a list of them; a list of one is that one."""
+    """Reads a token id or a list of token ids; a list of one id becomes the id."""
     if is_integer(value):
         require(value >= 0, name, value, "at least 0")
         return int(value)
@@ -65,7 +65,7 @@ def one_or_more(name: str, value: Any) -> int | Tokens:
 
 
 def token_sequences(name: str, value: Any) -> tuple[Tokens, ...]:
-    """Lists of token ids, none of them empty; None for no list."""
+    """Reads lists of token ids, of which none is empty; None for no list."""
     found = () if value is None else value
     holds = _is_list(found) and all(_are_tokens(part) and len(part) > 0 for part in found)
     require(holds, name, value, "a list of lists of token ids")
@@ -89,7 +89,7 @@ def biases(name: str, value: Any) -> tuple[tuple[Tokens, float], ...]:
 
 
 def decay(name: str, value: Any) -> tuple[int, float] | None:
-    """A number of tokens and a factor, or None."""
+    """Reads a number of tokens and a factor, or None."""
     if value is None:
         return None
     holds = _is_list(value) and len(value) == 2 and is_integer(value[0]) and is_number(value[1])

@@ -1,4 +1,4 @@
-"""The grammars of a batch as a rule of the search."""
+"""Grammars of a batch, as a rule of the search."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ NEVER = -np.float32(np.inf)
 
 
 class Constraints:
-    """Tokens that may continue each row, and when an answer may end."""
+    """Constraints on the tokens that may continue each row, and on the end of answers."""
 
     def __init__(self, grammars: Sequence[Grammar | None], policy: GenerationPolicy) -> None:
         """Prepares a batch.
@@ -46,7 +46,7 @@ class Constraints:
         self._states: dict[tuple[int, bytes], State] = {}
 
     def masks(self, history: Ids, requests: Ids, banned: tuple[Ids, Ids]) -> list[Mask]:
-        """The tokens that may continue each row, bool [V] each, which rows share; not to write to.
+        """Finds the tokens that may continue each row, bool [V] each. Rows may share an array.
 
         Args:
             history: The tokens of every row so far, int64 [R,L].
@@ -69,7 +69,7 @@ class Constraints:
     def best(
         self, scores: "Scores", k: int, masks: Sequence[Mask], requests: Ids
     ) -> tuple[Floats, Ids]:
-        """The best tokens that may continue each row, as `Processors.best` has them.
+        """Finds the best tokens that may continue each row; see `Processors.best`.
 
         Logits are read where the best tokens of a graph are too few.
         """
@@ -89,7 +89,7 @@ class Constraints:
             norms = logits[lack, first[1][lack]] - first[0][lack]
             log_probs[lack] = NEVER
             for row, norm in zip(lack.tolist(), norms, strict=True):
-                more = k + self._ends.size  # Should ends be held back.
+                more = k + self._ends.size  # in case ends are held back
                 chosen = _best_of_mask(logits[row], masks[row], min(more, ids.shape[1]))
                 ids[row, : chosen.size] = chosen
                 log_probs[row, : chosen.size] = logits[row, chosen] - norm
@@ -97,7 +97,7 @@ class Constraints:
         return log_probs, ids
 
     def hold_back(self, log_probs: Floats, ids: Ids, masks: Sequence[Mask], requests: Ids) -> None:
-        """Rules out ends that are not likely enough, in place; unless nothing else may come.
+        """Excludes ends that are not likely enough, in place, unless nothing else may come.
 
         Args:
             log_probs: Of the candidates, float32 [R,k].
@@ -113,7 +113,7 @@ class Constraints:
         log_probs[unlikely & (rows & ~only_ends)[:, None]] = NEVER
 
     def _follow(self, history: Ids, requests: Ids) -> list[State]:
-        """The state of every row: that of the row it continues, and one token more."""
+        """Updates the state of every row by the last token, from the state of the row before."""
         known, self._states = self._states, {}
         states = []
         for request, row in zip(requests.tolist(), history, strict=True):
@@ -122,7 +122,7 @@ class Constraints:
                 states.append(State())
                 continue
             before = known.get((request, row[:-1].tobytes()))
-            if before is None:  # The first step, or one behind a forced token.
+            if before is None:  # the first step, or a step after a forced token
                 state = reduce(grammar.follow, row.tolist(), State())
             else:
                 state = grammar.follow(before, int(row[-1]))
@@ -132,7 +132,7 @@ class Constraints:
 
 
 def _without(mask: Mask, tokens: Ids) -> Mask:
-    """A mask without tokens; the same one where there are none, or where nothing would be left."""
+    """Removes tokens from a mask, unless the mask would be empty."""
     tokens = tokens[tokens < len(mask)]
     if not tokens.size:
         return mask
@@ -142,6 +142,6 @@ def _without(mask: Mask, tokens: Ids) -> Mask:
 
 
 def _best_of_mask(values: Floats, mask: Mask, k: int) -> Ids:
-    """The ``k`` tokens of the highest values, float32 [V], that a mask allows, bool [V]."""
+    """Finds the ``k`` tokens with the highest values, float32 [V], in a mask, bool [V]."""
     allowed = np.flatnonzero(mask)
     return allowed[best_ids(values[None, allowed], k)[0]] if allowed.size else allowed

@@ -1,4 +1,4 @@
-"""The grammar of an answer over token ids: after which tokens may which others come.
+"""Grammar of an answer over token ids: the tokens that may follow a sequence.
 
 Answers are groups of location tokens, behind labels for most tasks::
 
@@ -8,9 +8,9 @@ Answers are groups of location tokens, behind labels for most tasks::
     polygons                outline (<sep> outline)*; each such list in <poly> </poly>, or none
     boxes or polygons       as boxes, or (label (<poly> outline (<sep> outline)* </poly>)+)*
 
-where an outline is three points or more. Between groups text may come that is no label, where the
-task has none. An answer may end wherever a group is complete. A group only begins where the limit
-of the length leaves room for all of it.
+where an outline has three points or more. In tasks without labels, any text may come between
+groups. An answer may end after a complete group. A group begins only where the limit of the length
+has room for the whole group.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from florence_onnx.tasks import AnswerKind
 from florence_onnx.token_kinds import Kind, Kinds
 
 Mask = npt.NDArray[np.bool_]
-"""Tokens that may come, bool [V]."""
+"""Tokens that may follow, bool [V]."""
 
 
 class State(NamedTuple):
@@ -37,15 +37,15 @@ class State(NamedTuple):
     has_label: bool = False
     """Tells whether letters have come since the last location token."""
     text: int = 0
-    """Tokens that are seen since then."""
+    """Tokens of text since the last location token."""
     node: int = 0
     """Node of the text in the tree of known labels; 0 before a label."""
     is_open: bool = False
     """Tells whether a ``<poly>`` is open."""
     has_tags: bool = False
-    """Tells whether there has been one."""
+    """Tells whether there has been a ``<poly>``."""
     places: int = 0
-    """Complete groups so far."""
+    """Number of complete groups so far."""
 
 
 class Groups(NamedTuple):
@@ -54,11 +54,11 @@ class Groups(NamedTuple):
     least: int
     """Tokens of a group."""
     step: int
-    """Tokens by which a group grows, or after which another one may follow."""
+    """Number of tokens by which a group grows, or after which another group may follow."""
     most: int
-    """Tokens in a row."""
+    """Largest number of location tokens in a row."""
     needs_label: bool
-    """Tells whether a label comes before."""
+    """Tells whether a label comes before the group."""
 
 
 _ANY = 1 << 30
@@ -73,8 +73,8 @@ _GROUPS = {
     AnswerKind.POLYGONS: _OUTLINES,
 }
 _LISTS = {AnswerKind.BOXES: 12, AnswerKind.BOXES_OR_POLYGONS: 12, AnswerKind.PROPOSALS: 0}
-"""Kinds of lists of boxes -> the longest label where the end of a list is held back: the model may
-then have nothing to say."""
+"""Kinds of lists of boxes -> longest label in tokens where the end of a list is held back: a model
+that has no more things to list would otherwise write text without an end."""
 _TAGS = {Kind.OPEN, Kind.SEPARATOR, Kind.CLOSE}
 
 
@@ -94,7 +94,7 @@ def is_list(kind: AnswerKind) -> bool:
 
 
 def longest_text(kind: AnswerKind) -> int:
-    """Tokens of text between locations, where the end of a list is held back."""
+    """Limit of the tokens of text between locations, where the end of a list is held back."""
     return _LISTS[kind]
 
 
@@ -103,18 +103,18 @@ class Grammar:
     """The grammar of one request."""
 
     kind: AnswerKind
-    """Kind of the answer, which `has_grammar`."""
+    """Kind of the answer, for which `has_grammar` is true."""
     kinds: Kinds
     """Kind of every token, ends included."""
     labels: LabelTrie | None = None
-    """The only labels; None where any text may be one."""
+    """Labels that may be used; None for any text."""
     longest_text: int | None = None
     """Limit of the tokens of text, after which locations must come; None sets no limit."""
     sets: dict[tuple[Kind, ...], Mask] = field(default_factory=dict, repr=False)
-    """The tokens of several kinds, kept; grammars over the same ``kinds`` may share it."""
+    """Cache of masks, which grammars over the same ``kinds`` may share."""
 
     def follow(self, state: State, token: int) -> State:
-        """The state after one more token."""
+        """Computes the state after one more token."""
         kind = Kind(self.kinds[token])
         if kind in (Kind.UNSEEN, Kind.END):
             return state
@@ -134,11 +134,11 @@ class Grammar:
         return state._replace(run=0, is_due=False, has_label=has_label, node=node, text=text)
 
     def allowed(self, state: State, room: int) -> Mask:
-        """The tokens that may follow; not to be written to.
+        """Finds the tokens that may follow. The result must not be written to.
 
         Args:
-            state: After the tokens so far.
-            room: Tokens that may still be chosen, at least 1.
+            state: State after the tokens so far.
+            room: Number of tokens that may still be chosen, at least 1.
         """
         if state.is_due:
             return self._set(Kind.LOCATION)
@@ -161,7 +161,7 @@ class Grammar:
     def _located(self, state: State) -> State:
         groups, run = self._groups(state), state.run + 1
         is_due = run < groups.least or run % groups.step != 0
-        # An outline is one place however long it becomes.
+        # An outline of any length is one place.
         is_place = not is_due and (groups is not _OUTLINES or run == groups.least)
         places = state.places + is_place
         return State(run, is_due, has_tags=state.has_tags, is_open=state.is_open, places=places)
@@ -173,7 +173,7 @@ class Grammar:
             return False
         if state.run or state.is_open:
             return True
-        # Beside <poly>, what is located would be lost.
+        # Locations beside <poly> would be lost.
         return not state.has_tags and self._is_named(state)
 
     def _is_named(self, state: State) -> bool:
@@ -182,7 +182,7 @@ class Grammar:
         return state.has_label or not self._groups(state).needs_label
 
     def _tags(self, state: State, room: int) -> list[Kind]:
-        """Kinds of tokens that begin or part outlines."""
+        """Kinds of tokens that begin or separate outlines."""
         if not self._may_be_outlined:
             return []
         if self.kind is AnswerKind.POLYGONS and state.run:
@@ -193,21 +193,21 @@ class Grammar:
         return [Kind.OPEN] if has_room and is_first and (goes_on or self._is_named(state)) else []
 
     def _text(self) -> list[Kind]:
-        """Kinds of tokens between groups; in labels of boxes, none that ends a label early."""
+        """Kinds of tokens between groups; for labels of boxes, no kind that ends a label early."""
         text = [Kind.UNSEEN, Kind.BLANK, Kind.WORD]
         return text if has_labels(self.kind) else [*text, Kind.LINE, Kind.MARK]
 
     def _with_any_text(self, state: State, room: int, others: list[Kind]) -> Mask:
-        """Text and the others that may come; none of it without end where the end is held back."""
+        """Allows text and the given kinds; text has a limit where the end is held back."""
         longest, groups = self.longest_text, _GROUPS[self.kind]
         if longest is not None and not state.text and room < groups.least + groups.needs_label:
-            return self._set(Kind.END)  # Or text without a place would fill the rest.
+            return self._set(Kind.END)  # Otherwise text without a place would fill the rest.
         if longest is not None and state.text >= longest and others:
             return self._set(*others, *([] if state.text else [Kind.END]))
         return self._set(*others, *self._text(), Kind.END)
 
     def _with_labels(self, labels: LabelTrie, state: State, room: int, others: list[Kind]) -> Mask:
-        """The tokens that go on with a known label, and the others that may come."""
+        """Allows the tokens that continue a known label, and the given kinds."""
         needed = 2 + _OUTLINES.least if state.has_tags else _BOXES.least
         following = labels.children(state.node, room - needed)
         is_between = state.node == 0

@@ -1,4 +1,4 @@
-"""The labels that an answer may use, as a trie over token ids."""
+"""Labels that an answer may use, as a trie over token ids."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,27 +10,27 @@ from florence_onnx.tokenizer import Tokenizer
 
 Ids = npt.NDArray[np.int64]
 Path = tuple[Sequence[int], Sequence[int]]
-"""Token ids, and after how many of them a label is whole."""
+"""Token ids of a label, and the number of ids after which the label is whole."""
 
 _LOST = -1
 """Node of text that no label begins with."""
 
 
 class LabelTrie:
-    """The labels by their tokens. Node 0 is the beginning of all."""
+    """Trie of labels by tokens. Node 0 is the beginning of all labels."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        """Arranges the labels.
+        """Builds the trie.
 
         Args:
-            paths: At least one, and none of them empty.
+            paths: Labels, at least one, none of which is empty.
         """
         self._nodes: list[dict[int, int]] = [{}]
         self._whole = {_LOST: False, 0: False}
         for ids, ends in paths:
             self._insert(ids[: max(ends)], ends)
         self._rest = [0] * len(self._nodes)
-        """Tokens from each node to the nearest whole label."""
+        """Number of tokens from each node to the nearest whole label."""
         for node in reversed(range(len(self._nodes))):  # Children come after their parents.
             if not self._whole[node]:
                 self._rest[node] = 1 + min(
@@ -49,7 +49,7 @@ class LabelTrie:
             self._whole[node] = self._whole.get(node, False) or length in ends
 
     def follow(self, node: int, token: int) -> int:
-        """The node after one more token."""
+        """Finds the node after one more token."""
         return _LOST if node == _LOST else self._nodes[node].get(token, _LOST)
 
     def is_whole(self, node: int) -> bool:
@@ -57,11 +57,11 @@ class LabelTrie:
         return self._whole[node]
 
     def children(self, node: int, room: int) -> Ids:
-        """The tokens that may follow, int64 [N].
+        """Finds the tokens that may follow, int64 [N].
 
         Args:
-            node: Where the text is.
-            room: Tokens that the rest of the label may take.
+            node: Node of the text so far.
+            room: Limit of the rest of the label in tokens.
         """
         if node not in self._children:
             following = {} if node == _LOST else self._nodes[node]
@@ -72,12 +72,12 @@ class LabelTrie:
 
 
 def known_labels(tokenizer: Tokenizer, labels: Sequence[str]) -> LabelTrie:
-    """Labels that a caller names, each at the beginning of a text or after a space."""
+    """Tokenizes the labels of a caller, each as the beginning of a text and after a space."""
     return LabelTrie(_whole(tokenizer, text) for label in labels for text in (label, f" {label}"))
 
 
 def caption_labels(tokenizer: Tokenizer, caption: str) -> LabelTrie:
-    """Words of a caption in a row, as labels, the first letter large or small."""
+    """Makes labels of the words in a row of a caption, the first letter in upper or lower case."""
     words = [found.span() for found in re.finditer(r"\w+", caption)] or [(0, len(caption))]
     ends = {end for _, end in words} | {len(caption)}
     paths = []

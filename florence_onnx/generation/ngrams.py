@@ -9,9 +9,9 @@ Ids = npt.NDArray[np.int64]
 
 
 def repeating_tokens(history: Ids, size: int) -> tuple[Ids, Ids]:
-    """The tokens that would complete an n-gram their row already holds.
+    """Finds the tokens that would complete an n-gram that the row already holds.
 
-    Same rule as transformers' NoRepeatNGramLogitsProcessor, the start token included.
+    The rule is that of transformers' NoRepeatNGramLogitsProcessor. The start token counts.
 
     Args:
         history: The tokens of every row so far, int64 [R,L].
@@ -35,7 +35,7 @@ def repeating_tokens(history: Ids, size: int) -> tuple[Ids, Ids]:
 
 
 def successors(ids: Sequence[int], size: int) -> dict[tuple[int, ...], list[int]]:
-    """Finds what follows each run of ``size - 1`` tokens in ``ids``."""
+    """Finds the successors of each run of ``size - 1`` tokens in ``ids``."""
     found: dict[tuple[int, ...], list[int]] = {}
     for end in range(size - 1, len(ids)):
         found.setdefault(tuple(ids[end - size + 1 : end]), []).append(ids[end])

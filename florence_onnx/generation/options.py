@@ -1,11 +1,11 @@
-"""The options that a call may give, as a type."""
+"""Options of a call, as a type."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 
 class GenerationOptions(TypedDict, total=False):
-    """Overrides of a checkpoint's `GenerationPolicy`, whose fields say what each of them does.
+    """Overrides of a checkpoint's `GenerationPolicy`, where the fields are documented.
 
     ``max_length`` and ``min_length`` are ``max_new_tokens`` and ``min_new_tokens`` with the start
     token counted.

@@ -36,8 +36,8 @@ _LONGEST_NGRAM = 1 << 31
 _PENALTY_LIMIT = 8.0
 _MOST_PENALTY = 1000.0
 _MOST_BEAMS = 256
-"""Limit of the beams: a step needs a slot of the cache and a row of logits for each beam, 9 MB that
-stay and 52 MB that do not with 256 beams of the base model."""
+"""Limit of the beams. A step needs a slot of the cache and a row of logits for each beam: with 256
+beams of the base model, 9 MB during the search and 52 MB during the step."""
 _ANY_TOKENS = (
     *(*SPECIAL, *FORCED, "decoder_start_token_id"),
     *("suppress_tokens", "begin_suppress_tokens"),
@@ -47,9 +47,9 @@ OF_THE_MODEL = ("max_positions", "vocab_size")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerationPolicy(AnswerRules):
-    """The options of a search, under the names and with the meaning they have in transformers.
+    """Options of a search, with the names and the meaning of transformers.
 
-    The options of `AnswerRules` are not transformers', and no checkpoint sets these options.
+    The options of `AnswerRules` are not from transformers, and no checkpoint sets these options.
 
     Where an option is a list, any sequence may be given, and None for an empty one.
 
@@ -58,37 +58,37 @@ class GenerationPolicy(AnswerRules):
     """
 
     decoder_start_token_id: int
-    """The token every sequence starts from; it is part of the returned ids."""
+    """Token with which every sequence starts. The returned ids include this token."""
     bos_token_id: int
-    """The tokenizer's ``<s>``."""
+    """Id of ``<s>`` in the tokenizer."""
     eos_token_id: int | tuple[int, ...]
-    """The token that ends a sequence, the tokenizer's ``</s>``; or several tokens, ``</s>`` among
+    """Token that ends a sequence, ``</s>`` in the tokenizer; or several tokens, with ``</s>`` among
     these."""
     pad_token_id: int
-    """The tokenizer's ``<pad>``."""
+    """Id of ``<pad>`` in the tokenizer."""
     max_positions: int
-    """Positions of the decoder: a property of the model, the most that can be generated."""
+    """Number of positions of the decoder, a property of the model: the limit of an answer."""
     vocab_size: int = 1 << 31
-    """Tokens that the model knows; ids are below."""
+    """Number of tokens of the model. All ids are below this number."""
     max_new_tokens: int
-    """The most tokens to generate, forced ones included, the start token not."""
+    """Limit of the tokens to generate, with forced tokens, without the start token."""
     min_new_tokens: int = 0
-    """Tokens to generate before a sequence may end by itself."""
+    """Number of tokens to generate before a sequence may end by itself."""
     num_beams: int = 1
-    """Hypotheses followed at once, at most 256; 1 is greedy search."""
+    """Number of hypotheses followed at once, at most 256; 1 is greedy search."""
     num_return_sequences: int = 1
-    """Hypotheses returned per request, best first; at most ``num_beams``."""
+    """Number of hypotheses returned per request, best first; at most ``num_beams``."""
     early_stopping: bool | Literal["never"] = False
-    """True: stop as soon as ``num_beams`` sequences have ended. False: go on while the best
-    running sequence, ended now, would beat the worst ended sequence. "never": go on while the best
-    running sequence could still beat the worst ended sequence at any length."""
+    """Rule for the end of a beam search. True: stop as soon as ``num_beams`` sequences have ended.
+    False: go on while the best running sequence, ended now, would beat the worst ended sequence.
+    "never": go on while the best running sequence could beat the worst ended one at any length."""
     length_penalty: float = 1.0
     """Power of the length of a sequence that divides the summed log-probability of the sequence:
     above 0 favours longer sequences."""
     no_repeat_ngram_size: int = 0
     """Length of the runs of tokens that may not occur twice in a sequence; 0 allows all."""
     encoder_no_repeat_ngram_size: int = 0
-    """Length of the runs of the encoder's tokens that may not occur in a sequence; 0 allows any."""
+    """Length of the runs of the encoder's tokens that may not occur in a sequence; 0 allows all."""
     repetition_penalty: float = 1.0
     """Factor above 1 by which tokens of the sequence, with the start token, become less likely."""
     encoder_repetition_penalty: float = 1.0
@@ -104,13 +104,13 @@ class GenerationPolicy(AnswerRules):
     sequence_bias: tuple[tuple[tuple[int, ...], float], ...] = ()
     """Runs of tokens, each with a number that is added to the score of the run's last token."""
     renormalize_logits: bool = False
-    """Tells whether what the options above leave of the probabilities is made to sum to 1 again."""
+    """Tells whether probabilities are scaled to a sum of 1 after the options above."""
     forced_bos_token_id: int | tuple[int, ...] | None = None
-    """The first token to generate, whatever its score; None leaves the token to the model. Of
-    several, the search chooses as if all were equally likely."""
+    """First token to generate, whatever the scores; None leaves the token to the model. From
+    several tokens, the search chooses as if all were equally likely."""
     forced_eos_token_id: int | tuple[int, ...] | None = None
-    """The token to put at ``max_new_tokens``, whatever its score, or one of several; None leaves
-    the token to the model."""
+    """Token at ``max_new_tokens``, whatever the scores, or one of several tokens; None leaves the
+    token to the model."""
 
     def __post_init__(self) -> None:
         """Checks every option, and turns lists into tuples."""
@@ -181,17 +181,17 @@ class GenerationPolicy(AnswerRules):
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """The tokens that end a sequence, ascending."""
+        """Tokens that end a sequence, ascending."""
         return self._tokens("eos_token_id")
 
     @property
     def first_tokens(self) -> tuple[int, ...]:
-        """The tokens to choose the first from, ascending; none where it is not forced."""
+        """Tokens for a forced first token, ascending; none where the first token is not forced."""
         return self._forced("forced_bos_token_id")
 
     @property
     def last_tokens(self) -> tuple[int, ...]:
-        """The tokens to choose the last from, ascending; none where it is not forced."""
+        """Tokens for a forced last token, ascending; none where the last token is not forced."""
         return self._forced("forced_eos_token_id")
 
     def _forced(self, name: str) -> tuple[int, ...]:
@@ -220,7 +220,7 @@ class GenerationPolicy(AnswerRules):
                 raise GenerationError(f"unknown generation option {name!r}; valid are {names}")
         most = overrides.get("max_new_tokens")
         if checks.is_integer(most) and "min_new_tokens" not in overrides:
-            # The checkpoint's least length is not what the caller spoke of; the most goes first.
+            # The least length is the checkpoint's, not the caller's, so the limit goes first.
             overrides["min_new_tokens"] = max(min(self.min_new_tokens, most), 0)
         return dataclasses.replace(self, **overrides)
 

@@ -1,8 +1,8 @@
-"""The settings that decide which token may come next, or change what it scores.
+"""Processors: rules that exclude next tokens or change the scores of next tokens.
 
-Same rules, in the same order and in float32, as the logits processors of transformers: a beam
-search applies them to log-probabilities, greedy search to logits. Forced tokens need no scores and
-are the search's own affair.
+The rules, the order and float32 are those of the logits processors of transformers. A beam search
+applies the rules to log-probabilities, greedy search applies the rules to logits. Forced tokens
+need no scores; the search itself handles forced tokens.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ class Scores(Protocol):
     """Scores of the next token of every row, from one step of the decoder."""
 
     def top(self, k: int) -> tuple[Floats, Ids]:
-        """The best tokens of every row.
+        """Finds the best tokens of every row.
 
         Args:
-            k: How many; all of them where the vocabulary is smaller.
+            k: Number of tokens; all tokens of a smaller vocabulary.
 
         Returns:
             Log-probabilities over the whole vocabulary, float32 [R,k] descending, and their
@@ -36,11 +36,11 @@ class Scores(Protocol):
         """
 
     def logits(self) -> Floats:
-        """The logits of every row, float32 [R,V]; not to be written to."""
+        """Reads the logits of every row, float32 [R,V], which must not be written to."""
 
 
 class Processors:
-    """A policy's rules for the next token."""
+    """Rules of a policy for the next token."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Processors:
 
         Args:
             policy: The options of the search.
-            encoder_ids: The tokens that the encoder read for each request; empty where they are not
-                known, and the options that speak of them have no effect.
-            grammars: Of every request, None for one that is free; empty where all are.
+            encoder_ids: Tokens that the encoder read for each request. If empty, the options about
+                these tokens have no effect.
+            grammars: Grammar of every request, None for a free answer; empty for free answers only.
         """
         self._policy = policy
         self._is_greedy = policy.num_beams == 1
@@ -79,17 +79,17 @@ class Processors:
         )
 
     def best(self, scores: Scores, k: int, history: Ids, requests: Ids) -> tuple[Floats, Ids]:
-        """The best tokens that may continue each row.
+        """Finds the best tokens that may continue each row.
 
         Args:
-            scores: What the decoder says.
-            k: How many of them at least, if there are as many.
+            scores: Scores of the decoder.
+            k: Least number of tokens, if there are as many.
             history: The tokens of every row so far, int64 [R,L].
             requests: Which request each row belongs to, int64 [R].
 
         Returns:
-            What each adds to the score of its row, float32 [R,n] in descending order of choice,
-            minus infinity for a token that must not come, and their ids, int64 [R,n].
+            Values that the tokens add to the scores of the rows, float32 [R,n] in descending order
+            of choice, minus infinity for excluded tokens; and the ids of the tokens, int64 [R,n].
         """
         rows, tokens = self._banned(history, requests)
         if self._needs_logits:
@@ -97,7 +97,7 @@ class Processors:
         if self._constraints is not None:
             masks = self._constraints.masks(history, requests, (rows, tokens))
             return self._constraints.best(scores, k, masks, requests)
-        # Should all banned tokens of a row be among its best, enough others are left.
+        # Enough tokens are left even if all banned tokens of a row are among the best.
         spare = int(np.bincount(rows).max()) if rows.size else 0
         log_probs, ids = scores.top(k + spare)
         if rows.size:
@@ -105,7 +105,7 @@ class Processors:
         return log_probs, ids
 
     def _banned(self, history: Ids, requests: Ids) -> tuple[Ids, Ids]:
-        """Rows and the tokens that must not continue them, int64 [N] each."""
+        """Finds rows, and tokens that must not continue these rows, int64 [N] each."""
         policy, count, generated = self._policy, len(history), history.shape[1] - 1
         found = [(np.zeros(0, dtype=np.int64),) * 2]
         if policy.no_repeat_ngram_size:
@@ -126,7 +126,7 @@ class Processors:
         return rows, tokens
 
     def _read_before(self, history: Ids, requests: Ids) -> tuple[Ids, Ids]:
-        """The tokens that would complete an n-gram that the encoder has read."""
+        """Finds the tokens that would complete an n-gram that the encoder has read."""
         # Fewer tokens than an n-gram begins with are no key of the table.
         start = max(history.shape[1] - self._policy.encoder_no_repeat_ngram_size + 1, 0)
         followers = [
@@ -139,7 +139,7 @@ class Processors:
     def _best_of_all(
         self, logits: Floats, k: int, history: Ids, requests: Ids, banned: tuple[Ids, Ids]
     ) -> tuple[Floats, Ids]:
-        """The best tokens where options change scores: any token may have become one of them."""
+        """Finds the best tokens where options change scores: any token may be among the best."""
         policy, generated = self._policy, history.shape[1] - 1
         log_probs = log_softmax(logits)
         values = (logits if self._is_greedy else log_probs).copy()
@@ -181,7 +181,7 @@ class Processors:
         return bias
 
     def _raise_ends(self, values: Floats, factor: float, steps: int) -> None:
-        """Makes an end likelier with every step."""
+        """Raises the scores of ends with every step."""
         with np.errstate(over="ignore", invalid="ignore"):
             growth = np.float32(np.float64(factor) ** steps - 1)
             found = values[:, self._ends]
@@ -190,7 +190,7 @@ class Processors:
 
 
 class _Sequences:
-    """Sequences of tokens, arranged for finding the rows that only lack the last token of one."""
+    """Sequences of tokens, in a table that finds rows with all but the last token of a sequence."""
 
     def __init__(self, sequences: Sequence[tuple[int, ...]]) -> None:
         self._groups: list[tuple[Ids, Ids, Ids]] = []
@@ -200,7 +200,7 @@ class _Sequences:
             self._groups.append((tokens[:, :-1], tokens[:, -1], np.array(which, dtype=np.int64)))
 
     def ready(self, history: Ids) -> tuple[Ids, Ids, Ids]:
-        """Rows that lack the last token of a sequence, these tokens, and which sequence it is."""
+        """Finds rows that lack the last token of a sequence, with this token and the sequence."""
         found = [(np.zeros(0, dtype=np.int64),) * 3]
         for starts, lasts, which in self._groups:
             begin = history.shape[1] - starts.shape[1]
@@ -212,12 +212,12 @@ class _Sequences:
 
 
 def _penalise(values: Floats, rows: Ids, tokens: Ids, penalty: float) -> None:
-    """Makes tokens less likely, whether their values are negative or not; in place."""
+    """Makes tokens less likely in place, for negative and positive values."""
     found = values[rows, tokens]
     values[rows, tokens] = np.where(found < 0, found * penalty, found / penalty)
 
 
 def _occurs(ids: Ids, rows: Ids, tokens: Ids) -> npt.NDArray[np.bool_]:
-    """Places in ``ids`` [R,k] that hold, in row ``rows[i]``, the token ``tokens[i]``."""
+    """Marks the places in ``ids`` [R,k] that hold, in row ``rows[i]``, the token ``tokens[i]``."""
     stride = 1 << 32
     return np.isin(ids + stride * np.arange(len(ids))[:, None], tokens + stride * rows)

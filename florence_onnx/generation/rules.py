@@ -9,7 +9,7 @@ from florence_onnx.generation.checks import require
 
 _MOST_LABELS = 10_000
 _LONGEST_LABEL = 200
-"""Characters; what names a thing is shorter."""
+"""Limit of a label in characters, which no name of a thing reaches."""
 _MOST_PLACES = 1000
 
 
@@ -24,16 +24,17 @@ class AnswerRules:
     min_score: float = 0.0
     """Detections whose score is below are left out of results. Text is kept."""
     constrain: bool = False
-    """Keeps answers to the grammar of the task: location tokens in complete groups alone, each
-    behind a label where the task has labels; and labels of grounding from the caption's own words.
-    Answers that are text are free."""
+    """Tells whether answers keep the grammar of the task: location tokens only in complete groups,
+    each group behind a label where the task has labels, and labels of grounding only from the words
+    of the caption. Answers that are text are free."""
     labels: tuple[str, ...] | None = None
-    """The only labels of detection, dense captions, open vocabulary and grounding; they come with
+    """Labels that detection, dense captions, open vocabulary and grounding may use; includes
     ``constrain``. None leaves labels to the model."""
     recall: float | None = None
-    """For tasks that list boxes, which the model ends early: below 1, the end is held back until
-    its probability is at least this; else until there are so many boxes. Comes with ``constrain``,
-    and drops boxes that overlap one of the same label with a higher score. None: the model ends."""
+    """Rule for longer lists of boxes, which a model ends early. Below 1: the end is held back until
+    the probability of the end is at least this number. Else: the end is held back until there are
+    this many boxes. Includes ``constrain``, and drops boxes that overlap a box of the same label
+    with a higher score. None leaves the end to the model."""
 
     def __post_init__(self) -> None:
         """Checks every option, and turns lists into tuples."""

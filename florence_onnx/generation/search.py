@@ -1,4 +1,4 @@
-"""Greedy and beam search over a step() callable: the decoder's side of generation, in numpy."""
+"""Search by greedy or beam search over a step() callable, in numpy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from florence_onnx.generation.processors import Processors, Scores
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# What transformers gives to a beam without a sequence of its own: less than any sequence has.
+# The score of a beam without a sequence in transformers, below the score of any sequence.
 _NOTHING = np.float32(-1e9)
 
 
@@ -38,12 +38,12 @@ class Hypothesis:
     score: float
     """Sum of the tokens' log-probabilities divided by the number of tokens to the power of
     ``length_penalty``; forced tokens count 0, the start token is not counted. The score is what
-    transformers calls ``sequences_scores``: penalties and biases are part of a score of beam
-    search, and no part of a score of greedy search."""
+    transformers calls ``sequences_scores``: in a beam search, penalties and biases are part of the
+    score; in a greedy search, not."""
     log_probs: tuple[float | None, ...]
-    """Part of each token in ``score``, the same as in transformers' ``compute_transition_scores``:
-    the log-probability over the whole vocabulary after the tokens before, whatever bans left.
-    None where nothing was chosen: for the start token and forced tokens."""
+    """Part of each token in ``score``, as in transformers' ``compute_transition_scores``: the
+    log-probability over the whole vocabulary, with banned tokens, after the tokens before. None for
+    tokens that were not chosen: the start token and forced tokens."""
     is_truncated: bool = False
     """Tells whether ``max_new_tokens``, and not an end that the search chose, ended the
     sequence."""
@@ -59,9 +59,9 @@ def search(
 ) -> list[list[Hypothesis]]:
     """Finds the best sequences of a batch of requests.
 
-    Chooses as transformers' ``generate`` does without sampling, for each request as if it were
-    alone. Where scores are equal to the last bit, the first beam and, within it, the order of
-    ``top``, or else the lower id, decide.
+    The result is that of transformers' ``generate`` without sampling, for each request as if the
+    request were alone. Where scores are equal to the last bit, the first beam wins; within a beam,
+    the order of ``top`` or else the lower id decides.
 
     Args:
         step: Runs the decoder. The search calls ``step`` at most ``max_new_tokens`` times; a
@@ -74,13 +74,13 @@ def search(
             out, ``encoder_no_repeat_ngram_size`` and ``encoder_repetition_penalty`` do nothing.
         grammars: The grammar of every request, None for a free answer; empty where all answers are
             free.
-        is_wanted: Asked about every request after each step. One that is wanted no longer leaves
-            the batch, with what had ended by then.
+        is_wanted: Called with every request after each step. A request that is no longer wanted
+            leaves the batch, with the sequences that had ended before.
 
     Returns:
-        For each request ``num_return_sequences`` hypotheses, best first. Where fewer sequences
-        can be had, as with forced tokens alone, others of no value fill up: copies, or the start
-        token by itself, as transformers has them, with scores far below any real one.
+        For each request ``num_return_sequences`` hypotheses, best first. Where there are fewer
+        sequences, as with forced tokens alone, hypotheses without meaning fill up, as in
+        transformers: copies, or the start token alone, with scores far below any real score.
     """
     beams = _Beams(batch_size, policy, Processors(policy, encoder_ids, grammars), is_wanted)
     first, last = policy.first_tokens, policy.last_tokens
@@ -98,7 +98,7 @@ def search(
 
 
 class _Ended:
-    """The best sequences of each request that have ended, as many as there are beams."""
+    """Sequences that have ended: for each request the best, as many as there are beams."""
 
     def __init__(self, batch_size: int, policy: GenerationPolicy) -> None:
         # A strongly negative length penalty can push scores below _NOTHING. That ends a beam search
@@ -119,7 +119,7 @@ class _Ended:
 
 
 class _Beams:
-    """The running beams of the requests still searched, and the sequences that have ended."""
+    """Beams of the requests that are still searched, and the sequences that have ended."""
 
     def __init__(
         self,
@@ -135,12 +135,12 @@ class _Beams:
         self.rows = self.requests
         self._policy = policy
         self._processors = processors
-        # Rows per request in the next step: the beams are one and the same up to the first choice.
+        # Rows per request in the next step: up to the first choice, all beams are one row.
         self._width = 1
         self._history: Ids = np.full(
             (batch_size, beams, 1), policy.decoder_start_token_id, dtype=np.int64
         )
-        # Of every token in the history; NaN where nothing was chosen.
+        # of every token in the history; NaN for tokens that were not chosen
         self._log_probs: Floats = np.full(self._history.shape, np.nan, dtype=np.float32)
         self._scores: Floats = np.full((batch_size, beams), _NOTHING)
         self._scores[:, 0] = 0
@@ -155,7 +155,7 @@ class _Beams:
         return int(self._history.shape[2]) - 1
 
     def last_tokens(self) -> Ids:
-        """The token that each row appends, int64 [R]."""
+        """Token that each row appends, int64 [R]."""
         return self._history[:, : self._width, -1].ravel()
 
     def force(self, token_ids: tuple[int, ...]) -> None:
@@ -183,8 +183,8 @@ class _Beams:
         """Chooses the next beams among the continuations of the present ones.
 
         Args:
-            gains: What the continuations add to each beam's score, float32 [A,num_beams,k].
-            log_probs: The same, but NaN for forced tokens.
+            gains: Values that the continuations add to the beams' scores, float32 [A,num_beams,k].
+            log_probs: Log-probabilities of the continuations, NaN for forced tokens.
             ids: The tokens of the continuations, int64 [A,num_beams,k].
             width: Rows per request in the next step.
         """
@@ -224,7 +224,7 @@ class _Beams:
         tokens: Ids,
         log_probs: Floats,
     ) -> None:
-        """Hands over the candidates that end now, if they are among the first num_beams."""
+        """Collects the candidates that end now and are among the first num_beams."""
         policy, length = self._policy, self.generated + 1
         final = scores / float(length) ** policy.length_penalty
         for i, j in zip(*np.nonzero(ends), strict=True):

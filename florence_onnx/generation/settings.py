@@ -1,8 +1,8 @@
 """Settings for generation in the files of a checkpoint, under transformers' names.
 
-Every setting of transformers' ``GenerationConfig`` is one of these: an option of
-`GenerationPolicy`, which the search follows to the token; one that changes how transformers
-computes an answer and not the answer; or one that is not supported, of which `notes` tells.
+Every setting of transformers' ``GenerationConfig`` is of one of three kinds: options of
+`GenerationPolicy`, which the search follows token for token; settings that change how transformers
+computes an answer, but not the answer; and settings that are not supported, which `notes` names.
 """
 
 from collections.abc import Mapping
@@ -45,9 +45,8 @@ UNSAID: dict[str, Any] = {
     "stop_strings": None,
     "max_time": None,
 }
-"""The settings that change answers, and what transformers takes for a setting that is left out.
-Without a limit, transformers stops after 20 tokens; here an answer may fill the decoder's
-positions."""
+"""Settings that change answers -> default in transformers, with one difference: without a limit,
+transformers stops after 20 tokens; here an answer may fill the decoder's positions."""
 
 _UNSUPPORTED = {
     "do_sample": "answers are searched, not sampled",
@@ -64,7 +63,7 @@ _UNSUPPORTED = {
     "stop_strings": "answers do not end there",
     "max_time": "answers take the time that they take",
 }
-"""Consequences of each setting that is not supported."""
+"""Setting that is not supported -> consequence, for messages."""
 
 _SAMPLING = {
     "temperature": 1.0,
@@ -109,31 +108,31 @@ _WITHOUT_EFFECT = (
     "use_cache",
     "use_mtp",
 )
-"""How fast, with which cache, and what else is returned; and what to do with logits that are no
-numbers, which a graph never returns."""
+"""Settings without an effect on answers: speed, cache, further results, and the treatment of NaN
+among logits, which graphs never return."""
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-"""Ids, which have no default."""
+"""Settings for ids, which have no default."""
 
 _OLD_FORCED_START = "force_bos_token_to_be_generated"
 """Former name of ``forced_bos_token_id`` in BART's configurations, which transformers knows."""
 
 OPTIONS = (*UNSAID, *_SAMPLING)
-"""Settings that matter to answers, here or where they are supported, except ids."""
+"""Settings that change answers, supported or not, except ids."""
 
 SETTINGS = (*OPTIONS, *_TOKENS)
-"""Settings of `OPTIONS`, and the ids."""
+"""Settings of `OPTIONS`, and ids."""
 
 
 def is_unsaid(name: str, value: Any) -> bool:
-    """Tells whether a setting says no more than one that is left out."""
+    """Tells whether a setting has no effect, as if it were left out."""
     return value is None or value == (UNSAID | _SAMPLING).get(name)
 
 
 def shorten(said: Mapping[str, Any], max_positions: int) -> tuple[dict[str, Any], list[str]]:
-    """Settings of a checkpoint with lengths that the decoder's positions can hold.
+    """Cuts lengths in the settings of a checkpoint to the decoder's positions.
 
-    Where an answer gets to a length beyond them, transformers fails.
+    Transformers fails where an answer becomes longer than the positions.
 
     Args:
         said: Settings under transformers' names.
@@ -159,9 +158,9 @@ def shorten(said: Mapping[str, Any], max_positions: int) -> tuple[dict[str, Any]
 
 
 def in_new_tokens(said: Mapping[str, Any], max_positions: int) -> dict[str, Any]:
-    """Settings with ``max_length`` and ``min_length``, which count the start token, translated.
+    """Translates ``max_length`` and ``min_length``, which count the start token.
 
-    As in transformers, ``max_new_tokens`` and ``min_new_tokens`` go first where they are given too.
+    As in transformers, ``max_new_tokens`` and ``min_new_tokens`` win where both forms are given.
 
     Args:
         said: Settings under transformers' names.
@@ -183,10 +182,10 @@ def in_new_tokens(said: Mapping[str, Any], max_positions: int) -> dict[str, Any]
 
 
 def of_model_config(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The generation settings in config.json or a section of it."""
+    """Reads the generation settings in config.json or in a section of config.json."""
     found = {name: section[name] for name in SETTINGS if name in section}
-    # Transformers 4 wrote all its defaults into a nested section, and took the length among them
-    # for not said.
+    # Transformers 4 wrote all defaults into a nested section, and ignored the length among these
+    # defaults.
     if "typical_p" in section and found.get("max_length") == 20:
         del found["max_length"]
     if section.get(_OLD_FORCED_START) is True and found.get("forced_bos_token_id") is None:
@@ -195,13 +194,13 @@ def of_model_config(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def notes(said: Mapping[str, Any]) -> list[str]:
-    """Lists the settings that are not followed.
+    """Lists the settings that the search does not follow.
 
     Args:
         said: The content of generation_config.json.
 
     Returns:
-        A sentence for every setting that changes answers elsewhere and not here.
+        A sentence for every setting that changes answers in transformers and not here.
     """
     sentences = []
     for name, meaning in _UNSUPPORTED.items():

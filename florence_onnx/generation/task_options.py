@@ -1,4 +1,4 @@
-"""Options that suit each task, for callers who want other ones than the checkpoint's."""
+"""Options for each task, for callers who want other options than the checkpoint's."""
 
 from collections.abc import Mapping
 
@@ -18,10 +18,9 @@ def _options(task: Task) -> GenerationOptions:
 
 
 TASK_OPTIONS: Mapping[Task, GenerationOptions] = {task: _options(task) for task in Task}
-"""Task -> options, for ``model(image, task, **TASK_OPTIONS[task])``; without, the checkpoint's own.
+"""Task -> options, for ``model(image, task, **TASK_OPTIONS[task])``.
 
-Captions do not repeat three tokens, which ends loops, and have a length that captions seldom
-reach. Where an answer repeats itself rightly (labels, coordinates, text that was read), no
-repetition is banned, which would corrupt it; lists are kept in order by their grammar instead, and
-may be as long as the checkpoint allows.
+Captions do not repeat three tokens, which ends loops, and have a limit that captions seldom reach.
+Right answers with labels, coordinates or read text repeat themselves, so a ban on repetition would
+corrupt such answers. Lists have their grammar instead, and may be as long as the checkpoint allows.
 """
