@@ -1,1 +1,1 @@
-"""Many pictures and several tasks, answered into a file of JSON lines that a kill does not harm."""
+"""Annotation: answers to several tasks on many pictures, in a file of JSON lines."""

@@ -1,4 +1,4 @@
-"""Questions of one kind wait for a batch that is full, in tokens."""
+"""Batches of questions of one kind, limited by tokens."""
 
 import math
 from collections import deque
@@ -8,28 +8,28 @@ from typing import Generic, TypeVar
 Waiting = TypeVar("Waiting")
 
 LARGEST = 64
-"""Most questions of a batch whose size is found."""
+"""Limit of the questions of a batch where the size is found by measurement."""
 _USUAL_PROMPT = 64
-"""Tokens of text that a batch has room for at each of its questions. A longer text leaves room for
-fewer questions, as the encoder takes all of them padded to the longest."""
+"""Tokens of text per question for which a batch has room. With a longer text, a batch has fewer
+questions, because the encoder pads all questions to the longest."""
 _TRIES = 2
-"""Batches of a size before it is compared: other work on the machine may slow one down."""
+"""Number of batches of a size before the comparison: other work may slow a single batch down."""
 _GAIN = 0.95
-"""A larger size is better if a token takes less than this part of the time."""
+"""Part of the time of a token that a larger size must stay below."""
 
 
 class Batches(Generic[Waiting]):
-    """The questions that wait, in their order, and how many of them are answered together.
+    """Questions that wait, in order, and the number of questions that are answered together.
 
     Questions of one kind have answers of about one length, so that no short answer waits in a batch
     for a long one.
     """
 
     def __init__(self, size: int | None, image_tokens: int) -> None:
-        """Begins without questions.
+        """Begins with no questions.
 
         Args:
-            size: Most questions of a batch; None to find the size whose tokens take the least time.
+            size: Limit of the questions of a batch; None to find the size with the fastest tokens.
             image_tokens: Tokens of a picture.
         """
         self.size = size or 1
@@ -43,27 +43,27 @@ class Batches(Generic[Waiting]):
         return len(self._waiting)
 
     def add(self, question: Waiting, tokens: int) -> None:
-        """Takes a question in, with its tokens, those of the picture included."""
+        """Adds a question with its number of tokens, the picture's tokens included."""
         self._waiting.append((tokens, question))
 
     @property
     def is_full(self) -> bool:
-        """Whether no further question would fit into the next batch."""
+        """Tells whether the next batch has no room for a further question."""
         fitting = self._fitting()
         return fitting == self.size or fitting < len(self._waiting)
 
     def take(self) -> list[Waiting]:
-        """The questions of the next batch: one at least, if any is waiting."""
+        """Removes and returns the questions of the next batch: at least one, if any is waiting."""
         return [self._waiting.popleft()[1] for _ in range(self._fitting())]
 
     def learn(self, seconds: float, tokens: Sequence[int]) -> None:
-        """Takes in what a batch took, and chooses the size of the next one.
+        """Records the time of a batch, and chooses the size of the next batch.
 
-        The size doubles as long as a token takes less time, and goes back by one step then.
+        The size doubles as long as tokens become faster, and then goes back by one step.
 
         Args:
             seconds: Time of the batch.
-            tokens: Generated tokens of each of its answers.
+            tokens: Generated tokens of each answer of the batch.
         """
         if self._is_found or len(tokens) < self.size:
             return

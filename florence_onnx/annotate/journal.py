@@ -1,4 +1,4 @@
-"""JSON lines that are appended whole, and what a killed process leaves of them."""
+"""Journals: files of JSON lines that are appended whole, and the repair after a kill."""
 
 import hashlib
 import json
@@ -13,30 +13,30 @@ _CHUNK = 1 << 16
 
 
 def write_line(record: Mapping[str, Any]) -> bytes:
-    """A record as a line of JSON in UTF-8."""
+    """Writes a record as a line of JSON in UTF-8."""
     try:
         return (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # The name of a file that is no UTF-8.
+    except UnicodeEncodeError:  # a file name that is not UTF-8
         return (json.dumps(record) + "\n").encode()
 
 
 class Journal:
-    """A file to which lines are appended; several at once, or none of them."""
+    """Journal: a file to which lines are appended, several together or none."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, or makes it.
+        """Opens or makes the file.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file = os.open(path, flags, 0o666)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Appends records; after an error, the file is as it was before.
+        """Appends records. After an error, the file is the same as before.
 
         Raises:
-            OSError: The disk is full, or cannot be written.
+            OSError: The disk is full, or the file cannot be written.
         """
         rest = memoryview(b"".join(map(write_line, records)))
         before = os.fstat(self._file).st_size
@@ -56,10 +56,10 @@ class Journal:
 
 
 def repair(path: Path) -> str | None:
-    """Ends the last line of a file that a process was killed in, or cuts off what is torn.
+    """Repairs the end of a file after a kill: ends a whole last line, cuts off a part of a line.
 
     Returns:
-        What was done, in a sentence; None for nothing.
+        A sentence about the repair; None without a repair.
 
     Raises:
         OSError: The file cannot be read or written.
@@ -85,7 +85,7 @@ def repair(path: Path) -> str | None:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The records of a file with the numbers of their lines.
+    """Reads the records of a file, with the numbers of the lines.
 
     Raises:
         InputError: A line is no JSON object.
@@ -103,13 +103,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def digest(values: Sequence[object]) -> bytes:
-    """16 bytes that stand for values: a set of them has room for millions of lines."""
+    """Makes a digest of values in 16 bytes, so that a set of millions of lines fits in memory."""
     content = json.dumps(values, sort_keys=True).encode()
     return hashlib.sha256(content).digest()[:16]
 
 
 def is_object(text: bytes) -> bool:
-    """Whether bytes are a JSON object."""
+    """Tells whether bytes are a JSON object."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The folder that answers are written to, and what it holds already."""
+"""Output folder of an annotation, with the answers of earlier runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -13,33 +13,33 @@ from florence_onnx.staging import work_folder
 
 ANNOTATIONS, ERRORS = "annotations.jsonl", "errors.jsonl"
 PREVIOUS = "annotations.previous.jsonl"
-"""Where ``"replace"`` moves the annotations that were there."""
+"""Name of the file to which ``"replace"`` moves earlier annotations."""
 MODES = ("fill", "replace", "append")
 SCHEMA = 1
-"""Version of the fields of a line: it grows when one changes its meaning or goes."""
+"""Version of the fields of a line, which grows when a field is removed or means something else."""
 _KEY: dict[str, tuple[type, ...]] = {
     "path": (str,),
     "hash": (str,),
     "task": (str,),
     "input": (str, type(None)),
 }
-"""What tells one question about a picture from another: field -> its types."""
+"""Field that distinguishes questions about a picture -> types of the field."""
 _IDENTITY: dict[str, tuple[type, ...]] = {"model": (str,), "options": (dict,)}
-"""What a file has once."""
+"""Fields with which a line is unique in a file."""
 
 
 @dataclass
 class Output:
-    """What takes the answers; nothing keeps them where there are no journals."""
+    """Output of answers. Without journals, answers are dropped."""
 
     model: str
-    """The digest of the model's files."""
+    """Digest of the model's files."""
     settings: Mapping[str, Any]
-    """`Plan.settings`."""
+    """Settings of the answers; see `Plan.settings`."""
     annotations: Journal | None = None
     errors: Journal | None = None
     notes: list[str] = field(default_factory=list)
-    """What was repaired, a sentence each."""
+    """Sentences about repairs."""
     _known: set[bytes] = field(default_factory=set)
 
     def knows(self, path: str, content: str, question: Question) -> bool:
@@ -51,7 +51,7 @@ class Output:
         self._known.add(self._key(path, content, question))
 
     def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Appends answers, all of them or none.
+        """Appends answers: all or none.
 
         Raises:
             OSError: The disk is full, or cannot be written.
@@ -69,10 +69,10 @@ class Output:
             self.errors.append([line])
 
     def read(self, path: Path, mode: str) -> None:
-        """Takes in the answers of a file.
+        """Reads the answers of a file.
 
         Raises:
-            InputError: A line is none of an annotation, or of another model or other options where
+            InputError: A line is not of an annotation, or of another model or other options where
                 the mode is not ``"append"``.
         """
         wanted = digest([self.model, self.settings])
@@ -100,9 +100,9 @@ class Output:
 
 
 def _refuse_foreign(path: Path, fields: Sequence[str]) -> None:
-    """Raises InputError for a file that is to change or to go, and that this package did not write.
+    """Raises InputError for a file to be changed or moved that this package did not write.
 
-    A first line without an end may be what a kill leaves.
+    A first line without an end may be from a killed process.
     """
     if not path.exists():
         return
@@ -126,16 +126,15 @@ def open_output(
     """Yields the output in a folder, which no other process writes to meanwhile.
 
     Args:
-        folder: Made if it is not there.
-        mode: One of `MODES`: ``"fill"`` continues what is there, ``"append"`` also where it is of
-            another model or other options, ``"replace"`` begins anew and keeps the file that was
-            there as `PREVIOUS`.
-        model: The digest of the model's files.
-        settings: `Plan.settings`.
+        folder: The folder, which is made if it is missing.
+        mode: One of `MODES`. ``"fill"`` continues a file, ``"append"`` also a file of another model
+            or other options, ``"replace"`` begins a new file and keeps the old file as `PREVIOUS`.
+        model: Digest of the model's files.
+        settings: Settings of the answers; see `Plan.settings`.
 
     Raises:
         FolderBusyError: Another process writes to the folder.
-        InputError: What is there cannot be continued.
+        InputError: The file in the folder cannot be continued.
         OSError: The folder cannot be written.
     """
     if folder.exists() and not folder.is_dir():

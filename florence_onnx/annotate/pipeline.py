@@ -1,4 +1,4 @@
-"""Pictures are read, hashed, decoded and resized in threads, encoded once, and asked in batches."""
+"""Pipeline of an annotation: preparing in threads, encoding once, answering in batches."""
 
 import hashlib
 import time
@@ -31,76 +31,76 @@ from florence_onnx.tasks import AnswerKind
 
 @dataclass
 class Summary:
-    """What a run has done."""
+    """Summary of a run."""
 
     pictures: int = 0
-    """Pictures that are through: answered, failed or skipped."""
+    """Number of pictures that are done: answered, failed or skipped."""
     skipped: int = 0
-    """Of these, pictures whose answers were all there."""
+    """Number of pictures with all answers before the run."""
     answers: int = 0
-    """Lines that were written."""
+    """Number of lines that were written."""
     errors: int = 0
-    """Pictures and questions without an answer."""
+    """Number of pictures and questions without an answer."""
     interrupted: bool = False
-    """Tells whether the run was told to stop."""
+    """Tells whether the run was stopped."""
     batch_sizes: dict[str, int] = field(default_factory=dict)
-    """Question -> most questions of a batch."""
+    """Question -> limit of the questions of a batch."""
 
 
 @dataclass
 class _Asked:
-    """A picture that is being asked about."""
+    """Picture with unanswered questions."""
 
     item: Item
     content: str
-    """SHA-256 of its file."""
+    """SHA-256 of the picture's file."""
     encoded: EncodedImage
     open_questions: int
-    """How many answers are to come."""
+    """Number of answers to come."""
 
 
 @dataclass
 class _Begun:
-    """A cascade whose first task is answered."""
+    """Cascade whose first task is answered."""
 
     first: Result
     left: int
-    """Answers to the second task that are to come."""
+    """Number of answers to the second task that are to come."""
     then: list[Result] = field(default_factory=list)
     is_lost: bool = False
-    """Whether one of them failed, which is one failure of the question."""
+    """Tells whether an answer failed. Several failures count as one failure of the question."""
 
 
 @dataclass(frozen=True)
 class _Asking:
-    """A request that waits for its batch."""
+    """Request that waits for a batch."""
 
     about: _Asked
     question: Question
     request: Request
     prepared: Prepared
     begun: _Begun | None
-    """The cascade that it goes on with; None for a first task."""
+    """Cascade of which the request is the second task; None for a first task."""
 
 
 @dataclass
 class Annotation:
-    """One run over pictures."""
+    """Annotation of pictures in one run."""
 
     model: Florence2
     plan: Plan
     output: Output
     summary: Summary = field(default_factory=Summary)
     stopped: Callable[[], bool] = lambda: False
-    """Asked before every picture and batch whether the run is to stop."""
+    """Called before every picture and batch; true to stop the run."""
     watch: Callable[[Summary], object] = lambda summary: None
-    """Told of the state after every batch and skipped picture."""
+    """Called with the state after every batch and skipped picture."""
 
     def __post_init__(self) -> None:
         self._policy = self.model.policy.replace(**self.plan.options)
         size, tokens = self.plan.batch_size, self.model.assets.image_tokens
         second = [question.name for question in self.plan.questions if question.cascade]
-        # Whatever else an answer's length depends on, the task decides it.
+        # The length of an answer depends most on the task.
         self._batches: dict[tuple[str, bool], Batches[_Asking]] = {
             **{(question.name, False): Batches(size, tokens) for question in self.plan.questions},
             **{(name, True): Batches(size, tokens) for name in second},
@@ -110,9 +110,9 @@ class Annotation:
     def run(self, items: Iterable[Item]) -> Summary:
         """Asks about all pictures that are not answered yet.
 
-        A picture or question that fails is written to the errors and counted. What is done is in
-        the output after every batch, so nothing that ends the run loses more than the pictures that
-        are being asked about: at most a batch of every question.
+        A picture or question that fails is written to the errors and counted. The output has the
+        answers after every batch, so an end of the run loses at most the pictures with unanswered
+        questions: a batch of every question.
 
         Raises:
             MissingDependencyError: Pictures cannot be decoded.
@@ -124,7 +124,7 @@ class Annotation:
         return self.summary
 
     def _next(self, readings: "Iterator[tuple[Item, Future[Reading]]]") -> Batches[_Asking] | None:
-        """The questions to answer next: those that fill a batch, and at the end the others."""
+        """Yields the questions to answer next: those of full batches, and at the end the rest."""
         while not any(batches.is_full for batches in self._batches.values()):
             self.summary.interrupted |= self.stopped()
             if self.summary.interrupted or self._asked == self.plan.limit:
@@ -137,7 +137,7 @@ class Annotation:
         return max(waiting, key=lambda batches: batches.is_full, default=None)
 
     def _answer(self, batches: Batches[_Asking]) -> None:
-        """Answers the questions of a batch and writes their lines at once."""
+        """Answers the questions of a batch and writes the lines of the answers together."""
         batch = batches.take()
         asked = [(asking.request, asking.prepared) for asking in batch]
         began = time.perf_counter()
@@ -174,7 +174,7 @@ class Annotation:
         self.summary.answers += len(lines)
 
     def _begin(self, asking: _Asking, cascade: Cascade, first: Result) -> _Begun:
-        """Has what is asked about the answer to the first task wait for its batch."""
+        """Queues the requests of a cascade's second task, from the answer to the first."""
         about, question = asking.about, asking.question
         requests = cascade.follow_up(about.encoded, first)
         begun = _Begun(first, len(requests))
@@ -198,7 +198,7 @@ class Annotation:
     def _ask(
         self, about: _Asked, question: Question, request: Request, begun: _Begun | None = None
     ) -> bool:
-        """Has a request wait for its batch; tells whether it can be asked at all."""
+        """Queues a request; tells whether the request is valid."""
         try:
             prepared = self.model.prepare(request)
         except Exception as error:
@@ -213,11 +213,11 @@ class Annotation:
         return True
 
     def _open(self, item: Item, future: "Future[Reading]") -> None:
-        """Has the questions about a picture wait; none if it fails or all is answered."""
+        """Queues the questions about a picture; none if the picture fails or has all answers."""
         content = None
         try:
             content, picture = future.result()
-            # Again, as the same file may have been claimed since it was read.
+            # Again, because the file may have been claimed after it was read.
             questions = self._unanswered(item, content)
             if picture is None or not questions:
                 self.summary.pictures += 1
@@ -240,7 +240,7 @@ class Annotation:
         self.summary.pictures += about.open_questions == 0
 
     def _read(self, item: Item) -> "Reading":
-        """Runs in a thread."""
+        """Reads and prepares a picture, in a thread."""
         data = item.read()
         content = hashlib.sha256(data).hexdigest()
         if not self._unanswered(item, content):
@@ -256,7 +256,7 @@ class Annotation:
         ]
 
     def _line(self, asking: _Asking, result: Result, seconds: float) -> dict[str, Any]:
-        """The line of an answer, as the README describes it."""
+        """Makes the line of an answer, as the documentation describes lines."""
         about, question = asking.about, asking.question
         line: dict[str, Any] = {
             "schema": SCHEMA,
@@ -276,7 +276,7 @@ class Annotation:
         }
 
     def _cascade_line(self, asking: _Asking, begun: _Begun, seconds: float) -> dict[str, Any]:
-        """The line of a text and what it names; or of what was located, and what that is."""
+        """Makes the line of a cascade: a text with its things, or things with their answers."""
         if begun.first.answer_kind is AnswerKind.TEXT:
             line = self._line(asking, self.plan.relabelled(begun.then[0]), seconds)
             return line | {"caption": begun.first.text}

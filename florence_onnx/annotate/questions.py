@@ -1,4 +1,4 @@
-"""What is asked about every picture."""
+"""Questions about every picture."""
 
 import hashlib
 import json
@@ -18,44 +18,44 @@ from florence_onnx.tiling import Tiles, check_tiles, takes_tiles
 
 @dataclass(frozen=True)
 class Question:
-    """A task and what it takes besides the picture, or the prompt of a fine-tune."""
+    """Question: a task with its input, or the prompt of a fine-tune."""
 
     name: str
-    """What the output calls it: ``"od"``, ``"caption+grounding"``, or the prompt."""
+    """Name of the question in the output: ``"od"``, ``"caption+grounding"``, or the prompt."""
     task: Task | None = None
     text: str | None = None
     prompt: str | None = None
     answer: str | None = None
     cascade: Cascade | None = None
-    """What is asked about the answer, where it is the first of two."""
+    """Cascade, whose first task this question is; None for a single task."""
 
     @property
     def takes_tiles(self) -> bool:
-        """Whether the question, or the first of two, can be asked about parts of a picture."""
+        """Tells whether the first task of the question can be asked about parts of a picture."""
         return takes_tiles(*what_is_asked(self.task, self.prompt, self.answer))
 
     def request(self, image: EncodedImage) -> Request:
-        """The question about a picture; the first one, where there are two."""
+        """Makes the request of the question's first task about a picture."""
         return Request(image, self.task, self.text, prompt=self.prompt, answer=self.answer)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked about every picture, how, and what becomes of the answers."""
+    """Plan of an annotation: questions, options, and treatment of the answers."""
 
     questions: Sequence[Question]
     options: GenerationOptions = field(default_factory=lambda: GenerationOptions())
     """Overrides of the checkpoint's policy."""
     labels: Mapping[str, str | None] = field(default_factory=dict)
-    """Label -> what it is called instead; None leaves out what has it."""
+    """Label -> new label; None leaves things with the label out."""
     batch_size: int | None = 8
-    """Most questions that are answered together; None to find the fastest size."""
+    """Limit of the questions that are answered together; None to find the fastest number."""
     limit: int | None = None
-    """Most pictures that are asked about."""
+    """Limit of the pictures that are asked about."""
     tiles: Tiles | None = None
-    """How large pictures are cut, for the questions that can be asked about parts."""
+    """Tiles of large pictures, for the questions that can be asked about parts."""
     image_size: tuple[int, int] | None = None
-    """(width, height) to which pictures are resized; None for the checkpoint's."""
+    """Size (width, height) to which pictures are resized; None for the checkpoint's size."""
 
     def __post_init__(self) -> None:
         """Refuses tiles that no question takes."""
@@ -63,7 +63,7 @@ class Plan:
             check_tiles(self.questions[0].name, AnswerKind.TEXT)
 
     def settings(self) -> dict[str, Any]:
-        """What makes answers differ besides the model and the question, ready for JSON."""
+        """Settings on which answers depend, besides model and question, ready for JSON."""
         settings: dict[str, Any] = {**self.options}
         if self.labels:
             content = json.dumps(self.labels, sort_keys=True).encode()
@@ -75,7 +75,7 @@ class Plan:
         return settings
 
     def relabelled(self, result: Result) -> Result:
-        """The result with the labels of ``labels``."""
+        """Renames the labels of a result by ``labels``."""
         if not self.labels:
             return result
         named = [(self.labels.get(one.label, one.label), one) for one in result.detections]
@@ -86,16 +86,16 @@ class Plan:
 def plan_questions(
     tasks: Sequence[str], text: str | None, prompt: str | None, answer: str | None
 ) -> list[Question]:
-    """The questions that the command line names.
+    """Makes the questions that the command line names.
 
     Args:
         tasks: Names of tasks, and of cascades such as ``"caption+grounding"``.
-        text: For the tasks that take text.
-        prompt: A fine-tune's own prompt, besides the tasks or instead of them.
-        answer: How the answer to the prompt is read.
+        text: Text, for the tasks that take text.
+        prompt: A fine-tune's own prompt, alone or in addition to tasks.
+        answer: Kind of the answer to the prompt.
 
     Raises:
-        TaskError: A task is unknown or takes a region, or text is missing or taken by none.
+        TaskError: A task is unknown or takes a region, or text is missing, or no task takes text.
     """
     if not tasks and prompt is None:
         raise TaskError("give --task, one or more, or --prompt")

@@ -1,4 +1,4 @@
-"""Pictures that threads read, decode and resize ahead of the engine."""
+"""Reading of pictures in threads, ahead of the engine."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -9,16 +9,16 @@ from florence_onnx.requests import EncodedImage, Picture, TiledPicture
 
 _THREADS = 4
 _AHEAD = 8
-"""Pictures that are read ahead; of each, up to 7 MB of pixels at 768x768, or all in tiles."""
+"""Number of pictures that are read ahead. A picture takes up to 7 MB at 768x768, or all tiles."""
 
 Reading = tuple[str, Picture | TiledPicture | EncodedImage | None]
-"""The SHA-256 of a picture's file, and the picture where there is something to ask about it."""
+"""SHA-256 of a picture's file, and the picture if there are questions about it."""
 
 
 def read_ahead(
     items: Iterable[Item], read: Callable[[Item], Reading]
 ) -> Generator[tuple[Item, Future[Reading]], None, None]:
-    """The pictures in their order, the next ones being read."""
+    """Yields the pictures in order, while threads read the next pictures."""
     futures: deque[tuple[Item, Future[Reading]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         try:

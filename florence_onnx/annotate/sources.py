@@ -1,4 +1,4 @@
-"""Where the pictures come from: files, folders, patterns, lists, tar shards, videos."""
+"""Sources of pictures: files, folders, patterns, lists, tar shards, videos."""
 
 import glob
 import io
@@ -21,33 +21,33 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
 )
-"""What the names of pictures in folders and shards end with."""
+"""Endings of the names of pictures in folders and shards."""
 STANDARD_INPUT = "-"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture that can be read."""
+    """Item of a source: a picture that can be read."""
 
     path: str
-    """Its name in the output: relative to the folder or behind the shard that was given, else as it
-    was given. With slashes."""
+    """Name of the picture in the output, with slashes: relative to a given folder, behind a given
+    shard, else as given."""
     source: str
-    """The source that it came from, as it was given."""
+    """Source of the picture, as given."""
     file: str
-    """The file that holds it."""
+    """File that holds the picture."""
     span: tuple[int, int] | None = None
-    """Where in the file it stands: offset and size in bytes; None for the whole file."""
+    """Offset and size in bytes of the picture in the file; None for the whole file."""
     load: Callable[[], bytes] | None = None
-    """What gives the bytes, where they are no part of the file as they are: for a frame of a
-    video, and for a folder that cannot be listed, whose error it raises."""
+    """Function that gives the bytes, for a frame of a video; or raises the error of a folder that
+    cannot be listed. None where the bytes are in the file."""
 
     def read(self) -> bytes:
-        """The bytes of the picture file.
+        """Reads the bytes of the picture file.
 
         Raises:
-            ImageError: They are too many, or fewer than a shard says.
+            ImageError: There are too many bytes, or fewer than a shard says.
             OSError: The file is missing, unreadable or no regular file.
         """
         if self.load is not None:
@@ -63,7 +63,7 @@ class Item:
 
 
 def find_items(sources: Sequence[str], every: float = 1.0) -> list[Item]:
-    """The pictures of all sources, in their order; those of a folder by name.
+    """Finds the pictures of all sources, in the order of the sources, and by name in a folder.
 
     Args:
         sources: Picture files; folders, whose pictures at any depth are taken, hidden ones

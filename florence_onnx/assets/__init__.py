@@ -1,1 +1,1 @@
-"""The files beside the graphs, read and written."""
+"""Assets: the files beside the graphs, reading and writing."""

@@ -1,4 +1,4 @@
-"""What config.json tells transformers.js about the graphs beside it."""
+"""Settings for transformers.js in config.json."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ KEY = "transformers.js_config"
 
 
 def add_browser_config(folder: Path, precisions: Sequence[str]) -> None:
-    """Adds which graphs have their weights beside them, and the precision to open by default.
+    """Adds the graphs with files of weights, and the precision to open by default.
 
     Args:
         folder: A model folder with config.json and graphs.
-        precisions: The precisions of the graphs; the first is opened where none is asked for.
+        precisions: Precisions of the graphs. The first is opened by default.
     """
     path = folder / "config.json"
     config = read_json(path)

@@ -1,4 +1,4 @@
-"""generation_config.json: how a checkpoint searches its answers, complete and with right ids."""
+"""File generation_config.json: the search of a checkpoint, complete and with the right ids."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _ALWAYS = (
     "forced_bos_token_id",
     "forced_eos_token_id",
 )
-"""The settings that are written whatever a checkpoint says."""
+"""Settings that are always written."""
 
 _OF_THE_PROMPT = ("encoder_no_repeat_ngram_size", "encoder_repetition_penalty")
 _START = "decoder_start_token_id"
@@ -28,12 +28,12 @@ _BOOKKEEPING = ("_from_model_config", "_commit_hash", "transformers_version")
 def generation_config(
     config: Mapping[str, Any], saved: Mapping[str, Any] | None, tokenizer: Tokenizer
 ) -> tuple[dict[str, Any], list[str]]:
-    """The content of a complete generation_config.json.
+    """Makes the content of a complete generation_config.json.
 
-    The settings are those that the reference generates with. Transformers reads config.json, and
-    ``text_config`` in it, only where there is no generation_config.json. Microsoft's code generates
-    with its language model, which knows ``text_config`` alone. A checkpoint without a word on
-    generation gets the released settings.
+    The settings are those with which the reference generates. Transformers reads config.json, and
+    ``text_config`` in config.json, only where there is no generation_config.json. Microsoft's code
+    generates with its language model, which reads ``text_config`` alone. A checkpoint without any
+    setting for generation gets the released settings.
 
     Args:
         config: The content of the checkpoint's config.json.
@@ -41,7 +41,7 @@ def generation_config(
         tokenizer: The checkpoint's tokenizer, which tells the ids.
 
     Returns:
-        The content, and a sentence for everything in it that the checkpoint says otherwise.
+        The content, and a sentence for every setting that differs from the checkpoint's files.
     """
     text = of_model_config(config.get("text_config") or {})
     if not is_native(config):
@@ -61,10 +61,10 @@ def generation_config(
     result |= {name: UNSAID[name] if said[name] is None else said[name] for name in _ALWAYS}
     if not is_native(config):
         repairs += _without_prompt(result) + _overruled(saved or {}, result)
-    # Transformers starts from <s> if nothing is said.
+    # Transformers starts from <s> without a setting.
     start = _first([said, {_START: said["bos_token_id"]}, text], _START)
     if isinstance(start, list) and len(start) == 1:
-        (start,) = start  # Transformers takes one for each request.
+        (start,) = start  # Transformers takes a list as one start token per request.
     result[_START] = tokenizer.eos_token_id if start is None else start
     for name, value in (saved or {}).items():
         if name not in (*SETTINGS, *_BOOKKEEPING):
@@ -112,13 +112,13 @@ def unlimited(settings: Mapping[str, Any], max_positions: int) -> list[str]:
 
 
 def _implied(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Values that Microsoft's code takes for settings that a ``text_config`` leaves out."""
+    """Defaults of Microsoft's code for settings that a ``text_config`` leaves out."""
     end = tokenizer.eos_token_id
     return {_START: end, "forced_eos_token_id": end}
 
 
 def _without_prompt(result: dict[str, Any]) -> list[str]:
-    """Takes out what looks at the prompt's tokens, which Microsoft's code does not pass on."""
+    """Removes settings about the prompt's tokens, which Microsoft's code does not pass on."""
     return [
         f"generation_config.json: {name} {shown(result.pop(name))} in text_config is left out: "
         "it has no effect in Microsoft's code"
@@ -128,7 +128,7 @@ def _without_prompt(result: dict[str, Any]) -> list[str]:
 
 
 def _overruled(saved: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """Settings of generation_config.json that ``text_config`` contradicts."""
+    """Finds settings of generation_config.json that ``text_config`` contradicts."""
     sentences = []
     for name in (_START, *UNSAID):
         was, now = saved.get(name), result.get(name, UNSAID.get(name))

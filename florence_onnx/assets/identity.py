@@ -1,4 +1,4 @@
-"""Digest of the files of a model, which tells one model from another."""
+"""Digest of the files of a model, as an identity of the model."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from florence_onnx.engine import contract
 
 
 def model_digest(folder: Path, graphs: Collection[str]) -> str:
-    """SHA-256 of the digests of the files that answers depend on.
+    """Computes the SHA-256 of the digests of all files on which answers depend.
 
     The digests of graphs, which are large, are taken from the manifest of the folder where the
     manifest lists the graphs.

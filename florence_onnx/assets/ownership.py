@@ -1,4 +1,4 @@
-"""Files of a folder that this package wrote and may replace."""
+"""Ownership of files: the files of a folder that this package wrote and may replace."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -13,24 +13,24 @@ from florence_onnx.errors import ModelFileError, OutputExistsError
 from florence_onnx.staging import WORK, check_places, finish_replacement
 
 _AT_ONCE = 4
-"""Files that are hashed at a time: the graphs whose weights lie beside them."""
+"""Number of files that are hashed at a time, the number of graphs with large weights."""
 
 
 def replaced_files(out: Path, source: str | Path, graphs: Sequence[str], force: bool) -> set[str]:
-    """The files of an existing ``out`` that go when ``source`` is exported there.
+    """Finds the files of an existing ``out`` that an export of ``source`` replaces.
 
     Args:
-        out: Where the export is to be.
+        out: Folder of the export.
         source: The checkpoint.
-        graphs: The files of the graphs to come, by relative path.
-        force: Whether an export that is there may be replaced.
+        graphs: Files of the new graphs, as relative paths.
+        force: Whether an earlier export may be replaced.
 
     Returns:
         Relative paths with slashes.
 
     Raises:
         OutputExistsError: ``force`` is false, ``out`` is no export or holds the checkpoint, or a
-            file in ``out`` that no export wrote has the name of a file to come.
+            file in ``out`` that no export wrote has the name of a new file.
         ModelFileError: The report of ``out`` is not a JSON object.
     """
     if not force:
@@ -42,7 +42,7 @@ def replaced_files(out: Path, source: str | Path, graphs: Sequence[str], force: 
 
 
 def check_apart(out: Path, source: str | Path) -> None:
-    """Keeps the checkpoint ``source`` out of a folder that is to change.
+    """Checks that the checkpoint ``source`` is not in a folder that is to be changed.
 
     Raises:
         OutputExistsError: The checkpoint is the folder, or inside the folder.
@@ -55,7 +55,7 @@ def check_apart(out: Path, source: str | Path) -> None:
 
 
 def digests(folder: Path, files: Iterable[Path]) -> dict[str, str | None]:
-    """SHA-256 of files in ``folder`` by relative path; `written_files` knows them by it."""
+    """Computes the SHA-256 of files in ``folder``, by relative path, for `written_files`."""
     ordered = sorted(files)
     found = _digests(ordered)
     return {
@@ -65,10 +65,10 @@ def digests(folder: Path, files: Iterable[Path]) -> dict[str, str | None]:
 
 
 def written_files(listed: object, folder: Path) -> set[str]:
-    """The files of a folder that are as they were written.
+    """Finds the files of a folder that have not changed since they were written.
 
     Args:
-        listed: What `digests` gave, from a file that may have been changed.
+        listed: Result of `digests`, from a file that may have been changed.
         folder: The folder of the files.
 
     Returns:
@@ -81,7 +81,7 @@ def written_files(listed: object, folder: Path) -> set[str]:
 
 
 def listed_names(listed: object) -> set[str]:
-    """The relative paths in what `digests` gave, without any that lead elsewhere."""
+    """Lists the relative paths in a result of `digests`, without paths that lead elsewhere."""
     files = listed.items() if isinstance(listed, dict) else ()
     return {name for name, digest in files if _is_inside(name) and digest}
 
@@ -90,9 +90,8 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
     """Compares the files of an export with its report.
 
     Returns:
-        What became of each file that is not as it was written, by relative path: "changed",
-        "missing", or "extra" for one that the report does not list; and the number of files that
-        it lists.
+        Relative path -> "changed", "missing", or "extra" for a file that the report does not list;
+        and the number of files that the report lists.
 
     Raises:
         ModelFileError: There is no report that lists files.
@@ -116,7 +115,7 @@ def changed_files(folder: Path) -> tuple[dict[str, str], int]:
 
 
 def exported_files(folder: Path) -> set[str]:
-    """The files of a folder that an export has written and nobody has changed since.
+    """Finds the files of a folder that an export has written and nobody has changed since.
 
     The report lists the files. Older exports did not list files; the files of such an export are
     known by name.
@@ -143,19 +142,19 @@ def exported_files(folder: Path) -> set[str]:
 
 
 def known_names() -> set[str]:
-    """The files that an export may consist of."""
+    """Lists the names of files that an export can have."""
     return {*contract.ASSETS, REPORT, *SLOTS.known_files()}
 
 
 def _listed_files(report: dict[str, Any], folder: Path) -> set[str]:
-    """The report lists the export's own files, and with each precision those that were added."""
+    """Joins the files that a report lists: the export's own files, and those of each precision."""
     added = report.get("precisions", {}).values()
     lists = [report, *(entry for entry in added if isinstance(entry, dict))]
     return set().union(*(written_files(entry.get("files"), folder) for entry in lists))
 
 
 def _is_inside(name: str) -> bool:
-    """Tells whether this is the relative path of something inside a folder."""
+    """Tells whether a value is a relative path of a file inside a folder."""
     path = Path(name)
     return path.anchor == "" and path.parts != () and ".." not in path.parts
 
@@ -165,7 +164,7 @@ def _is_plain(path: Path) -> bool:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Computes the SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -174,11 +173,11 @@ def file_digest(path: Path) -> str:
 
 
 def _digests(paths: Sequence[Path]) -> list[str | None]:
-    """SHA-256 of plain files, several at a time: hashing leaves the interpreter to others."""
+    """Computes the SHA-256 of plain files in threads, because hashing releases the interpreter."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(_digest, paths))
 
 
 def _digest(path: Path) -> str | None:
-    """SHA-256 of a plain file."""
+    """Computes the SHA-256 of a plain file."""
     return file_digest(path) if _is_plain(path) else None

@@ -1,4 +1,4 @@
-"""The files beside the graphs: preprocessing, tokenizer, generation policy."""
+"""Reading of the files beside the graphs: preprocessing, tokenizer, generation policy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,23 +21,23 @@ _RELEASED_IMAGE_TOKEN = 51289
 
 @dataclass(frozen=True)
 class Assets:
-    """The content of a model folder besides its graphs."""
+    """Assets of a model: the content of the folder without the graphs."""
 
     preprocessor: Preprocessor
-    """Picture to pixel_values."""
+    """Preprocessing of a picture to pixel_values."""
     tokenizer: Tokenizer
-    """Text to ids and back."""
+    """Tokenizer, from text to ids and back."""
     policy: GenerationPolicy
-    """The checkpoint's settings for the search."""
+    """Settings of the checkpoint for the search."""
     max_positions: int
-    """Rows of the position tables: the longest encoder input and the longest answer, in tokens."""
+    """Rows of the tables of positions: the limit of encoder input and of answers, in tokens."""
     picture_sizes: PictureSizes
-    """The sizes that pictures may have instead of the preprocessor's."""
+    """Sizes that pictures may have in place of the preprocessor's size."""
     image_token_id: int | None = None
-    """The token that stands for each of these positions in the prompt of transformers; None in
-    Microsoft's format, where no token does."""
+    """Token for an image feature in the prompt of transformers; None in Microsoft's format, which
+    has no such token."""
     notes: tuple[str, ...] = ()
-    """Settings for generation that the search does not follow; a sentence for each."""
+    """Sentences on settings for generation that the search does not follow."""
 
     @classmethod
     def read(cls, folder: Path) -> "Assets":
@@ -91,11 +91,11 @@ class Assets:
 
     @property
     def image_tokens(self) -> int:
-        """Positions that a picture takes: the rows of its image features."""
+        """Number of positions of a picture: the rows of the image features."""
         return self.picture_sizes.tokens(self.preprocessor.size)
 
     def at_size(self, image_size: ImageSize | None) -> "Assets":
-        """The same with pictures of another size; None for the checkpoint's.
+        """Returns assets for pictures of another size; None for the checkpoint's size.
 
         Raises:
             InputError: The model cannot take this size.
@@ -106,15 +106,15 @@ class Assets:
         return replace(self, preprocessor=replace(self.preprocessor, size=size))
 
     def encode_prompt(self, prompt: str, image_tokens: int | None = None) -> list[int]:
-        """The ids of a prompt, as `Tokenizer.encode_text` gives them.
+        """Tokenizes a prompt; see `Tokenizer.encode_text`.
 
         Args:
-            prompt: The words.
-            image_tokens: Positions of the picture before them; None for the usual `image_tokens`.
+            prompt: The prompt.
+            image_tokens: Positions of the picture before the prompt; None for `image_tokens`.
 
         Raises:
-            TaskError: With a picture before it, the prompt is longer than the model's positions;
-                or the prompt holds what is no text.
+            TaskError: Picture and prompt are longer than the model's positions, or the prompt holds
+                special tokens.
         """
         taken = self.image_tokens if image_tokens is None else image_tokens
         room = self.max_positions - taken

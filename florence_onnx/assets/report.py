@@ -1,4 +1,4 @@
-"""The report of a model folder: what was exported to which files, and how far from its source."""
+"""Report of a model folder: source, files, and differences from the source."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ from florence_onnx.errors import ModelFileError
 from florence_onnx.files import read_json, write_whole
 
 REPORT = "export_report.json"
-"""Reports of exports: source and files, the error of each precision, the seconds it took."""
+"""Name of the report of an export: source, files, errors of precisions, seconds."""
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """The folder's report, empty when there is none.
+    """Reads the report of a folder; empty where there is no report.
 
     Raises:
         ModelFileError: The report, or its entry of a precision, is not a JSON object.

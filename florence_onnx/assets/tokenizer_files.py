@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer, completed with the tokens that Florence-2 adds to BART's."""
+"""Completion of a checkpoint's tokenizer with the tokens that Florence-2 adds to BART's."""
 
 import json
 import os
@@ -25,22 +25,22 @@ FLORENCE_TOKENS = (
 """Tokens that Microsoft's processor adds to BART's tokenizer, in the processor's order."""
 
 _IMAGE = "<image>"
-"""The token that stands for a picture in transformers' format; no token does in Microsoft's."""
+"""Token for a picture in transformers' format. Microsoft's format has no such token."""
 
 _MOST_MERGES = 32 << 20
-"""Bytes of a merges.txt that are read; that of the released models has 0.5 MB."""
+"""Limit of merges.txt in bytes; the file of the released models has 0.5 MB."""
 
 
 def write_tokenizer(folder: Path, out: Path, rows: int) -> tuple[RuntimeTokenizer, list[str]]:
     """Writes a complete tokenizer.json.
 
     Args:
-        folder: Checkpoint with a tokenizer.json, or a vocab.json and a merges.txt.
+        folder: Folder with a tokenizer.json, or with a vocab.json and a merges.txt.
         out: Path of the tokenizer.json to write.
         rows: Rows of the token embedding.
 
     Returns:
-        What was written, as the runtime reads it; and a sentence for a token that was left out.
+        The tokenizer, as the runtime reads it; and a sentence for a token that was left out.
 
     Raises:
         CheckpointError: There is no tokenizer, or it does not fit the model.
@@ -50,7 +50,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> tuple[RuntimeTokenize
     tokenizer.no_padding()
     if os.path.lexists(folder / "added_tokens.json"):
         _add_listed(tokenizer, folder / "added_tokens.json")
-    # Tokens that are there already keep their ids.
+    # Existing tokens keep their ids.
     tokenizer.add_special_tokens([_special(token) for token in FLORENCE_TOKENS])
     repairs = []
     if (tokenizer.token_to_id(_IMAGE) or 0) >= rows:
@@ -72,7 +72,7 @@ def write_tokenizer(folder: Path, out: Path, rows: int) -> tuple[RuntimeTokenize
 
 
 def _without_image(tokenizer: Tokenizer) -> Tokenizer:
-    """A tokenizer of transformers' format as one for a checkpoint in Microsoft's."""
+    """Removes the image token, for a checkpoint in Microsoft's format."""
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [
         token for token in content["added_tokens"] if token["content"] != _IMAGE
@@ -98,7 +98,7 @@ def _read(folder: Path) -> Tokenizer:
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
-    """The tokens that a merges.txt merges."""
+    """Reads the pairs of tokens in a merges.txt."""
     refuse_lfs_pointer(path, CheckpointError)
     try:
         with open_regular(path) as file:
@@ -114,7 +114,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _bart(model: models.BPE, folder: Path) -> Tokenizer:
-    """Content of BART's tokenizer.json besides the vocabulary."""
+    """Makes the content of BART's tokenizer.json from vocabulary and merges."""
     tokenizer = Tokenizer(model)
     start, end = model.token_to_id("<s>"), model.token_to_id("</s>")
     if start is None or end is None:
@@ -132,7 +132,7 @@ def _bart(model: models.BPE, folder: Path) -> Tokenizer:
 
 
 def _add_listed(tokenizer: Tokenizer, path: Path) -> None:
-    """Adds the tokens of an added_tokens.json, which have to come out at the ids it names."""
+    """Adds the tokens of an added_tokens.json, and checks their ids against the file."""
     listed = read_json(path, CheckpointError)
     if not all(type(token_id) is int for token_id in listed.values()):
         raise CheckpointError(f"{path} is not an object of tokens and their ids")

@@ -1,4 +1,4 @@
-"""The files beside the graphs: everything about a checkpoint that the runtime reads."""
+"""Writing of the files beside the graphs, from the files of a checkpoint."""
 
 import json
 import os
@@ -28,7 +28,7 @@ RELEASED_PREPROCESSING: dict[str, Any] = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
-"""Preprocessing of the released models; a checkpoint's own settings go before these."""
+"""Preprocessing of the released models, for settings that a checkpoint lacks."""
 
 _TOKENIZER_CONFIG: dict[str, Any] = {
     "model_max_length": 1024,
@@ -52,14 +52,14 @@ def write_assets(
     """Writes config.json, generation_config.json, preprocessor_config.json and the tokenizer.
 
     Args:
-        folder: The checkpoint that is exported.
-        config: The geometry of the checkpoint.
-        raw_config: The content of the checkpoint's config.json.
+        folder: Folder of the checkpoint.
+        config: Geometry of the checkpoint.
+        raw_config: Content of the checkpoint's config.json.
         out: An existing folder.
-        lender: The model whose tokenizer and preprocessing are taken where there are none.
+        lender: Model whose tokenizer and preprocessing are taken where the checkpoint has none.
 
     Returns:
-        The repairs made: a sentence for everything that was wrong or left out.
+        A sentence for every repair, and for everything that was left out.
 
     Raises:
         CheckpointError: The checkpoint's files are missing, malformed, or do not fit its weights.
@@ -85,14 +85,14 @@ def write_assets(
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         write_whole(out / name, text)
     try:
-        Assets.read(out)  # What the runtime would refuse is of no use to anybody.
+        Assets.read(out)  # A file that the runtime would refuse is refused here.
     except ModelError as error:
         raise CheckpointError(str(error)) from error
     return repairs
 
 
 def _places(folder: Path, lender: AssetSource | None) -> tuple[Path, Path, Path, list[str]]:
-    """Folders of tokenizer, preprocessing and generation settings, and what is another model's."""
+    """Finds the folders of tokenizer, preprocessing and generation settings; notes foreign ones."""
     if lender is None:
         return folder, folder, folder, []
     taken = []
@@ -103,7 +103,7 @@ def _places(folder: Path, lender: AssetSource | None) -> tuple[Path, Path, Path,
     if _saved_preprocessing(folder) is None:
         pixels = lender.folder
         taken.append(f"preprocessor_config.json was taken from {lender.source}")
-    # The settings go with config.json: without a file of their own, they are in there.
+    # Settings without an own file are in config.json, so they come with config.json.
     told = os.path.lexists(folder / "config.json")
     return tokens, pixels, folder if told else lender.folder, taken
 
@@ -111,10 +111,10 @@ def _places(folder: Path, lender: AssetSource | None) -> tuple[Path, Path, Path,
 def _config(
     raw_config: Mapping[str, Any], geometry: TextConfig, tokenizer: Tokenizer
 ) -> tuple[dict[str, Any], list[str]]:
-    """config.json with right ids, the text model's geometry spelled out, and no remote code.
+    """Makes config.json with the right ids and the text model's whole geometry, and no remote code.
 
-    The file does not say how to generate: generation_config.json does, and readers would take what
-    both files say from either.
+    The file has no settings for generation. These are in generation_config.json, and some readers
+    would otherwise read the settings of config.json.
     """
     left_out = ("auto_map", *OPTIONS)
     config = {name: value for name, value in raw_config.items() if name not in left_out}
@@ -155,7 +155,7 @@ def _saved_preprocessing(folder: Path) -> dict[str, Any] | None:
 
 
 def _task_tables() -> dict[str, dict[str, str]]:
-    """Tables by which other readers of the hub's ONNX exports know tasks."""
+    """Makes the tables of tasks that other readers of the hub's ONNX exports need."""
     return {
         "tasks_answer_post_processing_type": {t.value: t.answer_kind.value for t in Task},
         "task_prompts_without_inputs": {
@@ -170,7 +170,7 @@ def _task_tables() -> dict[str, dict[str, str]]:
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
     saved = _optional_json(folder / "tokenizer_config.json") or {}
     config = {name: value for name, value in saved.items() if name != "auto_map"}
-    # The class names of newer transformers are unknown to other readers.
+    # Other readers do not know the class names of newer transformers.
     return _TOKENIZER_CONFIG | config | {"tokenizer_class": "BartTokenizer"}
 
 

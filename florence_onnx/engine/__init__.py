@@ -1,1 +1,1 @@
-"""Code that runs graphs: the only importer of onnxruntime."""
+"""Engine: the code that runs graphs, and the only importer of onnxruntime."""

@@ -1,4 +1,4 @@
-"""Tensors in the memory of the provider of a graph: made there and gathered there."""
+"""Tensors in the memory of a graph's provider: making and gathering."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ def zeros(count: int, shape: tuple[int, ...], device: Device) -> "list[ort.OrtVa
 
 
 class Gatherer:
-    """Takes the same indices of an axis of several tensors."""
+    """Gatherer of the same indices from several tensors."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class Gatherer:
         """Prepares any number of runs.
 
         Args:
-            count: How many tensors, with four axes each.
+            count: Number of tensors, with four axes each.
             axis: The axis that indices select from.
             session: The session of the tensors; the provider of the session gathers.
-            device: The device that the results are left on.
+            device: The device of the results.
             kind: The element type, float32 or float16, by ONNX Runtime's name.
         """
         import onnxruntime as ort
@@ -54,7 +54,7 @@ class Gatherer:
         self._session = ort.InferenceSession(
             gather_graph(count, rank=4, axis=axis, kind=number),
             options,
-            # Of the providers that share the host's memory, the CPU gathers best.
+            # Among the providers that share the host's memory, the CPU gathers fastest.
             providers=[
                 (name, settings[name]) for name in session.get_providers() if name in (CUDA, CPU)
             ],

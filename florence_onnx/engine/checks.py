@@ -1,4 +1,4 @@
-"""Checks of what graphs declare and return: a damaged graph, or that of a stranger, may lie."""
+"""Checks of the declarations and results of graphs. Damaged or foreign graphs may be wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 EXPORT = "Export the checkpoint with florence-onnx export"
-"""What to do about a graph that is not what it should be."""
+"""Advice for the user about a wrong graph, for messages."""
 
 _PAST = "past_key_values."
 _PER_LAYER = 4
@@ -36,7 +36,7 @@ _WIDE = {
 """Tensors that the graphs hand each other, in every layout."""
 
 Declared = Mapping[str, Any]
-"""Inputs or outputs of a session by name, in ONNX Runtime's description."""
+"""Inputs or outputs of a session, by name, as ONNX Runtime describes them."""
 
 
 def inputs_of(session: ort.InferenceSession) -> Declared:
@@ -50,7 +50,7 @@ def outputs_of(session: ort.InferenceSession) -> Declared:
 
 
 def decoder_layers(sessions: Iterable[ort.InferenceSession]) -> int:
-    """The number of decoder layers, by the keys and values that a graph takes for each layer."""
+    """Counts the decoder layers, by the keys and values that a graph takes for each layer."""
     taken = (sum(name.startswith(_PAST) for name in inputs_of(session)) for session in sessions)
     return max(taken) // _PER_LAYER
 
@@ -58,16 +58,16 @@ def decoder_layers(sessions: Iterable[ort.InferenceSession]) -> int:
 def check_graph(
     path: Path, signature: Signature, layers: int, session: ort.InferenceSession
 ) -> None:
-    """Checks what a graph declares of its tensors.
+    """Checks the tensors that a graph declares.
 
     Args:
         path: The graph's file.
         signature: The tensors that the graph must have.
-        layers: Number of decoder layers. A decoder without a cache lacks that of layer 0.
+        layers: Number of decoder layers. A decoder without a cache lacks the cache of layer 0.
         session: The graph.
 
     Raises:
-        GraphContractError: A tensor is missing or of another kind, or there is an input more.
+        GraphContractError: A tensor is missing or of another kind, or there is one more input.
     """
     tensors = signature.of(max(layers, 1))
     given = inputs_of(session)
@@ -99,7 +99,7 @@ def check_dynamic(path: Path, signature: Signature, session: ort.InferenceSessio
         session: The graph, checked.
 
     Raises:
-        GraphContractError: The graph takes fewer.
+        GraphContractError: The graph takes fewer requests or shorter inputs.
     """
     tensors = signature.of(1).inputs
     given = {name: value for name, value in inputs_of(session).items() if name in tensors}
@@ -119,7 +119,7 @@ def check_caches(
     *,
     named: bool,
 ) -> None:
-    """Checks that all tensors of the cache have the same heads.
+    """Checks that all tensors of the cache have the same number and size of heads.
 
     Args:
         paths: The files of the graphs.
@@ -200,7 +200,7 @@ def check_output(
     Args:
         file: The graph's file.
         name: The output.
-        output: What the graph returned.
+        output: The value that the graph returned.
         shape: The sizes of the axes; None for any from 1.
 
     Returns:
@@ -225,7 +225,7 @@ def check_value(
 
 
 def impossible_numbers(file: str, name: str) -> GraphRunError:
-    """Error for an output with NaN, infinity or a probability above 1."""
+    """Makes the error for an output with NaN, infinity or a probability above 1."""
     return GraphRunError(
         f"{file} returned NaN, infinite or impossible numbers as {name}; its weights are damaged, "
         "or too large for its precision. Use another precision, or export the checkpoint again"
@@ -244,7 +244,7 @@ def _check_tensor(path: Path, kind: str, found: Any, expected: Tensor) -> None:
 
 
 def number_of(size: object) -> int | None:
-    """The size of an axis, None where it is a name or impossible."""
+    """Reads the size of an axis; None for a name or an impossible number."""
     return size if isinstance(size, int) and size > 0 else None
 
 

@@ -1,6 +1,6 @@
-"""The graph contract: the files and the tensors of a model, for the exporter and the runtime.
+"""Graph contract: the files and the tensors of a model, for the exporter and the runtime.
 
-docs/graphs.md is made of the same data.
+docs/graphs.md is made from these data.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ ENCODER = "encoder_model"
 DECODER = "decoder_with_past_slots"
 
 VERSION = 3
-"""Counts the changes of graphs and tensors after which a cached model has to be made again."""
+"""Version of graphs and tensors. After a change, cached models are made again."""
 
 PRECISIONS = {"fp32": "", "fp16": "fp16", "q8": "quantized", "q4": "q4"}
 """Precision name -> suffix of the graph files."""
@@ -28,7 +28,7 @@ ASSETS = (
 """Files beside the ``onnx`` folder that the runtime reads."""
 
 DATA_SUFFIX = "_data"
-"""Suffix that makes the name of the weights' file of the name of the graph's file."""
+"""Suffix of the weights' file, behind the name of the graph's file."""
 
 FLOAT, FLOAT16 = "tensor(float)", "tensor(float16)"
 INT64, BOOL = "tensor(int64)", "tensor(bool)"
@@ -45,7 +45,7 @@ DYNAMIC = {
     "rows": "batch times beams, ordered by picture",
     "slots": "capacity of the decoder's cache, in tokens",
 }
-"""Axes that may have another size in every run -> what the axis counts."""
+"""Axis whose size may differ between runs -> meaning of the size."""
 
 FIXED = {
     "hidden_size": "width of the embeddings",
@@ -54,11 +54,11 @@ FIXED = {
     "vocabulary": "rows of the output head",
     "candidates": "most probable next tokens that the decoder graph returns",
 }
-"""Axes whose size a model's graphs declare -> what the axis counts."""
+"""Axis whose size a model's graphs declare -> meaning of the size."""
 
 
 class Tensor(NamedTuple):
-    """An input or output of a graph."""
+    """Input or output of a graph."""
 
     type: str
     """Element type of the tensor, or several with "or" between the types."""
@@ -69,18 +69,18 @@ class Tensor(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """The inputs and outputs of a graph, in order.
+    """Inputs and outputs of a graph, in order.
 
-    Names with ``{i}`` stand for a tensor of every decoder layer. Tensors
-    whose names differ in the last part only, as key and value, alternate: key and value of the
-    first layer, of the second layer…
+    Names with ``{i}`` stand for a tensor of every decoder layer. Tensors whose names differ in the
+    last part only, such as key and value, alternate: key and value of the first layer, then of the
+    second layer, and so on.
     """
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
 
     def of(self, layers: int) -> "Signature":
-        """The tensors of a model with this number of decoder layers."""
+        """Lists the tensors of a model with this number of decoder layers."""
         return Signature(*(_of_layers(tensors, layers) for tensors in self))
 
 
@@ -143,24 +143,24 @@ SIGNATURES = {
 exports have the tensor."""
 
 GRAPHS = tuple(SIGNATURES)
-"""The graphs of a model."""
+"""Graphs of a model."""
 
 TOPK = 64
 """Limit of the candidates per row that the decoder graph returns (a small vocabulary has fewer)."""
 
 
 def graph_file(graph: str, precision: str, suffixes: Mapping[str, str] = PRECISIONS) -> str:
-    """Path of a graph's file inside a model folder, with forward slashes.
+    """Makes the path of a graph's file inside a model folder, with forward slashes.
 
     Args:
         graph: The name of the graph.
         precision: A key of ``suffixes``.
-        suffixes: What is added to the graph's name per precision.
+        suffixes: Precision -> suffix of the graph's name.
     """
     suffix = suffixes[precision]
     return f"onnx/{graph}_{suffix}.onnx" if suffix else f"onnx/{graph}.onnx"
 
 
 def names_of(tensors: Mapping[str, Tensor], kind: Tensor) -> list[str]:
-    """The names of the tensors of one kind, such as `OWN_CACHE`, in order."""
+    """Lists the names of the tensors of one kind, such as `OWN_CACHE`, in order."""
     return [name for name, tensor in tensors.items() if tensor == kind]

@@ -1,4 +1,4 @@
-"""The protocol that the search drives: a decoder that hides how the layout keeps the cache."""
+"""Protocol of a decoder for the search, which hides how a layout keeps the cache."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """The decoder of an opened model, on which several threads may start searches."""
+    """Decoder of an opened model, on which several threads may start searches."""
 
     def start(self, attention_mask: Ids, inputs_embeds: Floats) -> Step:
         """Encodes a batch of requests.
@@ -37,7 +37,7 @@ class Decoder(Protocol):
 
 
 class TokenEmbedding:
-    """Embeds the tokens of a step, on the device from which the decoder reads embeddings."""
+    """Embedding of the tokens of a step, on the device from which the decoder reads embeddings."""
 
     def __init__(
         self, session: "ort.InferenceSession", file: str, width: int, device: Device
@@ -48,7 +48,7 @@ class TokenEmbedding:
             session: The graph embed_tokens.
             file: The path of the graph inside the model folder.
             width: The size of an embedding.
-            device: The device that the embeddings are left on.
+            device: The device of the embeddings.
         """
         self._session = session
         self._file = file

@@ -1,7 +1,7 @@
-"""Weights beside a graph's file: their place is checked before ONNX Runtime reads the weights.
+"""Checks of the files of weights beside a graph, before ONNX Runtime reads the weights.
 
-A graph may name any file as the file of weights. ONNX Runtime before 1.24 reads that file in any
-folder: a model from a stranger would read what is secret on the machine.
+A graph may name any file as the file of weights. ONNX Runtime before 1.24 reads such a file in any
+folder, so a model from a stranger could read secret files of the machine.
 """
 
 import mmap
@@ -31,18 +31,18 @@ fields."""
 _EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2
 _LOCATION = "location"
 _SMALL = 1 << 16
-"""Bytes up to which a message is searched for the word before the message is taken apart, which
-takes ten times as long: most of a graph's messages are nodes without any weights."""
+"""Bytes of a message up to which a search for a word comes before parsing. Parsing takes ten times
+as long, and most messages of a graph are nodes without any weights."""
 _DEEPEST = 100  # protobuf's own limit
 _MOST_FIELDS = 1 << 21  # The released models' largest graph has 60,000.
 
 
 def check_external_data(graph: Path) -> None:
-    """Checks that the weights of a graph are in the graph's file, or whole in files beside it.
+    """Checks that the weights of a graph are in the graph's file, or whole in files beside.
 
-    The graph names the files of weights without a folder. Links are followed, of the graph's file
-    too, as the hub's cache is made of links: weights that lie beside the graph before or after
-    the links are followed are beside the graph.
+    The graph must name the files of weights without a folder. Links are followed, also a link that
+    is the graph's file, because the hub's cache is made of links. Weights are beside the graph if
+    they are in the folder of the link or in the folder of its target.
 
     Args:
         graph: The graph's file.
@@ -70,7 +70,7 @@ def check_external_data(graph: Path) -> None:
 
 
 def _content(path: Path) -> Bytes:
-    """The bytes of a file, mapped: only bytes that are looked at are read."""
+    """Maps the bytes of a file, so that only bytes in use are read."""
     with open_regular(path) as file:
         if not os.fstat(file.fileno()).st_size:
             return b""  # which cannot be mapped
@@ -99,7 +99,7 @@ class _Walk:
         self._left = _MOST_FIELDS
 
     def through(self, message: Bytes, kind: str, depth: int = 0) -> Iterator[dict[str, str]]:
-        """The external data of a message of this kind."""
+        """Finds the external data of a message of this kind."""
         if depth > _DEEPEST:
             raise ProtobufError(f"it is nested deeper than {_DEEPEST} levels")
         if len(message) < _SMALL and _LOCATION.encode() not in bytes(message):
@@ -134,7 +134,7 @@ class _Walk:
 
 
 def _size(graph: Path, location: str) -> int:
-    """Bytes of the file that ``graph`` calls ``location``, which has to lie beside ``graph``."""
+    """Finds the size of the file that ``graph`` calls ``location``, which has to be beside."""
     pure = {PurePosixPath(location).name, PureWindowsPath(location).name}
     if pure != {location} or location in ("", ".", "..") or "\0" in location:
         raise ModelFileError(

@@ -1,8 +1,8 @@
 """Graph of one operator that gathers from tensors in the memory of a provider.
 
 The keys and values of a request leave the cache with the request, and a full cache has to grow. A
-cache may lie in device memory. The graph is a few hundred bytes of protobuf, written
-out here because the runtime has no other use for the onnx package.
+cache may lie in device memory. The graph is a few hundred bytes of protobuf, which are written here
+because the runtime has no other use for the onnx package.
 """
 
 from florence_onnx.protobuf import content, number, text
@@ -13,7 +13,7 @@ INT_ATTRIBUTE = 2
 
 
 def gather_graph(count: int, rank: int, axis: int = 0, kind: int = FLOAT) -> bytes:
-    """A serialised ONNX model: ``out_i = take(data_i, indices, axis)``.
+    """Makes a serialised ONNX model: ``out_i = take(data_i, indices, axis)``.
 
     Args:
         count: Number of tensors.
@@ -41,7 +41,7 @@ def gather_graph(count: int, rank: int, axis: int = 0, kind: int = FLOAT) -> byt
 
 
 def _value(name: str, element_type: int, rank: int) -> bytes:
-    """A ValueInfoProto with unnamed dynamic axes."""
+    """Makes a ValueInfoProto with unnamed dynamic axes."""
     shape = b"".join(content(1, b"") for _ in range(rank))
     tensor = number(1, element_type) + content(2, shape)
     return text(1, name) + content(2, content(1, tensor))

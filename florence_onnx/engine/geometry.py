@@ -1,6 +1,6 @@
-"""The sizes of a model: as its graphs declare them, or read off what the graphs return.
+"""Sizes of a model, from the declarations of its graphs or from the results of a run.
 
-A graph of the hub may name an axis where another has a number: quantisers and mergers lose shapes.
+A graph of the hub may have a name for an axis where others have a number: quantisers lose shapes.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ _DTYPES: Mapping[str, Any] = {
 
 
 MODEL_SIZES = FIXED.keys() - {"candidates"}
-"""What must be known of a model, by the names that configurations have for them."""
+"""Sizes that must be known of a model, by the names in configurations."""
 
 
 def declared_sizes(
     signatures: Mapping[str, Signature], sessions: "Mapping[str, ort.InferenceSession]"
 ) -> dict[str, int]:
-    """Sizes that graphs declare as numbers, by the names that configurations have for them.
+    """Finds the sizes that graphs declare as numbers, by the names in configurations.
 
     Args:
         signatures: The tensors of each graph.
@@ -52,11 +52,11 @@ def check_sizes(sizes: Mapping[str, int], path: Path) -> None:
     """Checks that the sizes of a model are known.
 
     Args:
-        sizes: What has been found.
+        sizes: Sizes found so far.
         path: The decoder's file.
 
     Raises:
-        GraphContractError: One is not.
+        GraphContractError: A size is not known.
     """
     unknown = sorted(MODEL_SIZES - sizes.keys())
     if unknown:
@@ -69,14 +69,14 @@ def check_sizes(sizes: Mapping[str, int], path: Path) -> None:
 def returned_sizes(
     signature: Signature, session: "ort.InferenceSession", file: str, known: Mapping[str, int]
 ) -> dict[str, int]:
-    """Runs a graph on one token without a past; finds the sizes of a model by what comes out.
+    """Runs a graph on one token without a past; finds the sizes of a model from the results.
 
     Args:
         signature: The graph's tensors.
         session: The graph, checked.
-        file: Its path inside the model folder.
-        known: Sizes that are known already, by the names of `contract.FIXED`. Others are 1: the
-            keys and values of no past have no elements, whatever their heads.
+        file: Path of the graph inside the model folder.
+        known: Sizes that are known already, by the names of `contract.FIXED`. Any other size is 1
+            here: keys and values of an empty past have no elements, whatever the heads.
 
     Raises:
         GraphRunError: The graph fails.
@@ -102,6 +102,6 @@ def _size(axis: str | int, declared: object, known: Mapping[str, int]) -> int:
 
 
 def _filled(shape: list[int], kind: str) -> npt.NDArray[Any]:
-    """Ones, which hide nothing as a mask and are an id; but a switch that is off."""
+    """Makes an input of ones, a mask that hides nothing or ids; a switch is off."""
     make = np.zeros if kind == BOOL else np.ones
     return make(shape, dtype=_DTYPES[kind])

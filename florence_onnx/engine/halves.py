@@ -1,4 +1,4 @@
-"""Graphs whose inputs and outputs may be float16, fed and read as float32."""
+"""Runs of graphs with inputs and outputs in float16 or float32, fed and read as float32."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 def run(
     session: "ort.InferenceSession", file: str, given: Mapping[str, Array], wanted: Sequence[str]
 ) -> list[Array]:
-    """The outputs of a graph, on the host.
+    """Runs a graph; returns the outputs on the host.
 
     Args:
         session: The graph.
@@ -43,7 +43,7 @@ def as_declared(value: Array, kind: str) -> Array:
     """Converts an array for an input of this element type, by ONNX Runtime's name."""
     if kind != FLOAT16:
         return value
-    with np.errstate(over="ignore"):  # What is infinite is found in what the graph returns.
+    with np.errstate(over="ignore"):  # Infinite values are found in the results of the graph.
         return value.astype(np.float16)
 
 

@@ -1,4 +1,4 @@
-"""The tensors of the graphs that the hub has of Florence-2, written for transformers.js.
+"""Tensors of the graphs of Florence-2 on the hub, written for transformers.js.
 
 Tensors of floats may be float16 in all of these graphs.
 """
@@ -53,7 +53,7 @@ _PAST = {
 }
 
 SHARED = (VISION_ENCODER, EMBED_TOKENS)
-"""Graphs that are the same in this package's own layout."""
+"""Graphs that this package's own layout has too."""
 
 ENCODERS = {
     VISION_ENCODER: Signature(
@@ -85,7 +85,7 @@ SPLIT = {
     **ENCODERS,
     FIRST_DECODER: Signature(inputs=_GIVEN, outputs={**_PRESENT, **_CROSS}),
     LATER_DECODER: Signature(
-        # What follows from the encoder's states is in the past.
+        # Tensors that follow from the encoder's states are in the past.
         inputs={**_GIVEN, STATES: _GIVEN[STATES]._replace(is_optional=True), **_PAST},
         outputs=_PRESENT,
     ),

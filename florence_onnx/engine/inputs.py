@@ -1,4 +1,4 @@
-"""Puts encoded pictures and the prompts behind the pictures together for the encoder."""
+"""Inputs of the encoder: encoded pictures, with the prompts behind."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def encoder_inputs(
     input_ids: Sequence[Sequence[int]],
     pad_token_id: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Image features, then text embeddings, padded on the right to the longest prompt.
+    """Joins image features and text embeddings, padded on the right to the longest prompt.
 
     Args:
         graphs: The opened graphs.
         pictures: One per request.
         input_ids: One prompt per request.
-        pad_token_id: Fills up shorter prompts; masked.
+        pad_token_id: Id that fills shorter prompts, and is masked.
 
     Returns:
         attention_mask int64 [B,S] and inputs_embeds float32 [B,S,D].

@@ -1,4 +1,4 @@
-"""The kinds of model folders: which graphs there are, in which files, and what drives a decoder."""
+"""Layouts of model folders: the graphs, the names of files, and the decoder."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 _HUBS = re.compile(r"onnx/decoder_model(_\w+)?\.onnx")
-"""Files of the hub's exports for transformers.js alone. The ``decoder_with_past_model`` of the hub
-has other inputs than this package's decoder, which once had the same name."""
+"""Files that only the hub's exports for transformers.js have. The ``decoder_with_past_model`` of
+the hub has other inputs than this package's decoder, which once had this name."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,30 @@ class Layout:
     """
 
     graphs: Mapping[str, Signature]
-    """Graphs and the tensors of each, the decoder last."""
+    """Graph -> tensors of the graph, the decoder last."""
     suffixes: Mapping[str, str]
-    """Precision -> the end of the names of the graphs of that precision."""
+    """Precision -> suffix of the names of graphs."""
     decoder: "Callable[[Graphs], Decoder]"
-    """Makes the decoder of opened graphs. The decoder keeps parts of the graphs only, because the
-    graphs keep the decoder."""
+    """Function that makes the decoder of opened graphs. The decoder keeps only parts of the graphs,
+    because the graphs keep the decoder."""
     former: Mapping[str, str] = field(default_factory=dict)
     """Graph -> the graph's former name, which older folders have."""
     others: Collection[str] = ()
     """Graphs of another layout that is opened in place of this one; providers may name both."""
 
     def file(self, graph: str, precision: str) -> str:
-        """The file that a graph is written to."""
+        """Makes the name of the file to which a graph is written."""
         return contract.graph_file(graph, precision, hub_contract.SUFFIXES)
 
     def files(self, names: Collection[str], precision: Precision) -> dict[str, str]:
-        """The file of every graph among ``names``, by the present name or by the former name.
+        """Finds the file of every graph among ``names``, by the present name or by the former name.
 
         Args:
             names: The files of a folder, the graphs at least.
             precision: A key of ``suffixes``, of all graphs or per graph.
 
         Returns:
-            Graph -> file. Of a graph that is not there, the file that an export would write.
+            Graph -> file; for a missing graph, the file that an export would write.
         """
         chosen = by_graph(precision, self.graphs)
         found = {graph: self.file(graph, chosen[graph]) for graph in self.graphs}
@@ -67,7 +67,7 @@ class Layout:
         return found
 
     def precisions(self, names: Collection[str]) -> list[str]:
-        """The precisions for which every graph is among ``names``."""
+        """Finds the precisions for which every graph is among ``names``."""
         return [precision for precision in self.suffixes if self.is_whole(names, precision)]
 
     def is_whole(self, names: Collection[str], precision: Precision) -> bool:
@@ -81,33 +81,33 @@ class Layout:
         return all(name in self.suffixes for name in by_graph(precision, self.graphs).values())
 
     def path(self, folder: Path, graph: str, precision: Precision) -> Path:
-        """Path of a graph in a folder."""
+        """Makes the path of a graph in a folder."""
         return folder / self.files(graph_files(folder), precision)[graph]
 
     def parts(self, folder: Path, graph: str, precision: Precision) -> list[Path]:
-        """The files of a graph in a folder: the graph, and the file of weights if there is one."""
+        """Finds the files of a graph in a folder: the graph, and the file of weights if any."""
         path = self.path(folder, graph, precision)
         data = path.with_name(path.name + contract.DATA_SUFFIX)
         return [path, data] if data.exists() else [path]
 
     def known_files(self) -> set[str]:
-        """Files that graphs have been written to, and the files of the graphs' weights."""
+        """Lists the names of files that graphs and their weights can have."""
         names = (*self.graphs, *self.former.values())
         graphs = {self.file(name, precision) for name in names for precision in self.suffixes}
         return graphs | {file + contract.DATA_SUFFIX for file in graphs}
 
 
 _DATA = re.compile(rf"(?<=\.onnx){contract.DATA_SUFFIX}(_[0-9]+)?$")
-"""What the names of weights beside a graph add to its own: in the hub's, there may be several."""
+"""Suffix of files of weights behind the name of a graph. The hub's graphs may have several."""
 
 
 def graph_of(file: str) -> str:
-    """The file of the graph that ``file`` is or whose weights it has; other names stay."""
+    """Finds the graph of a file of weights; any other name stays."""
     return _DATA.sub("", file)
 
 
 def graph_files(folder: Path) -> set[str]:
-    """The files in a folder's folder ``onnx``."""
+    """Lists the files in the folder ``onnx`` of a folder."""
     return {f"onnx/{path.name}" for path in folder.glob("onnx/*") if path.is_file()}
 
 
@@ -136,14 +136,14 @@ SPLIT = Layout(
 """Layout of the hub with one decoder for the first token and another for the later tokens."""
 
 WITH_PAIR = replace(MERGED, graphs={**hub_contract.MERGED, **hub_contract.SPLIT})
-"""What the exporter writes where the pair is wanted beside the merged decoder."""
+"""Layout that the exporter writes with the pair of decoders beside the merged decoder."""
 
 LAYOUTS = (SLOTS, MERGED, SPLIT)
 """Layouts, the preferred one first."""
 
 
 def layout_of(names: Collection[str], precision: Precision) -> Layout:
-    """The layout to open: the first that is whole, or else the first whose decoder is there.
+    """Finds the layout to open: the first complete layout, or else the first with a decoder.
 
     Args:
         names: The files of a folder, the graphs at least.
@@ -162,7 +162,7 @@ def layout_of(names: Collection[str], precision: Precision) -> Layout:
 
 
 def of_pair(precision: Precision) -> Precision:
-    """The precision of the two decoders where that of the merged one is named."""
+    """Turns the precision of the merged decoder into that of the two decoders."""
     merged = None if isinstance(precision, str) else precision.get(hub_contract.MERGED_DECODER)
     if isinstance(precision, str) or merged is None:
         return precision
@@ -171,5 +171,5 @@ def of_pair(precision: Precision) -> Precision:
 
 
 def precisions_of(names: Collection[str]) -> list[str]:
-    """The precisions for which ``names`` has every graph of a layout."""
+    """Finds the precisions for which ``names`` has every graph of a layout."""
     return [p for p in hub_contract.SUFFIXES if any(p in one.precisions(names) for one in LAYOUTS)]

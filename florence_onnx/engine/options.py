@@ -16,10 +16,10 @@ _MOST_THREADS = 1024
 
 
 def check_options(given: "ort.SessionOptions | None", threads: int | None) -> None:
-    """Refuses what is no number of threads or not session options, and one beside the other.
+    """Refuses a wrong number of threads, wrong session options, and threads beside session options.
 
     Raises:
-        SessionOptionsError: Either is the case.
+        SessionOptionsError: An argument is wrong, or both are given.
     """
     import onnxruntime as ort
 
@@ -41,7 +41,7 @@ def check_options(given: "ort.SessionOptions | None", threads: int | None) -> No
 
 
 def default_options(graph: str, precision: str, threads: int | None) -> "ort.SessionOptions":
-    """The options that a graph is opened with where the caller gives none."""
+    """Makes the options for a graph where the caller gives no options."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -51,24 +51,24 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
     options.add_session_config_entry("session.use_env_allocators", "1")
     if graph.startswith("decoder_"):
         return options
-    # Idle threads go on spinning for tens of milliseconds, and take the processor from the graph
-    # that runs next. Only the decoder is its own successor, and gains from them.
+    # Idle threads spin for tens of milliseconds, and take the processor from the graph that runs
+    # next. Only the decoder runs again and again, and gains from spinning threads.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Planning which tensors share memory takes the square of the nodes, half of the time to open
-    # the vision encoder. It saves nothing where the arena reuses what is freed, and laying one
-    # plan out for all runs of a shape takes new memory beside that of the first run.
+    # The plan of shared memory for tensors takes time with the square of the nodes: half of the
+    # time to open the vision encoder. The plan saves nothing, because the arena reuses freed
+    # memory, and a plan for all runs of a shape takes new memory beside that of the first run.
     options.enable_mem_reuse = False
     options.enable_mem_pattern = False
     if precision == "fp32":
-        # A second copy of the weights, packed ahead for float32 matmuls, pays only where they
-        # have few rows. These graphs have hundreds: they read weights where the file is mapped.
+        # A second copy of the weights, packed for float32 matmuls, helps only matmuls of few rows.
+        # These graphs have hundreds of rows, and read weights from the mapped file.
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 
 @cache
 def _share_arena() -> None:
-    """Gives the process one arena on the CPU: graphs run in turn, each in the memory of the last.
+    """Gives the process one arena on the CPU: a graph uses the memory of the graph before.
 
     Only sessions that ask for the arena use the arena.
     """
@@ -79,15 +79,15 @@ def _share_arena() -> None:
 
 
 def default_threads(files: Path = Path("/")) -> int:
-    """Threads of a session for which none were asked: 0, ONNX Runtime's choice, or fewer.
+    """Chooses the threads of a session: 0 for ONNX Runtime's choice, or fewer.
 
     ONNX Runtime starts a thread per physical core of the machine, whatever ``taskset`` or a
-    container allows; threads beyond the allowance keep the others waiting. So a confined process
-    gets a thread per physical core that the process may use, and no more threads than the quota
-    of processor time.
+    container allows. Threads beyond this allowance make all threads wait. So a confined process
+    gets a thread per physical core that the process may use, and no more threads than its quota of
+    processor time.
 
     Args:
-        files: The root of the file system, where Linux describes itself.
+        files: Root of the file system, with the files in which Linux describes the machine.
     """
     if not hasattr(os, "sched_getaffinity"):
         return 0
@@ -101,7 +101,7 @@ def default_threads(files: Path = Path("/")) -> int:
 
 
 def _quota(files: Path) -> float:
-    """Processors' worth of time that the control groups of this process allow."""
+    """Quota of processor time that the control groups of this process allow, in processors."""
     limits = [math.inf]
     for line in _read(files / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -119,7 +119,7 @@ def _quota(files: Path) -> float:
 
 
 def _limit(group: Path) -> float:
-    """Processors' worth of time that one control group allows."""
+    """Quota of processor time that one control group allows, in processors."""
     old = f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
     quota, _, period = (_read(group / "cpu.max") or old).partition(" ")
     return int(quota) / int(period) if quota.isdigit() else math.inf

@@ -1,4 +1,4 @@
-"""The decoder of the hub's layout, whose cache is the keys and values of every row.
+"""Decoder of the hub's layout, whose cache has the keys and values of every row.
 
 The first step computes keys and values of the cross-attention from the encoder's states, and the
 cache keeps both. Keys and values of the self-attention are taken and returned at every step, and
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from florence_onnx.engine.sessions import Graphs
 
 _ROUNDING = 1e-2
-"""Difference of logits of one graph, relative to the largest logit, that is allowed between a
-shared and a copied tensor; logits of float16 have an error of 1e-3."""
+"""Allowed difference of a graph's logits between a shared and a copied tensor, relative to the
+largest logit. Logits in float16 have an error of 1e-3."""
 
 
 class PastDecoder:
-    """Encodes requests and starts the steps behind them."""
+    """Decoder of the hub's layout: encodes requests and starts the steps of searches."""
 
     def __init__(self, graphs: "Graphs") -> None:
-        """Looks at what the graphs take and return.
+        """Reads the inputs and outputs of the graphs.
 
         Args:
             graphs: The opened graphs.
@@ -73,7 +73,7 @@ class PastDecoder:
         return check_output(file, name, embeds, (len(token_ids), 1, self.geometry["hidden_size"]))
 
     def blank(self, rows: int, length: int) -> Floats:
-        """Keys or values of nothing."""
+        """Makes keys or values of no tokens."""
         heads, width = self.geometry["decoder_heads"], self.geometry["head_dim"]
         return np.zeros((rows, heads, length, width), dtype=np.float32)
 
@@ -81,8 +81,9 @@ class PastDecoder:
     def shares(self) -> bool:
         """Tells whether rows of one request may share one copy of the cross-attention's cache.
 
-        A matrix multiplication takes one matrix for many, and most graphs use the matrix as it is.
-        The graph is tried on random numbers, because its operators cannot be read here.
+        A matrix multiplication can take one matrix for several rows, and most graphs do not change
+        the matrix before. The graph is run on random numbers to find out, because the operators of
+        the graph cannot be read here.
         """
         draw, rows, length = np.random.default_rng(0), 2, 3
         width = self.geometry["hidden_size"]
@@ -113,7 +114,7 @@ class Part:
     def __init__(
         self, session: "ort.InferenceSession", file: str, signature: contract.Signature
     ) -> None:
-        """Looks at what a graph takes.
+        """Reads the inputs of a graph.
 
         Args:
             session: The graph.
@@ -130,11 +131,11 @@ class Part:
 
     @property
     def kind(self) -> str:
-        """The element type of the graph's floats."""
+        """Element type of the graph's floats."""
         return self._kinds["inputs_embeds"]
 
     def value(self, array: Array) -> "ort.OrtValue":
-        """Floats on the device of the graph and in the element type of the graph."""
+        """Puts floats on the device of the graph, in the element type of the graph."""
         import onnxruntime as ort
 
         array = np.ascontiguousarray(array.astype(np.float32))
@@ -155,7 +156,7 @@ class Part:
             states: The encoder's states, [R,S,D].
             embeds: The embedding of one token per row, float32 [R,1,D].
             past: Keys and values of the self-attention and of the cross-attention.
-            returned: The outputs that follow.
+            returned: Further outputs to return.
 
         Returns:
             The logits, on the host, and ``returned``.
@@ -187,10 +188,10 @@ class Part:
 
 
 class PastSteps:
-    """The steps of one search, with the cache in the memory of the provider."""
+    """Steps of one search, with the cache in the memory of the provider."""
 
     def __init__(self, decoder: PastDecoder, mask: Ids, states: Floats) -> None:
-        """Begins without a cache.
+        """Begins with an empty cache.
 
         Args:
             decoder: The decoder of the steps.
@@ -248,7 +249,7 @@ class PastSteps:
             self._hidden = other.value(self._states)
 
     def _follow(self, rows: Ids, requests: Ids) -> None:
-        """Makes the caches continue these rows, for these requests."""
+        """Gathers the caches for these rows and these requests."""
         before = len(self._requests) * self._copies
         kept = np.searchsorted(self._requests, requests)
         alone = len(requests) == 1 and self._decoder.shares

@@ -1,4 +1,4 @@
-"""Precisions of the graphs: the one that is asked for, or one that suits the machine."""
+"""Precisions of graphs: the precision that is asked for, or one that suits the machine."""
 
 import platform
 import re
@@ -18,31 +18,30 @@ from florence_onnx.errors import PrecisionError
 AUTO = "auto"
 
 Precision = str | Mapping[str, str]
-"""A precision of all graphs; or graph name -> precision, ``"*"`` for other graphs (else fp32)."""
+"""Precision of all graphs; or graph name -> precision, ``"*"`` for other graphs (else fp32)."""
 
 
 def by_graph(precision: Precision, graphs: Iterable[str]) -> dict[str, str]:
-    """The precision of each graph."""
+    """Finds the precision of each graph."""
     if isinstance(precision, str):
         return dict.fromkeys(graphs, precision)
     return {graph: precision.get(graph, precision.get(OTHERS, "fp32")) for graph in graphs}
 
 
 def one_of(precisions: Mapping[str, str]) -> str:
-    """The precision of all graphs, or the several precisions, such as ``"fp16+q4"``."""
+    """Joins the precisions of graphs: one name, or several such as ``"fp16+q4"``."""
     return "+".join(dict.fromkeys(precisions.values()))
 
 
 NEEDS = {"q8": (1, 22), "q4": (1, 22)}
-"""The first ONNX Runtime that has the operators of a precision: MatMulNBits with 8 bits. The extras
-require this version too, but an older ONNX Runtime may come from elsewhere."""
+"""Precision -> first ONNX Runtime with the operators of the precision: MatMulNBits with 8 bits. The
+extras require this version too, but an older ONNX Runtime may come from elsewhere."""
 
 
 def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[str, ...]:
-    """The precisions that suit the providers of the graphs and the processor, best first.
+    """Lists the precisions that suit the providers of the graphs and the processor, best first.
 
-    The precision q4 is never one of these, because 4 bits cost accuracy: a caller has to ask for
-    q4.
+    The precision q4 is never in the list, because 4 bits cost accuracy: a caller has to ask for q4.
     """
     first = {provider_name(wanted[0]) for wanted in providers.values()}
     if first == {CUDA}:
@@ -53,7 +52,7 @@ def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[st
 
 
 def check_runtime(precision: str) -> None:
-    """Raises PrecisionError if the ONNX Runtime there is lacks operators of a precision."""
+    """Raises PrecisionError if the installed ONNX Runtime lacks operators of a precision."""
     import onnxruntime as ort
 
     needed = NEEDS.get(precision, (0, 0))
@@ -67,17 +66,17 @@ def check_runtime(precision: str) -> None:
 
 
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-"""8-bit dot products of x86 and Arm, by the names that Linux has."""
+"""Features for 8-bit dot products on x86 and Arm, by the names in Linux."""
 
 
 def has_int8_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Tells whether the processor multiplies and adds 8-bit numbers in one instruction.
 
-    Without, ONNX Runtime needs several, which on x86 go through 16-bit sums that may saturate.
-    Where the system does not tell (Windows), the answer is no.
+    Without such instructions, ONNX Runtime needs several instructions, which on x86 use 16-bit sums
+    that may saturate. Where the system does not tell (Windows), the answer is no.
 
     Args:
-        cpuinfo: Where Linux lists the processor's features.
+        cpuinfo: File in which Linux lists the features of the processor.
     """
     if sys.platform == "darwin":
         return platform.machine() == "arm64"

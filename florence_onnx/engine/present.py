@@ -1,4 +1,4 @@
-"""Precisions that a model folder holds whole, told by the names of the files."""
+"""Precisions of which a model folder has all graphs, by the names of the files."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ from florence_onnx.terminal import say
 
 
 def present_precisions(folder: Path) -> list[str]:
-    """The precisions for which the folder holds every graph."""
+    """Finds the precisions for which the folder holds every graph."""
     return precisions_of(graph_files(folder))
 
 
 def check_precision(folder: Path, precision: Precision) -> Layout:
-    """The layout of a folder that has a precision, or such precisions.
+    """Finds the layout of a folder in which a precision, or several, are complete.
 
-    A folder without any whole precision passes: the first missing file is the better message.
+    A folder without a complete precision passes, because a missing file is the better message.
 
     Raises:
         PrecisionError: A precision or a graph is unknown, or the folder has other precisions only.
@@ -55,7 +55,7 @@ def check_precision(folder: Path, precision: Precision) -> Layout:
 
 
 def _check_names(layout: Layout, precision: Precision) -> None:
-    """Raises PrecisionError where a mapping names what is no graph or no precision."""
+    """Raises PrecisionError where a mapping names an unknown graph or precision."""
     if isinstance(precision, str):
         return
     known = dict.fromkeys((*layout.graphs, *layout.others, OTHERS))

@@ -1,4 +1,4 @@
-"""Choice of ONNX Runtime's execution providers per graph, and the check that sessions got these."""
+"""Choice of execution providers per graph, and the check that sessions use these providers."""
 
 import contextlib
 import ctypes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 Provider = str | tuple[str, dict[str, Any]]
-"""An ONNX Runtime provider: the name, or the name and options."""
+"""Provider of ONNX Runtime: the name, or the name and options."""
 Providers = Sequence[Provider] | Mapping[str, Sequence[Provider]]
 """Providers for all graphs, most wanted first, or such a list per graph name."""
 
@@ -25,13 +25,13 @@ CUDA = "CUDAExecutionProvider"
 EXTRAS = {CUDA: "gpu", "OpenVINOExecutionProvider": "openvino"}
 """Provider -> the extra of this package that brings the provider."""
 _EXACT = {CUDA: {"use_tf32": "0"}}
-"""Options with which float32 is computed in float32; a caller's own options replace these."""
+"""Options with which float32 is computed in float32. A caller's own options replace these."""
 OTHERS = "*"
-"""Stands for the graphs that a mapping does not name."""
+"""Name for the graphs that a mapping does not name."""
 
 
 class Device(NamedTuple):
-    """Place of a tensor, in the words of IO binding."""
+    """Device of a tensor, in the terms of IO binding."""
 
     kind: str
     """Kind of device: ``cpu`` or ``cuda``."""
@@ -43,7 +43,7 @@ HOST = Device("cpu", 0)
 
 
 def device_of(session: "ort.InferenceSession") -> Device:
-    """Place of a session's tensors. Every provider but CUDA takes and gives tensors of the host."""
+    """Device of a session's tensors: for every provider but CUDA, the host."""
     first = session.get_providers()[0]
     if first != CUDA:
         return HOST
@@ -57,14 +57,14 @@ def require_onnxruntime() -> None:
 
 
 def runtime_version() -> str:
-    """The version of the ONNX Runtime that is installed."""
+    """Version of the installed ONNX Runtime."""
     import onnxruntime
 
     return str(onnxruntime.__version__)
 
 
 def available_providers() -> list[str]:
-    """The providers that the installed ONNX Runtime was built with, by ONNX Runtime's names."""
+    """Lists the providers of the installed ONNX Runtime, by ONNX Runtime's names."""
     import onnxruntime
 
     return list(onnxruntime.get_available_providers())
@@ -75,12 +75,12 @@ def providers_by_graph(
     graphs: Collection[str] = contract.GRAPHS,
     others: Collection[str] = (),
 ) -> dict[str, list[Provider]]:
-    """The providers to open each graph with, most wanted first.
+    """Chooses the providers of each graph, most wanted first.
 
     Args:
-        requested: As `choose_providers` takes them, for all graphs; or a mapping from graph name
-            to such a list, ``"*"`` for the graphs that are not named. What is left out is chosen
-            as for None.
+        requested: Providers, as in `choose_providers`, for all graphs; or a mapping from graph name
+            to such a list, ``"*"`` for other graphs. For graphs that are left out, the choice is
+            that for None.
         graphs: The graphs to open.
         others: Graphs that may be named, and are not opened.
 
@@ -111,7 +111,7 @@ def _listed(requested: Iterable[Provider]) -> list[Provider]:
 
 
 def choose_providers(requested: Sequence[Provider] | None) -> list[Provider]:
-    """The providers to open a session with, most wanted first.
+    """Chooses the providers of a session, most wanted first.
 
     Args:
         requested: Provider names or (name, options) pairs; None for CUDA where this build of
@@ -159,7 +159,7 @@ def _how_to_install(provider: str) -> str:
 
 
 def provider_name(provider: Provider) -> str:
-    """The name in a provider given with or without options."""
+    """Name of a provider that is given with or without options."""
     if isinstance(provider, str):
         return provider
     if isinstance(provider, tuple) and len(provider) == 2:
@@ -172,7 +172,7 @@ def provider_name(provider: Provider) -> str:
 
 
 def check_obtained(graph: str, requested: Sequence[Provider], obtained: Sequence[str]) -> None:
-    """Raises when ONNX Runtime dropped a provider, which ONNX Runtime only writes to the log."""
+    """Raises ProviderError if ONNX Runtime dropped a provider, which it only logs."""
     lost = [name for name in map(provider_name, requested) if name not in obtained]
     if lost:
         raise ProviderError(
@@ -182,7 +182,7 @@ def check_obtained(graph: str, requested: Sequence[Provider], obtained: Sequence
 
 
 def start_failure(provider: Provider) -> str | None:
-    """Reason why a provider of this build cannot start, tried with a tiny graph; None if it can."""
+    """Tries a provider with a tiny graph; returns the reason why it cannot start, or None."""
     import onnxruntime as ort
 
     name = provider_name(provider)
@@ -201,12 +201,12 @@ def start_failure(provider: Provider) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """First line of an error of ONNX Runtime; other lines name places in ONNX Runtime's source."""
+    """First line of an error of ONNX Runtime. Other lines name places in ONNX Runtime's source."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def cuda_failure() -> str | None:
-    """Reason why CUDA's provider library cannot be loaded; None if the library can be loaded."""
+    """Reason why the library of the CUDA provider cannot be loaded; None if it can."""
     import onnxruntime as ort
 
     if hasattr(ort, "preload_dlls"):

@@ -18,11 +18,11 @@ Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 _ROUNDING = 1e-3
-"""Rounding error by which the log-probability of a sure token may be above 0."""
+"""Largest log-probability of a sure token, above 0 by rounding."""
 
 
 class GraphScores:
-    """The log-probabilities of one step, which come to the host only as far as they are read."""
+    """Scores of one step. Log-probabilities come to the host only when they are read."""
 
     def __init__(
         self,
@@ -30,19 +30,19 @@ class GraphScores:
         logits: "ort.OrtValue",
         impossible: Callable[[], GraphRunError],
     ) -> None:
-        """Keeps what a step returned.
+        """Stores the outputs of a step.
 
         Args:
             best: topk_log_probs and topk_ids.
             logits: The logits of all tokens.
-            impossible: Makes the error for numbers that cannot be, and may look for the source.
+            impossible: Makes the error for impossible numbers, and may look for the source.
         """
         self._log_probs, self._ids = best
         self._logits = logits
         self._impossible = impossible
 
     def top(self, k: int) -> tuple[Floats, Ids]:
-        """The ``k`` best tokens per row: log-probabilities descending [R,k] and ids [R,k].
+        """Reads the ``k`` best tokens per row: log-probabilities, descending [R,k], and ids [R,k].
 
         Raises:
             GraphRunError: A number is NaN or infinite, or an id is none of the model's tokens.
@@ -50,7 +50,7 @@ class GraphScores:
         if k > self._ids.shape()[1]:
             return _best(self.logits(), k)
         log_probs, ids = self._log_probs.numpy()[:, :k], self._ids.numpy()[:, :k]
-        # Nothing compares with NaN. Tokens behind the first of a row may be impossible.
+        # Comparisons with NaN are false. Tokens behind the first of a row may be impossible.
         if not ((log_probs <= _ROUNDING).all() and (log_probs[:, 0] > -np.inf).all()):
             raise self._impossible()
         vocabulary = self._logits.shape()[2]
@@ -62,7 +62,7 @@ class GraphScores:
         return log_probs, ids
 
     def logits(self) -> Floats:
-        """The logits of every row, [R,V].
+        """Reads the logits of every row, [R,V].
 
         Raises:
             GraphRunError: A number is NaN or infinite.
@@ -73,13 +73,13 @@ class GraphScores:
         return logits
 
     def unchecked_logits(self) -> Floats:
-        """The logits of every row, unchecked, [R,V], for the measurement of a graph's errors."""
+        """Reads the logits of every row, unchecked, [R,V], to measure the errors of a graph."""
         logits: Floats = self._logits.numpy()[:, -1]
         return logits
 
 
 class LogitScores:
-    """The scores of one step of a graph that returns logits alone."""
+    """Scores of one step of a graph that returns logits alone."""
 
     def __init__(self, logits: Floats, file: str) -> None:
         """Keeps the logits, float32 [R,V], and the graph's file, for messages."""

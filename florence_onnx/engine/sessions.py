@@ -1,4 +1,4 @@
-"""The four graphs of a model, opened and checked against the contract."""
+"""Sessions of a model's graphs, opened and checked against the contract."""
 
 import re
 from collections.abc import Mapping
@@ -67,12 +67,12 @@ _LACKING = (
     re.compile(r"No Op registered for (\w+)"),
     re.compile(r"Fatal error: ([\w.:]+)\(-?[0-9]+\) is not a registered"),
 )
-"""Words by which ONNX Runtime says that an operator is missing."""
+"""Words in ONNX Runtime's errors about a missing operator."""
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """The sessions of one model."""
+    """Graphs of one model: the sessions, with layout, precisions and sizes."""
 
     layout: Layout
     """Layout of the graphs, which tells how the decoder is driven."""
@@ -83,17 +83,17 @@ class Graphs:
     sessions: Mapping[str, "ort.InferenceSession"]
     """Graph -> session."""
     geometry: Mapping[str, int]
-    """Sizes read from the decoder's tensors, by the names that configurations have for them."""
+    """Sizes from the decoder's tensors, by the names in configurations."""
     folder: Path
     """The model folder."""
 
     def providers(self) -> dict[str, list[str]]:
-        """The providers ONNX Runtime gave each graph, most used first."""
+        """Providers that each graph runs on, most used first."""
         return {name: list(session.get_providers()) for name, session in self.sessions.items()}
 
     @property
     def precision(self) -> str:
-        """The precision of all graphs, or the several precisions, such as ``"fp16+q4"``."""
+        """Precision of all graphs, or several precisions, such as ``"fp16+q4"``."""
         return one_of(self.precisions)
 
     @cached_property
@@ -140,7 +140,7 @@ class Graphs:
     def _run(
         self, graph: str, name: str, value: Array, shape: tuple[int | None, ...]
     ) -> npt.NDArray[np.float32]:
-        """The output of a graph with one input; ``shape`` is that of all axes but the last."""
+        """Runs a graph with one input and one output; ``shape`` lacks the last axis."""
         file, (returned,) = self.files[graph], self.layout.graphs[graph].outputs
         (output,) = run(self.sessions[graph], file, {name: value}, [returned])
         return check_output(file, returned, output, (*shape, self.geometry["hidden_size"]))
@@ -169,7 +169,7 @@ def open_graphs(
         ModelFileError: A graph's file is missing, truncated or foreign.
         GraphContractError: A graph has other inputs or outputs.
         ProviderError: A provider was asked for and not obtained.
-        SessionOptionsError: ``session_options`` are none, or ``threads`` are given too.
+        SessionOptionsError: ``session_options`` are of another type, or ``threads`` are given too.
     """
     require_onnxruntime()
     check_options(session_options, threads)
@@ -222,7 +222,7 @@ def _open_layout(
 def _check(
     layout: Layout, paths: Mapping[str, Path], sessions: Mapping[str, "ort.InferenceSession"]
 ) -> dict[str, int]:
-    """Checks that graphs are those of a layout and of one model; returns the geometry."""
+    """Checks that graphs belong to a layout and to one model; returns the geometry."""
     layers = decoder_layers(sessions.values())
     for name, session in sessions.items():
         check_graph(paths[name], layout.graphs[name], layers, session)

@@ -1,8 +1,8 @@
-"""The decoder of this package's own layout, whose cache is a set of slots.
+"""Decoder of this package's own layout, whose cache is a set of slots.
 
-The encoder graph returns the cross-attention's keys and values, once per picture. The decoder
-graph takes and returns those of the self-attention; past and present share a buffer, so a step
-writes in place.
+The encoder graph returns the keys and values of the cross-attention, once per picture. The decoder
+graph takes and returns the keys and values of the self-attention. Past and present share a buffer,
+so a step writes in place.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class SlotDecoder:
-    """Encodes requests and starts the steps behind them."""
+    """Decoder of this package's layout: encodes requests and starts the steps of searches."""
 
     def __init__(self, graphs: "Graphs") -> None:
-        """Looks at what the graphs take and return.
+        """Reads the inputs and outputs of the graphs.
 
         Args:
             graphs: The opened graphs.
@@ -54,20 +54,20 @@ class SlotDecoder:
         return SlotSteps(self, attention_mask, cross)
 
     def handover_device(self, graph: str) -> Device:
-        """Device on which a graph leaves what the decoder reads: the decoder's, or the host.
+        """Device for a graph's outputs that the decoder reads: the decoder's device, or the host.
 
-        To bind an input copies the tensor from the host to the decoder's device, but not from
+        Binding an input copies a tensor from the host to the decoder's device, but not from
         another device.
         """
         device = device_of(self.sessions[graph])
         return device if device == self.device else HOST
 
     def cache_shape(self, batch: int, length: int) -> tuple[int, int, int, int]:
-        """The shape of every tensor of the cache."""
+        """Shape of every tensor of the cache."""
         return batch, self.geometry["decoder_heads"], length, self.geometry["head_dim"]
 
     def _encode(self, mask: Ids, inputs_embeds: Floats) -> "list[ort.OrtValue]":
-        """The keys and values of the cross-attention."""
+        """Encodes requests into the keys and values of the cross-attention."""
         file, session = self.files[contract.ENCODER], self.sessions[contract.ENCODER]
         binding, device = session.io_binding(), self.handover_device(contract.ENCODER)
         with running(file):
@@ -83,7 +83,7 @@ class SlotDecoder:
 
 
 class SlotSteps:
-    """The steps of one search, with the cache in the memory of the provider."""
+    """Steps of one search, with the cache in the memory of the provider."""
 
     def __init__(self, decoder: SlotDecoder, mask: Ids, cross: "list[ort.OrtValue]") -> None:
         """Makes an empty cache.
@@ -104,7 +104,7 @@ class SlotSteps:
         self._requests = np.arange(len(mask))
         self._mask = mask
         self._cross = cross
-        # Zeros, because what lies in unseen slots is multiplied by zero and must not be NaN.
+        # Zeros, because values in unseen slots are multiplied by zero and must not be NaN.
         shape = decoder.cache_shape(len(mask), BLOCK)
         self._cache = zeros(len(cross), shape, decoder.device)
         self._slots = Slots(len(mask))
@@ -151,9 +151,9 @@ class SlotSteps:
         return GraphScores((log_probs, ids), logits, self._impossible)
 
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
-        """Inputs of the decoder graph at the last step, for callers that run the graph by itself.
+        """Makes the decoder graph's inputs of the last step, for callers that run the graph again.
 
-        The cache holds what the step wrote, which the graph writes again.
+        The cache already has the keys and values of the step, which the graph writes again.
         """
         decoder = self._decoder
         values = {
@@ -167,7 +167,7 @@ class SlotSteps:
         return {name: values[name] for name in decoder.inputs}
 
     def _impossible(self) -> GraphRunError:
-        """Names the graph and the output that are the first to hold numbers that are none."""
+        """Makes the error that names the first graph and output with NaN or infinity."""
         files = self._decoder.files
         encoder, embed = files[contract.ENCODER], files[contract.EMBED_TOKENS]
         names = self._decoder.encoded
@@ -191,7 +191,7 @@ class SlotSteps:
         return taken
 
     def _bind_caches(self) -> None:
-        """Binds the tensors that stay from step to step; past and present share a buffer."""
+        """Binds the tensors that stay from step to step. Past and present share a buffer."""
         decoder, step = self._decoder, self._step
         step.clear_binding_inputs()
         step.clear_binding_outputs()

@@ -2,8 +2,8 @@
 
 The cache is a set of slots that the beams of a picture share. A step writes the key and
 value of each row into a slot of that row alone, and a mask says which slots the row sees.
-Reordering beams is a matter of the mask: nothing in the cache moves, and a past that beams have in
-common is stored and read once.
+Reordering of beams changes the mask only: nothing in the cache moves, and a common past of several
+beams is stored and read once.
 """
 
 import numpy as np
@@ -12,12 +12,12 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 
 BLOCK = 64
-"""Slots of a new cache, and the slots that a full cache grows by: every step reads all slots, seen
-or not, and a copy of the cache takes the time of about a step."""
+"""Number of slots of a new cache, and of the slots that are added to a full cache. Every step reads
+all slots, seen or not, and a copy of the cache takes about the time of a step."""
 
 
 class Slots:
-    """The slots of every request, and the rows that see each slot."""
+    """Slots of every request, and the rows that see each slot."""
 
     def __init__(self, requests: int) -> None:
         """Starts with one row per request, which sees nothing."""
@@ -25,7 +25,7 @@ class Slots:
         """bool [active,beams,slots]."""
 
     def follow(self, rows: Ids, requests: int) -> None:
-        """Goes on with rows that see the slots of the ``rows`` [R] of the step before."""
+        """Makes new rows, which see the slots of the ``rows`` [R] of the step before."""
         past = self.seen.reshape(-1, self.seen.shape[2])[rows]
         self.seen = past.reshape(requests, -1, past.shape[1])
 

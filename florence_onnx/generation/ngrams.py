@@ -24,8 +24,8 @@ def repeating_tokens(history: Ids, size: int) -> tuple[Ids, Ids]:
     if size == 1:
         rows, followers = np.nonzero(np.ones(history.shape, dtype=bool))
     else:
-        # Where the row's last token occurs with a successor and with room for the tokens before
-        # it. These are few places, so comparing the tokens before costs little.
+        # Places of the row's last token with a successor and with room for the tokens before. There
+        # are few such places, so a comparison of the tokens before costs little.
         rows, followers = np.nonzero(history[:, size - 2 : -1] == history[:, -1:])
         followers += size - 1
     for back in range(2, min(size, length)):

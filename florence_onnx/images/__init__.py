@@ -1,1 +1,1 @@
-"""Pictures turned into pixel_values: the only importer of Pillow, drawing aside."""
+"""Conversion of pictures to pixel_values: the only importer of Pillow but drawing."""

@@ -1,4 +1,4 @@
-"""Pixels as a picture file without loss, without a library, at next to no cost: BMP."""
+"""Writing of pixels as a BMP file: without loss, without a library, at very little cost."""
 
 import struct
 
@@ -9,7 +9,7 @@ SUFFIX = ".bmp"
 
 
 def write_bitmap(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """The bytes of a BMP file of 24 bits.
+    """Makes the bytes of a BMP file of 24 bits.
 
     Args:
         pixels: uint8 [H,W,3], RGB.

@@ -1,4 +1,4 @@
-"""Limits to the cost of decoding a picture, told from what its file promises."""
+"""Limits to the cost of decoding a picture, from the data at the head of the file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import PIL.Image
 
 MEMORY_VARIABLE = "FLORENCE_ONNX_MAX_PICTURE_MIB"
-"""Environment variable: how many MiB of memory decoding one picture may take."""
+"""Environment variable with the limit of the memory for decoding one picture, in MiB."""
 _DEFAULT_MIB = 1024
 
 LONGEST_SIDE = 1 << 20
-"""Pixels of a side. A resize of a longer side would need weights of several hundred megabytes."""
+"""Limit of a side in pixels. A resize of a longer side needs weights of several hundred MB."""
 
 # The raster formats whose cost is known here. Of the others some start programs (EPS), have no
 # mark that tells them (TGA), or are decoded before their size can be checked (ICO).
@@ -43,7 +43,7 @@ _WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 277
 
 
 def readable_formats() -> tuple[str, ...]:
-    """The formats that are read from files and bytes, by Pillow's names."""
+    """Lists the formats that are read from files and bytes, by Pillow's names."""
     return _FORMATS if find_spec("PIL.AvifImagePlugin") else _FORMATS[:-1]
 
 
@@ -51,14 +51,14 @@ def check_promise(image: PIL.Image.Image, name: str, file_size: int = 0, scans: 
     """Checks a picture that is opened and not yet decoded.
 
     Args:
-        image: The picture; a decoded one is counted as if it were not.
-        name: The picture's name in the error.
-        file_size: Bytes of its file, which some decoders read as a whole.
-        scans: How often a JPEG goes over its picture.
+        image: The picture. A decoded picture is counted as if it were not decoded.
+        name: Name of the picture in the error.
+        file_size: Bytes of the file, which some decoders read as a whole.
+        scans: Number of scans of a JPEG.
 
     Raises:
         ImageError: Decoding would take more memory than is allowed, or the picture has a side
-            above `LONGEST_SIDE`, or its file draws the same pixels again and again.
+            above `LONGEST_SIDE`, or the file draws the same pixels again and again.
     """
     width, height = image.size
     if max(width, height) > LONGEST_SIDE:
@@ -77,7 +77,7 @@ def check_promise(image: PIL.Image.Image, name: str, file_size: int = 0, scans: 
 
 
 def check_file_size(size: int, name: str) -> None:
-    """Checks the bytes of a picture file before it is opened: some are read as a whole then.
+    """Checks the size of a picture file before opening, when some files are read as a whole.
 
     Raises:
         ImageError: The file is larger than the memory that decoding a picture may take.
@@ -91,7 +91,7 @@ def check_file_size(size: int, name: str) -> None:
 
 
 def _memory_limit() -> int:
-    """The bytes of memory that decoding one picture may take."""
+    """Reads the limit of the memory for decoding one picture, in bytes."""
     text = os.environ.get(MEMORY_VARIABLE, str(_DEFAULT_MIB))
     try:
         limit = int(text) << 20
@@ -103,7 +103,7 @@ def _memory_limit() -> int:
 
 
 def _decoder_bytes(image: PIL.Image.Image) -> float:
-    """Bytes per pixel that decoding takes beside the picture itself."""
+    """Estimates the bytes per pixel that decoding takes beside the picture itself."""
     if image.format is None:
         return 0  # not from a file
     if image.format in ("JPEG", "MPO"):
@@ -118,7 +118,7 @@ def _decoder_bytes(image: PIL.Image.Image) -> float:
 
 
 def _tiff_pixels(image: PIL.Image.Image, name: str) -> int:
-    """The pixels that a TIFF file stores: a tile may be larger than the picture."""
+    """Counts the pixels that a TIFF file stores: a tile may be larger than the picture."""
     tags = _tags(image)
     width, height = tags[_WIDTH], tags[_HEIGHT]
     extents = [tile[1] for tile in getattr(image, "tile", ())]
@@ -130,5 +130,5 @@ def _tiff_pixels(image: PIL.Image.Image, name: str) -> int:
 
 
 def _tags(image: PIL.Image.Image) -> Any:
-    """The tags of a picture that Pillow opened from a TIFF file."""
+    """Reads the tags of a picture that Pillow opened from a TIFF file."""
     return getattr(image, "tag_v2", {})

@@ -1,9 +1,9 @@
-"""Checks of a picture file's metadata, which could cost more than the pixels do.
+"""Checks of a picture file's metadata, which could cost more than the pixels.
 
 Pillow reads EXIF and the tags of TIFF when it opens a file, before the size is known. A number in
-these takes up to 400 times as much memory as in the file, and microseconds. So do the parts of a
-file, which may be as short as a byte: a file of 50 MB with a picture of 8x8 pixels would take
-a minute, or days.
+EXIF or a tag takes microseconds, and up to 400 times as much memory as in the file. The parts of a
+file, which may be as short as a byte, take as much: a file of 50 MB with a picture of 8x8 pixels
+could take a minute, or days.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import IO
 from florence_onnx.errors import ImageError
 
 MOST_EXIF = 1 << 20
-"""Bytes of EXIF; cameras write 64 KiB at most."""
+"""Limit of EXIF in bytes; cameras write 64 KiB at most."""
 
 # Numbers of one TIFF tag. The tags with one number per strip need the most, a strip being a row.
 _MOST_NUMBERS = 1 << 18
@@ -27,20 +27,20 @@ _WITHOUT_LENGTH = (0x01, 0xD8)
 _END, _SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 
 _PLACES = (273, 324)
-"""The tags of TIFF that say where strips and tiles are."""
+"""Tags of TIFF with the places of strips and tiles."""
 _PRIVATE = 1024
-"""Other tags from here on are not looked into."""
+"""First of the tags that are not checked."""
 _TEXT_OR_BYTES = (1, 2, 7)
-"""Types of TIFF that are kept as they are."""
+"""Types of TIFF whose values Pillow keeps as bytes."""
 _MOST_TAGS = 4096
 
 _MOST_PARTS = 20_000
-"""Segments of a JPEG, chunks of a PNG, blocks of a GIF before its picture: Pillow goes through them
-one by one. A PNG may have one more for each of its KiB."""
+"""Limit of the segments of a JPEG, chunks of a PNG, blocks of a GIF before the picture, which
+Pillow reads one by one. A PNG may have one more chunk for each KiB of the file."""
 _MOST_FILLED = 1 << 16
-"""Bytes between the segments of a JPEG, and of the head of a PPM."""
+"""Limit of the bytes between the segments of a JPEG, and of the head of a PPM."""
 _MOST_COMMENTS = 100
-"""Comments of a plain PPM; each comment costs a copy of what is before the comment."""
+"""Limit of the comments of a plain PPM; each comment costs a copy of the file before it."""
 
 
 def check_metadata(file: IO[bytes], name: str) -> int:
@@ -48,10 +48,10 @@ def check_metadata(file: IO[bytes], name: str) -> int:
 
     Args:
         file: The file.
-        name: The picture's name in the error.
+        name: Name of the picture in the error.
 
     Returns:
-        The number of scans of a JPEG, each of which goes over the whole picture; else 0.
+        The number of scans of a JPEG, each of which covers the whole picture; else 0.
 
     Raises:
         ImageError: The file carries more metadata than any camera or program writes.
@@ -116,7 +116,7 @@ def _check_gif(file: IO[bytes], head: bytes, name: str) -> None:
 
 
 def _gif_blocks(file: IO[bytes]) -> Iterator[None]:
-    """Goes through what stands before the first picture, a block or a byte of junk at a time."""
+    """Reads the part before the first picture, a block or a foreign byte at a time."""
     while (mark := file.read(1)) not in (b"", b",", b";"):
         yield
         if mark == b"!" and file.read(1):
@@ -140,7 +140,7 @@ def _check_ppm(file: IO[bytes], name: str) -> None:
 
 
 def _check_tiff(file: IO[bytes], head: bytes, name: str) -> None:
-    """Checks the first directory; the others are not read."""
+    """Checks the first directory. Pillow does not read other directories."""
     order, is_big = "<" if head.startswith(b"I") else ">", head[2:3] == b"+"
     offset, count, entry = ("Q", "Q", "HHQ8x") if is_big else ("L", "H", "HHL4x")
     start = head[8:16] if is_big else head[4:8]

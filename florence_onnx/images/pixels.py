@@ -1,4 +1,4 @@
-"""The pixels of a picture, given as an array, a Pillow image, a file or its bytes."""
+"""Reading of pixels from an array, a Pillow image, a file or the bytes of a file."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _ORIENTATION = 0x0112
 # Pillow opens 16-bit files of these formats as 32-bit integers (PNG: before Pillow 11).
 _SIXTEEN_BITS_IN_32 = ("PNG", "PPM")
 
-# Bytes that tell what is no picture.
+# Bytes at the beginning of files that are no pictures.
 _HEAD = 100
 
-# Pixels that are converted at a time: copies of a whole picture would multiply its memory.
+# Pixels that are converted at a time, because copies of a whole picture would take much memory.
 _STRIP = 1 << 18
 
 
@@ -51,14 +51,14 @@ def to_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
             - a uint8 array, [H, W], [H, W, 1], [H, W, 3] in RGB order (not OpenCV's BGR), or
               [H, W, 4], whose alpha is dropped as Pillow's ``convert("RGB")`` drops it;
             - a Pillow image of any mode;
-            - the path of a picture file, or its bytes. These are turned upright as their EXIF
-              orientation says; arrays and Pillow images never are.
+            - the path or the bytes of a picture file, which is turned upright by its EXIF
+              orientation. Arrays and Pillow images are never turned.
 
     Returns:
         uint8, [H, W, 3]: a view of the given array where possible, and not to be written to.
 
     Raises:
-        ImageError: if it is not such a picture, empty, damaged, or too large, or if its file is
+        ImageError: if the picture is of another kind, empty, damaged, or too large, or the file is
             no regular file or of another format than `limits.readable_formats`.
         MissingDependencyError: if a file or bytes are given and Pillow is not installed.
     """
@@ -116,7 +116,7 @@ def read_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Opens a picture file, without reading it.
+    """Opens and closes a picture file.
 
     Raises:
         ImageError: The file is missing, unreadable or no regular file.
@@ -137,9 +137,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decodes the bytes of a picture file, turned upright as its EXIF orientation says.
+    """Decodes the bytes of a picture file, and turns the picture upright by its EXIF orientation.
 
-    Of a file with several frames, the first is decoded.
+    Only the first frame of a file is decoded.
 
     Returns:
         uint8, [H, W] or [H, W, 3].
@@ -153,7 +153,7 @@ def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def is_turned(data: bytes) -> bool:
-    """Whether the EXIF orientation of a picture file turns or mirrors the picture."""
+    """Tells whether the EXIF orientation of a picture file turns or mirrors the picture."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
@@ -161,7 +161,7 @@ def is_turned(data: bytes) -> bool:
 
 
 def is_pillow_image(image: object) -> TypeGuard[PIL.Image.Image]:
-    """Tells whether this is a Pillow image, found out without importing Pillow."""
+    """Tells whether a value is a Pillow image, without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(image, pillow.Image)
 
@@ -212,13 +212,13 @@ def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
                 )
             check_promise(image, name, file_size, scans)
             array = _pixels(image)
-            # Only now: Pillow turns TIFF files itself while it loads them.
+            # After loading, because Pillow turns TIFF files itself while it loads the pixels.
             return _upright(array, _orientation(image))
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Turns whatever damaged data makes Pillow's decoders raise, which is much, into one error."""
+    """Turns all errors of Pillow's decoders, which are many for damaged data, into one error."""
     try:
         yield
     except ImageError:
@@ -256,9 +256,9 @@ def _eight_bits(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _colours(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
-    """Pixels [H, W] of a grey picture, else [H, W, 3]."""
+    """Reads pixels [H, W] of a grey picture, else [H, W, 3]."""
     if image.mode == "P" and "transparency" in image.info:
-        # The same colours as convert("RGB"), which warns about the transparency it drops.
+        # The colours are those of convert("RGB"), which warns about the transparency that it drops.
         image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB", "RGBA"):
         image = image.convert("RGB")

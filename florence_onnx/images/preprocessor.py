@@ -16,24 +16,24 @@ from florence_onnx.images.resize import resize_planes
 _BICUBIC = 3
 
 LONGEST_SIDE = 4096
-"""Pixels of a side; the released models take 768."""
+"""Limit of a side in pixels; the released models take 768."""
 
 _LARGEST_VALUE = 1e6
-"""Upper bound of the settings, their lower bound is its inverse: no value overflows float32."""
+"""Bound of the settings, above by this number and below by its inverse, against overflow."""
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """The preprocessing that a model expects of a picture."""
+    """Preprocessing of pictures for a model."""
 
     size: tuple[int, int]
     """Size as (height, width) in pixels; the aspect ratio is not kept."""
     mean: tuple[float, float, float]
-    """Per channel, subtracted after rescaling."""
+    """Mean per channel, subtracted after the rescaling."""
     std: tuple[float, float, float]
-    """Per channel, divided by after that."""
+    """Standard deviation per channel, by which values are divided after the subtraction."""
     rescale_factor: float = 1 / 255
-    """The factor from 0..255 to the range that mean and std are meant for."""
+    """Factor from 0..255 to the range of mean and std."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocessor:
@@ -63,7 +63,7 @@ class Preprocessor:
     def __call__(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Resizes, rescales and normalises one picture.
 
-        Equal to transformers' CLIPImageProcessor on its Pillow backend, bit for bit.
+        The result is equal to that of transformers' CLIPImageProcessor with Pillow, bit for bit.
 
         Args:
             rgb: uint8, [H, W, 3], as :func:`to_rgb` returns it.
@@ -74,7 +74,7 @@ class Preprocessor:
         planes = resize_planes(rgb, self.size)
         values = np.empty(planes.shape, np.float32)
         for plane, table, target in zip(planes, self._tables(), values, strict=True):
-            # "clip" never clips here: it is the mode in which take() writes to its output directly.
+            # "clip" never clips here. Only in this mode, take() writes to the output directly.
             np.take(table, plane, out=target, mode="clip")
         return values
 

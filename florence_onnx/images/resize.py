@@ -1,11 +1,11 @@
-"""Pillow's bicubic resize of 8-bit pictures, bit for bit, in numpy.
+"""Resize of 8-bit pictures in numpy, equal to Pillow's bicubic resize bit for bit.
 
-Pillow resizes in two passes and rounds to 8 bits after each. Since version 13 it begins with
-the height where that shrinks by more than twice as many pixels as the width; earlier versions
-begin with the width, which there changes some last bits. A pass is a matmul with a banded
-matrix of fixed-point weights (22 fractional bits), summed in integers. Here the same weights are
-float64: every partial sum is a multiple of 2**-22 below 2**11, so float64 holds it exactly
-whatever the order of summation, and a matmul gives what the integers give.
+Pillow resizes in two passes and rounds to 8 bits after each pass. Since version 13, Pillow begins
+with the height where the height shrinks by more than twice as many pixels as the width. Earlier
+versions begin with the width, which in that case changes some last bits. A pass is a matmul with a
+banded matrix of fixed-point weights (22 fractional bits), summed in integers. Here the weights are
+float64. Every partial sum is a multiple of 2**-22 below 2**11, which float64 holds exactly. So the
+order of summation does not matter, and a float64 matmul equals the sum of integers.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from florence_onnx.errors import ImageError
 _FIXED_POINT = 1 << 22
 _SUPPORT = 2.0
 
-# Outputs per matmul: fewer leave the matmul too thin to be fast, more fill it with zeros.
+# Outputs per matmul. Fewer outputs make the matmul slow, more outputs add zeros.
 _BLOCK = 16
 
-# float64 values converted at a time (4 MiB): little memory, and few enough matmuls.
+# float64 values that are converted at a time (4 MiB): little memory, and few matmuls.
 _STRIP = 1 << 19
 
 
 class _Block(NamedTuple):
-    """The weights of some neighbouring outputs."""
+    """Block of the weights of some neighbouring outputs."""
 
     inputs: slice
     outputs: slice
@@ -65,7 +65,7 @@ def resize_bicubic(array: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.N
 def resize_planes(array: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Resizes as :func:`resize_bicubic` does, from [H, W, C] to [C, height, width].
 
-    The result is a view of the input where its size is already the one asked for.
+    The result is a view of the input where the input already has the size.
     """
     height, width = size
     if height < 1 or width < 1:
@@ -82,7 +82,7 @@ def resize_planes(array: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.ND
 
 
 def _resample(planes: npt.NDArray[np.uint8], axis: int, length: int) -> npt.NDArray[np.uint8]:
-    """Changes the length of one of the two last axes of [C, H, W]: one of Pillow's passes."""
+    """Resizes one of the two last axes of [C, H, W]: one of Pillow's passes."""
     shape = list(planes.shape)
     shape[axis] = length
     result = np.empty(shape, np.uint8)
@@ -91,7 +91,7 @@ def _resample(planes: npt.NDArray[np.uint8], axis: int, length: int) -> npt.NDAr
     channels, lines, old_length = source.shape
     blocks = list(_blocks(old_length, length))
     step = min(lines, max(1, _STRIP // (channels * max(old_length, length))))
-    # Neighbours in memory stay neighbours in the buffers, or converting would be slow.
+    # Neighbours in memory stay neighbours in the buffers, because otherwise conversion is slow.
     along_lines = abs(source.strides[2]) <= abs(source.strides[1])
     order: Literal["C", "F"] = "C" if along_lines else "F"
     inputs = np.empty((channels * step, old_length), order=order)
@@ -124,7 +124,7 @@ def _blocks(length: int, new_length: int) -> Iterator[_Block]:
 def _weights(
     length: int, new_length: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Returns each output's first input, the end of its inputs, and [new_length, taps] weights.
+    """Returns each output's first input, the end of the inputs, and weights [new_length, taps].
 
     The order of every operation is Pillow's: another rounding could show in the last bit.
     """
@@ -139,7 +139,7 @@ def _weights(
     positions = firsts[:, None] + taps
     weights = _bicubic((positions - centers[:, None] + 0.5) * (1.0 / stretch))
     weights[positions >= lasts[:, None]] = 0.0
-    # accumulate() adds one after the other; sum() would add in pairs and round differently.
+    # accumulate() adds one value after the other; sum() would add in pairs and round differently.
     weights /= np.add.accumulate(weights, axis=1)[:, -1:]
     fixed = np.trunc(weights * _FIXED_POINT + np.copysign(0.5, weights))
     return firsts, lasts, fixed / _FIXED_POINT
