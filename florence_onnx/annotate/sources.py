@@ -106,7 +106,7 @@ _LISTED = ", ".join(SUFFIXES)
 
 
 def _matching(pattern: str) -> list[str]:
-    """The files that a pattern names, sorted; a file once, however links lead to its folder."""
+    """Finds the files of a pattern, sorted; each file once, even where links lead to its folder."""
     folder_of = cache(os.path.realpath)
     names: dict[tuple[str, str], str] = {}
     for name in sorted(glob.glob(pattern, recursive=True), key=len):  # noqa: PTH207  # As they are.
@@ -178,13 +178,13 @@ def _of_shard(source: str) -> Iterator[Item]:
 
 
 def frames_of(source: str, times: Iterable[Fraction]) -> Iterator[Item]:
-    """The frames of a video; raises as `find_frames`."""
+    """Makes items of the frames of a video; see `find_frames`."""
     for time, frame in find_frames(source, times):
         yield Item(frame_name(_slashed(source), time), source, source, load=frame)
 
 
 def place_of(source: str, path: str) -> str:
-    """Where a picture is, by the fields of its line; of one in a shard or video, its path."""
+    """Finds the place of a picture by the fields of its line; a path for shards and videos."""
     is_given = source in (path, STANDARD_INPUT) or source.lower().endswith(
         (*VIDEOS, ".tar", ".txt")
     )
@@ -199,7 +199,7 @@ def _is_folder(source: str) -> bool:
 
 
 def is_shard(source: str) -> bool:
-    """Whether a source is a file of many pictures."""
+    """Tells whether a source is a file of many pictures."""
     return source.lower().endswith(".tar")
 
 

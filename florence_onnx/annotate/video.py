@@ -22,10 +22,10 @@ VIDEOS = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".wmv", ".flv", ".3gp", ".ogv"),
 )
-"""What the names of videos end with."""
+"""Endings of the names of videos."""
 _TIME = "#t="
 _OPTIONS = {
-    # Others are playlists, which name more files, or are no videos.
+    # Other formats are playlists, which name more files, or are no videos.
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf,flv,ogg",
     "protocol_whitelist": "none",
 }
@@ -36,21 +36,21 @@ _PIXEL_BYTES = 30
 and two copies in colour."""
 
 Frame = Callable[[], bytes]
-"""Gives a frame as the bytes of a picture file."""
+"""Function that gives a frame as the bytes of a picture file."""
 
 
 def is_video(name: str) -> bool:
-    """Whether a source is a video, by its name."""
+    """Tells whether a source is a video, by the name."""
     return name.lower().endswith(VIDEOS)
 
 
 def frame_name(source: str, time: Fraction) -> str:
-    """What a frame is called: ``clip.mp4#t=1.5``."""
+    """Makes the name of a frame: ``clip.mp4#t=1.5``."""
     return f"{source}{_TIME}{float(time)}"
 
 
 def frame_time(path: str) -> Fraction | None:
-    """The time in the name of a frame, in seconds; None for other pictures."""
+    """Reads the time in the name of a frame, in seconds; None for other pictures."""
     source, mark, time = path.rpartition(_TIME)
     try:
         return Fraction(time) if mark and is_video(source) else None
@@ -59,7 +59,7 @@ def frame_time(path: str) -> Fraction | None:
 
 
 def find_frames(file: str, times: Iterable[Fraction]) -> Iterator[tuple[Fraction, Frame]]:
-    """The first frames at or after times, each frame once.
+    """Finds the first frames at or after times, each frame once.
 
     Args:
         file: The video.
@@ -68,7 +68,7 @@ def find_frames(file: str, times: Iterable[Fraction]) -> Iterator[tuple[Fraction
     Raises:
         MissingDependencyError: PyAV is not installed.
         InputError: The file is no video that can be read.
-        ImageError: Its frames are too large.
+        ImageError: The frames are too large.
         OSError: The file cannot be read.
     """
     require_packages(("av",), file, "video")
@@ -85,7 +85,7 @@ def find_frames(file: str, times: Iterable[Fraction]) -> Iterator[tuple[Fraction
 
 
 class _Video:
-    """A video whose chosen frames are decoded in their order, whoever asks for them."""
+    """Video whose chosen frames are decoded in order, for callers in several threads."""
 
     def __init__(self, file: str, stamps: list[int]) -> None:
         self._file, self._stamps = file, stamps
@@ -95,10 +95,10 @@ class _Video:
         self._newest: int | None = None
 
     def frame(self, stamp: int) -> bytes:
-        """A frame, which is not kept any longer.
+        """Returns a frame, and forgets the frame.
 
         Raises:
-            ImageError: It cannot be decoded.
+            ImageError: The frame cannot be decoded.
             OSError: The file cannot be read.
         """
         with self._lock:
@@ -114,7 +114,7 @@ class _Video:
             return self._kept.pop(stamp)
 
     def _decoded(self) -> Iterator[tuple[int, bytes]]:
-        """Every chosen frame; for one that is damaged, the next one."""
+        """Yields every chosen frame; for a damaged frame, the next frame."""
         from av.error import InvalidDataError
 
         waiting = iter(self._stamps)
@@ -136,7 +136,7 @@ class _Video:
 
 
 def _stamps(file: str) -> tuple["array[int]", Fraction]:
-    """The times of all frames, ascending, and the unit they are in, in seconds."""
+    """Reads the times of all frames, ascending, and the unit of the times in seconds."""
     with _opened(file) as (container, stream):
         _check_size(stream.codec_context.width, stream.codec_context.height, file)
         stamps = array(

@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for what is written, and for how many pictures at a time."""
+    """Adds the options for the output, and for the number of pictures at a time."""
     parser.add_argument(
         "--out", metavar="DIR", required=True, help=f"folder to write; {_NULL} writes nothing"
     )
@@ -172,7 +172,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _names_of(file: Path) -> dict[str, str | None]:
-    """What labels are called instead, by a JSON file."""
+    """Reads new names of labels from a JSON file."""
     if not file.exists():
         raise InputError(f"{file} is missing; --labels takes a JSON object of labels")
     labels = read_json(file, InputError)
@@ -209,7 +209,7 @@ def _tell(summary: dict[str, Any], as_json: bool) -> None:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Takes the first Ctrl-C, or SIGTERM, for a wish to stop; a second one acts at once."""
+    """Turns the first Ctrl-C or SIGTERM into a request to stop; a second one acts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beams", type=whole_number(1), metavar="N", help="beams (default: the checkpoint's)"
     )
-    # A first token, one to time, and the last, which may be forced and then costs no step.
+    # A first token, a token to time, and the last token, which may be forced without a step.
     parser.add_argument(
         "--tokens", type=whole_number(3), default=32, help="answer length (default 32, least 3)"
     )

@@ -1,4 +1,4 @@
-"""Two tasks of ``run``, the second about the answer to the first."""
+"""Cascades of ``run``: two tasks, the second about the answer to the first."""
 
 import argparse
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from florence_onnx.tiling import Tiles, check_tiles
 def named_cascade(
     arguments: argparse.Namespace, tiles: Tiles | None, options: GenerationOptions
 ) -> Cascade | None:
-    """The cascade that ``--task`` names; None for a task, and for words with a plus in them.
+    """Finds the cascade that ``--task`` names; None for a task, and for words with a plus sign.
 
     Raises:
-        InputError: The tasks do not go together, or an option is not for them.
+        InputError: The tasks do not go together, or an option is not for cascades.
     """
     first, plus, _ = (arguments.task or "").partition("+")
     try:
@@ -45,7 +45,7 @@ def answers_of(
     tiles: Tiles | None,
     options: GenerationOptions,
 ) -> Iterator[CascadeResult | Failure]:
-    """The answers about one picture after the other."""
+    """Yields the answers about one picture after the other."""
     for image in arguments.images:
         try:
             yield model.cascade(

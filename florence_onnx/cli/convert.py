@@ -34,7 +34,7 @@ _FORMATS_OF = {
         ("prefix", "suffix", "separator", "banned", "first", "tag_style"), ("sidecar",)
     ),
 }
-"""Option -> the formats that it is for, where it is not for all."""
+"""Option -> formats that use the option, for options that not all formats use."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

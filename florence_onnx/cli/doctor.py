@@ -52,7 +52,7 @@ def _look(arguments: argparse.Namespace) -> tuple[Checkpoint | None, Examination
     try:
         checkpoint = requested_checkpoint(arguments)
     except FlorenceError as error:
-        # What is not there is no checkpoint; an adapter without its base model is one.
+        # A missing folder is no checkpoint; an adapter without its base model is a checkpoint.
         access = requested_access(arguments)
         if isinstance(error, ModelNotFoundError) and not find_adapter(
             arguments.checkpoint, access, fetch=False

@@ -1,4 +1,4 @@
-"""Files that ``run --draw`` writes: each picture with its answer."""
+"""Drawings of ``run --draw``: files of each picture with its answer."""
 
 import os
 import unicodedata
@@ -17,13 +17,13 @@ from florence_onnx.tasks import AnswerKind, Task
 def plan_drawings(
     images: Sequence[str], kind: AnswerKind, target: Path | None, font: Path | None
 ) -> dict[str, Path]:
-    """The file to write for every picture; none without a target.
+    """Chooses the file to write for every picture; no file without a target.
 
     Raises:
-        InputError: The answer is text, the target's ending names no picture format, two
-            pictures would be drawn to the same file, one would be drawn over one of them, or the
-            font cannot be read or has nothing to write.
-        OutputExistsError: A file is there that is no drawing.
+        InputError: The answer is text, the target's ending names no picture format, two pictures
+            have the same file, a file is one of the pictures, or the font cannot be read or has
+            nothing to write.
+        OutputExistsError: The file exists and is no drawing.
         MissingDependencyError: Pillow is not installed.
     """
     if target is None:
@@ -50,7 +50,7 @@ def write_drawing(image: str, result: Result, file: Path, font: Path | None) -> 
 
     Raises:
         InputError: The file cannot be written.
-        OutputExistsError: A file is there that is no drawing.
+        OutputExistsError: The file exists and is no drawing.
     """
     drawn = draw(image, result, font)
     _check_free(file)
@@ -62,7 +62,7 @@ def write_drawing(image: str, result: Result, file: Path, font: Path | None) -> 
 
 
 def _check_free(file: Path) -> None:
-    """A drawing may be drawn again; any other file is somebody's."""
+    """Refuses a file that exists and is no drawing."""
     if os.path.lexists(file) and not file.is_dir() and not is_drawing(file):
         raise OutputExistsError(
             f"{file} exists and is not marked as a drawing of florence-onnx: name another file or "
@@ -84,7 +84,7 @@ def _check_collisions(files: Mapping[str, Path]) -> None:
     asked.pop(None, None)
     taken: dict[str, str] = {}
     for image, file in files.items():
-        # Some file systems take names for equal that differ in case or in how accents are stored.
+        # For some file systems, names are equal that differ in case or in the encoding of accents.
         name = unicodedata.normalize("NFC", str(file)).casefold()
         if name in taken:
             raise InputError(f"{taken[name]} and {image} would both be drawn to {file}")
@@ -97,7 +97,7 @@ def _check_collisions(files: Mapping[str, Path]) -> None:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Returns what is equal for all names of one file; None where there is no file."""
+    """Makes a key that is equal for all names of one file; None for a missing file."""
     try:
         status = file.stat()
     except (OSError, ValueError):

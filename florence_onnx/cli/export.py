@@ -30,7 +30,7 @@ from florence_onnx.skeletons.writing import write_graphs
 from florence_onnx.terminal import show
 
 OWN, BROWSER = "florence-onnx", "transformers.js"
-"""The choices of ``--layout``."""
+"""Choices of ``--layout``."""
 
 NAME = "export"
 SUMMARY = "Export a Florence-2 checkpoint to ONNX."
@@ -141,7 +141,7 @@ def _layout(arguments: argparse.Namespace) -> Layout:
 def _writer(traced: bool, arguments: argparse.Namespace) -> WriteGraphs:
     layout = _layout(arguments)
     if layout is not SLOTS and arguments.precision != ["fp32"]:
-        layout = WITH_PAIR  # Other precisions are made of the pair.
+        layout = WITH_PAIR  # The other precisions are made from the pair.
     if not traced:
         return partial(write_graphs, layout=layout)
     exporter = importlib.import_module("florence_onnx_export.exporter")
@@ -161,7 +161,7 @@ def _adder(arguments: argparse.Namespace) -> AddPrecisions | None:
 
 
 def _check(arguments: argparse.Namespace) -> Checkpoint:
-    """Raises what the exporter would raise after the import of torch; returns the checkpoint."""
+    """Checks the arguments before the import of torch; returns the checkpoint."""
     layout = _layout(arguments)
     check_precisions(arguments.precision, layout)
     if arguments.split_decoder and layout is SLOTS:

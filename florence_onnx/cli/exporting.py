@@ -1,4 +1,4 @@
-"""Code that the commands that run the exporter share."""
+"""Code for all commands that run the exporter."""
 
 import argparse
 import time
@@ -14,7 +14,7 @@ from florence_onnx.terminal import say, show
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Adds the checkpoint, and what completes it."""
+    """Adds the arguments for the checkpoint and for the models that complete it."""
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
@@ -24,7 +24,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_completion(parser: argparse.ArgumentParser) -> None:
-    """Adds the models that complete a checkpoint."""
+    """Adds the arguments for the models that complete a checkpoint."""
     parser.add_argument(
         "--base",
         metavar="CHECKPOINT",
@@ -44,13 +44,13 @@ def requested_checkpoint(arguments: argparse.Namespace) -> Checkpoint:
 
 
 def read_named(source: str, arguments: argparse.Namespace) -> Checkpoint:
-    """Reads a checkpoint, with what `add_completion` and the options for the hub say."""
+    """Reads a checkpoint, with the arguments of `add_completion` and of the hub."""
     access = requested_access(arguments)
     return read_checkpoint(source, access, arguments.base, arguments.companions)
 
 
 def add_accept_error(parser: argparse.ArgumentParser) -> None:
-    """The option for precisions beyond their bounds."""
+    """Adds the option for precisions beyond their bounds."""
     parser.add_argument(
         "--accept-error",
         action="store_true",
@@ -59,7 +59,7 @@ def add_accept_error(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """The option for pictures of the user's own."""
+    """Adds the option for pictures of the user."""
     parser.add_argument(
         "--pictures",
         type=path,
@@ -73,7 +73,7 @@ def check_pictures(pictures: Path | None, precisions: Collection[str]) -> None:
     """Refuses pictures where no precision is made from fp32.
 
     Raises:
-        InputError: There are pictures and no precision but fp32, or they are no folder.
+        InputError: There are pictures and no precision but fp32, or the pictures are no folder.
     """
     if pictures is None:
         return
@@ -89,7 +89,7 @@ def require_quantizing() -> None:
 
 
 def comma_list(text: str) -> list[str]:
-    """Reads ``a,b``, each once."""
+    """Reads a list ``a,b`` without duplicates."""
     return list(dict.fromkeys(part.strip() for part in text.split(",")))
 
 

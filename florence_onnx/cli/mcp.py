@@ -1,4 +1,4 @@
-"""``florence-onnx mcp``: tools for assistants, over the standard streams."""
+"""Command ``florence-onnx mcp``: tools for assistants, over the standard streams."""
 
 import argparse
 from pathlib import Path

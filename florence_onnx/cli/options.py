@@ -22,12 +22,12 @@ from florence_onnx.terminal import say
 from florence_onnx.tiling import Tiles
 
 VARIABLE = "FLORENCE_ONNX_MODEL"
-"""Names the model of commands that are given none."""
+"""Environment variable with the model of commands without a model."""
 _RELEASED = "florence-community/Florence-2-base-ft"
 
 
 def default_model() -> str:
-    """The model of commands that are given none."""
+    """Finds the model of commands without a model."""
     return os.environ.get(VARIABLE) or _RELEASED
 
 
@@ -50,11 +50,11 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
 
 
 DEFAULT = f"(default: {_RELEASED}, or what {VARIABLE} says)"
-"""Text about the model in a command's help."""
+"""Text about the default model in the help of commands."""
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the text of a task, and the prompt that a fine-tune has in place of a task."""
+    """Adds the options for text, and for the prompt of a fine-tune in place of a task."""
     parser.add_argument("--text", help="for the tasks that take text")
     parser.add_argument("--prompt", help="the prompt of a fine-tune, instead of a task")
     parser.add_argument(
@@ -119,7 +119,7 @@ def requested_tiles(arguments: argparse.Namespace) -> Tiles | None:
     """Reads the options of `add_picture_options` about tiles.
 
     Raises:
-        InputError: The grid is none, or there is none to which ``--any-label`` could apply.
+        InputError: The grid is wrong, or ``--any-label`` is given without tiles.
     """
     if arguments.tiles is None:
         if arguments.any_label:
@@ -143,7 +143,7 @@ def _image_size(text: str) -> tuple[int, int]:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that tell how a model is opened."""
+    """Adds the options for opening a model."""
     parser.add_argument(
         "--precision",
         type=precision_of,
@@ -169,7 +169,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_hub_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for the state of a hub repository and where it may come from."""
+    """Adds the options for the state and the source of a hub repository."""
     parser.add_argument(
         "--revision", metavar="REV", help="branch, tag or commit of a hub id (default: main)"
     )
@@ -195,7 +195,7 @@ def requested_access(arguments: argparse.Namespace) -> Access:
 
 
 def open_model(arguments: argparse.Namespace) -> Florence2:
-    """The model that the options name; says on stderr which precision was chosen for the user."""
+    """Opens the model of the options; a line on stderr tells a precision that was chosen."""
     precision, hint = chosen_precision(arguments)
     with exit_on_termination():  # The model may have to be made first.
         model = Florence2.load(
@@ -236,7 +236,7 @@ def precision_of(text: str) -> Precision:
 
 
 def chosen_precision(arguments: argparse.Namespace) -> tuple[Precision, str | None]:
-    """The precision to ask for, and what another would gain where the user has not chosen."""
+    """Chooses the precision if the user has not, with words on the gain of another precision."""
     if arguments.precision is not None:
         return arguments.precision, None
     source = arguments.model
@@ -254,7 +254,7 @@ def chosen_precision(arguments: argparse.Namespace) -> tuple[Precision, str | No
 
 
 def requested_providers(arguments: argparse.Namespace) -> dict[str, list[Provider]] | None:
-    """The providers that the options name, per graph; None without any."""
+    """Reads the providers in the options, per graph; None without any."""
     if not arguments.provider:
         return None
     requested: dict[str, list[Provider]] = {}
@@ -265,8 +265,8 @@ def requested_providers(arguments: argparse.Namespace) -> dict[str, list[Provide
 
 
 def path(text: str) -> Path:
-    """A path, with the home that a shell leaves to programs in ``--draw=~/drawn``."""
-    with suppress(RuntimeError):  # There is no home.
+    """Reads a path; expands a ``~`` that the shell did not expand, as in ``--draw=~/drawn``."""
+    with suppress(RuntimeError):  # there is no home folder
         return Path(text).expanduser()
     return Path(text)
 

@@ -1,4 +1,4 @@
-"""The command line: ``florence-onnx run | pull | export | quantize | …``."""
+"""Program of the command line: ``florence-onnx run | pull | export | quantize | …``."""
 
 import argparse
 import difflib
@@ -49,13 +49,13 @@ COMMANDS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors hold no control characters of what was typed."""
+    """Parser whose errors hold no control characters of the input."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
     def check_command(self, name: str) -> None:
-        """Ends the program for a name that is no command, and offers one that is like it."""
+        """Ends the program for an unknown command, and offers a similar command."""
         names = [command.NAME for command in COMMANDS]
         if name in names:
             return
@@ -65,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> _Parser:
-    """The parser of all commands."""
+    """Builds the parser of all commands."""
     parser = _Parser(
         prog="florence-onnx",
         description="Run Florence-2 on ONNX Runtime: captions, boxes, grounding, polygons, OCR.",
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        argv: The arguments; those of the process by default.
+        argv: The arguments; by default those of the process.
 
     Returns:
         The exit status: 0, or 2 after a known error, printed as one line on stderr.
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.check_command(given[0])
         for argument in given:
             if argument.startswith("--") and argument.endswith("=--"):
-                # Older versions of argparse take that for an empty list.
+                # Older versions of argparse take this for an empty list.
                 parser.error(f"argument {argument[:-3]}: expected one argument")
         arguments = parser.parse_args(given)
         status: int = arguments.execute(arguments)

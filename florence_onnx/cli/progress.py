@@ -1,4 +1,4 @@
-"""How far an annotation is, on stderr: a bar where a person is watching, else lines."""
+"""Progress of an annotation on stderr: a bar at a terminal, else lines."""
 
 import datetime
 import importlib.util
@@ -16,11 +16,11 @@ _PAUSE = 30.0
 
 @contextmanager
 def progress(total: int, limit: int | None) -> Iterator[Watch]:
-    """Yields what is told of the state of an annotation.
+    """Yields a function to call with the state of an annotation.
 
     Args:
         total: Pictures of all sources.
-        limit: Most pictures that are asked about.
+        limit: Limit of the pictures that are asked about.
     """
     began = time.monotonic()
 
@@ -35,12 +35,12 @@ def progress(total: int, limit: int | None) -> Iterator[Watch]:
 
 
 def state(summary: Summary, total: int, limit: int | None, seconds: float) -> str:
-    """Pictures, their rate, the time that is left and errors, on a line.
+    """Writes a line of pictures, rate, remaining time and errors.
 
     Args:
-        summary: What is done.
+        summary: Summary so far.
         total: Pictures of all sources.
-        limit: Most pictures that are asked about.
+        limit: Limit of the pictures that are asked about.
         seconds: Time since the beginning.
     """
     asked = summary.pictures - summary.skipped
@@ -59,7 +59,7 @@ def state(summary: Summary, total: int, limit: int | None, seconds: float) -> st
 
 
 def lines(text: Callable[[Summary], str], clock: Callable[[], float] = time.monotonic) -> Watch:
-    """Makes what says a line now and then.
+    """Makes a function that prints a line now and then.
 
     Args:
         text: Makes the line.

@@ -1,4 +1,4 @@
-"""Command ``florence-onnx pull``: fetches a model of the hub, which then opens offline."""
+"""Command ``florence-onnx pull``: fetches a model from the hub, for offline use."""
 
 import argparse
 import importlib

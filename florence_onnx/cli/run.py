@@ -145,10 +145,10 @@ def execute(arguments: argparse.Namespace) -> int:
 def _checked_kind(
     arguments: argparse.Namespace, tiles: Tiles | None, options: GenerationOptions
 ) -> AnswerKind:
-    """How the answers are read.
+    """Finds the kind of the answers, and checks the options.
 
     Raises:
-        InputError: The task, its input or an option for it is wrong.
+        InputError: The task, the input of the task or an option is wrong.
     """
     asked, kind = what_is_asked(arguments.task, arguments.prompt, arguments.answer)
     _refuse_file(asked, arguments.task)
@@ -160,9 +160,9 @@ def _checked_kind(
 
 
 def _errors_of_all(images: Sequence[str]) -> list[ImageError]:
-    """The reasons why no picture file can be opened; none where at least one can.
+    """Finds the reasons why no picture file can be opened; none where at least one can.
 
-    A model may have to be fetched first, so this is found out before.
+    This comes before a model is opened, because a model may have to be fetched.
     """
     errors = []
     for image in images:
@@ -213,8 +213,8 @@ def _options(arguments: argparse.Namespace) -> GenerationOptions:
 
 
 def _refuse_file(asked: Task | str, task: str | None) -> None:
-    """A task that is no name may be a prompt, but not the name of a picture."""
-    with suppress(OSError):  # A prompt may be too long for a name.
+    """Refuses a task that is the name of a file: a prompt may be any other text."""
+    with suppress(OSError):  # A prompt may be too long for a file name.
         if task is not None and not isinstance(asked, Task) and Path(task).is_file():
             raise TaskError(
                 f"--task is {task!r}, which is a file; pictures are given without an option"
@@ -222,7 +222,7 @@ def _refuse_file(asked: Task | str, task: str | None) -> None:
 
 
 def _region(text: str) -> str | list[float]:
-    """Numbers that commas part, or else the text, which may be location tokens."""
+    """Reads numbers with commas between; returns any other text, such as location tokens."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -230,7 +230,7 @@ def _region(text: str) -> str | list[float]:
 
 
 def _with_progress(answers: Iterable[Answer | Failure], total: int) -> Iterable[Answer | Failure]:
-    """Counts answers on stderr while a person is watching."""
+    """Counts answers on stderr at a terminal."""
     from tqdm import tqdm
 
     progress: Iterable[Answer | Failure] = tqdm(
@@ -242,7 +242,7 @@ def _with_progress(answers: Iterable[Answer | Failure], total: int) -> Iterable[
 def _drawing_error(
     image: str, result: Answer, drawings: Mapping[str, Path], font: Path | None
 ) -> FlorenceError | None:
-    """Draws an answer that is to be drawn; returns what went wrong."""
+    """Draws an answer, if drawings are wanted; returns the error, if any."""
     try:
         if image in drawings:
             located = result.located if isinstance(result, CascadeResult) else result
@@ -264,7 +264,7 @@ def _print_result(image: str, result: Answer, arguments: argparse.Namespace) -> 
 
 
 def _cascade_lines(result: CascadeResult) -> Iterator[str]:
-    """A cascade for people: a caption and what it names; or every thing and what it is."""
+    """Writes a cascade for people: a caption with its things, or things with their answers."""
     if result.first.answer_kind is AnswerKind.TEXT:
         yield from _lines(result.first)
         for then in result.then:
@@ -276,7 +276,7 @@ def _cascade_lines(result: CascadeResult) -> Iterator[str]:
 
 
 def _lines(result: Result) -> Iterator[str]:
-    """A result for people: the text, or a label and pixels per line."""
+    """Writes a result for people: the text, or a label and pixels per line."""
     if result.answer_kind is AnswerKind.TEXT:
         yield result.text
     for found in result.detections:
@@ -284,7 +284,7 @@ def _lines(result: Result) -> Iterator[str]:
 
 
 def _places(found: Detection) -> Iterator[str]:
-    """A label and pixels: a line for every outline."""
+    """Writes a label and pixels: a line for every outline."""
     for points in found.polygons or (found.quad or found.box,):
         numbers = " ".join(f"{value:.1f}" for value in points)
         yield f"{printable(found.label)}: {numbers}" if found.label else numbers

@@ -1,4 +1,4 @@
-"""``florence-onnx serve``: answer requests over HTTP."""
+"""Command ``florence-onnx serve``: answers requests over HTTP."""
 
 import argparse
 import os
@@ -151,7 +151,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def named_sources(given: list[str]) -> dict[str, str]:
-    """Model -> what is opened under this name, in the order given.
+    """Reads the models: name -> source of the model, in the order given.
 
     Raises:
         InputError: Two models have one name, or a name is empty.
@@ -171,7 +171,7 @@ def named_sources(given: list[str]) -> dict[str, str]:
 
 
 def warmed_up(source: str, arguments: argparse.Namespace) -> Florence2:
-    """A model that has answered once."""
+    """Opens a model and asks for one answer, so that later answers are fast."""
     model = open_model(argparse.Namespace(**{**vars(arguments), "model": source}))
     model(np.zeros((32, 32, 3), np.uint8), "caption", max_new_tokens=3)
     return model
@@ -179,7 +179,7 @@ def warmed_up(source: str, arguments: argparse.Namespace) -> Florence2:
 
 @dataclass(frozen=True)
 class _Flag:
-    """A flag, and the environment variable that stands for it."""
+    """Flag, with its environment variable."""
 
     name: str
     variable: str
@@ -187,7 +187,7 @@ class _Flag:
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[_Flag]:
-    """The flags of the command, each set aside from its default to tell whether it was given."""
+    """Finds the flags of the command, and removes the defaults, to see which flags are given."""
     found = []
     for action in parser._actions:
         name = next((text for text in action.option_strings if text.startswith("--")), "")
@@ -197,10 +197,10 @@ def _flags(parser: argparse.ArgumentParser) -> list[_Flag]:
 
 
 def _take_from_environment(flag: _Flag, arguments: argparse.Namespace) -> None:
-    """Reads a flag that was not given from the environment.
+    """Reads a flag that is not given from the environment.
 
     Raises:
-        InputError: The variable is not what the flag takes.
+        InputError: The flag does not take the value of the variable.
     """
     text = os.environ.get(flag.variable)
     action = flag.action

@@ -1,4 +1,4 @@
-"""The end of a command: its exit status, and one line for a known error or a warning."""
+"""Exit status of a command, and one line for a known error or a warning."""
 
 import signal
 import sys
@@ -17,7 +17,7 @@ def exit_status(command: Callable[[], int]) -> int:
     """Runs a command.
 
     Returns:
-        What the command returns, or 2 after a known error, printed as one line on stderr, or 130
+        The status of the command, or 2 after a known error, printed as one line on stderr, or 130
         after an interrupt.
     """
     with standard_streams(), _warnings_as_notes():
@@ -30,7 +30,7 @@ def exit_status(command: Callable[[], int]) -> int:
         except MemoryError:
             return _fail("the memory does not suffice")
         except OSError as error:
-            # A closed pipe means that whoever read the output has seen enough.
+            # A closed pipe means that the reader of the output wants no more.
             return 0 if isinstance(error, BrokenPipeError) else _fail(one_line(error))
         except KeyboardInterrupt:
             return 130
@@ -38,9 +38,9 @@ def exit_status(command: Callable[[], int]) -> int:
 
 @contextmanager
 def exit_on_termination() -> Iterator[None]:
-    """Turns a plain kill into an exception, so that half-written folders are removed.
+    """Turns SIGTERM into an exception, so that half-written folders are removed.
 
-    Only the main thread hears of signals; in another, such as one of a service, nothing changes.
+    Only the main thread can handle signals. In any other thread, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -54,7 +54,7 @@ def exit_on_termination() -> Iterator[None]:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Says every warning in one line; what a model warns of every time."""
+    """Prints every warning in one line; warnings about a model every time."""
 
     def tell(message: Warning | str, *place: Any, **more: Any) -> None:
         say(f"note: {one_line(message)}")

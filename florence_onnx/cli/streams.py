@@ -1,4 +1,4 @@
-"""Standard streams that a service has closed, or that whoever read them has."""
+"""Standard streams that a service, or the reader of the output, has closed."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from typing import TextIO
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Has stdout and stderr take what is printed while the block runs, wherever it goes."""
+    """Makes stdout and stderr accept any output while the block runs."""
     _take_free_numbers()
     with ExitStack() as stack:
         for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
@@ -18,7 +18,7 @@ def standard_streams() -> Iterator[None]:
                 sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123
                 stack.enter_context(redirect(sink))
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A label or file name that the terminal cannot show is no reason to lose the answer.
+            # A label or file name that the terminal cannot show must not cost the answer.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             yield
@@ -29,7 +29,7 @@ def standard_streams() -> Iterator[None]:
 def _take_free_numbers() -> None:
     """Opens closed descriptors 0 to 2.
 
-    Otherwise the next file that is opened gets such a number, and what libraries write to it.
+    Otherwise the next opened file gets such a number, with everything that libraries print.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -37,7 +37,7 @@ def _take_free_numbers() -> None:
 
 
 def _settle(stream: TextIO) -> None:
-    """Drops output that cannot be written, which Python would try and fail to write on exit."""
+    """Drops output that cannot be written, which Python would try to write again on exit."""
     try:
         stream.flush()
     except OSError:

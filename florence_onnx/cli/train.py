@@ -69,7 +69,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises what the training would raise after the import of torch."""
+    """Checks the arguments before the import of torch."""
     if (arguments.checkpoint is None) != (arguments.data is None):
         raise InputError("--from and --data go together: what to fine-tune, and on what")
     if arguments.validation is not None and arguments.data is None:

@@ -98,7 +98,7 @@ def _print(trials: list[Trial], choice: Trial, line: str) -> None:
 
 
 def _place(providers: Placement) -> str:
-    """Providers as ``--provider`` takes them."""
+    """Writes providers in the form of ``--provider``."""
     if isinstance(providers, list):
         return ", ".join(providers)
     parts = [(graph, name) for graph, names in providers.items() for name in names]

@@ -1,4 +1,4 @@
-"""Command ``florence-onnx verify``: compares files with their digests, or answers with others."""
+"""Command ``florence-onnx verify``: compares files with digests, or answers with transformers'."""
 
 import argparse
 import importlib

@@ -1,1 +1,1 @@
-"""The JSON lines of an annotation as the files that other tools read."""
+"""Conversion of the JSON lines of an annotation to the files of other tools."""

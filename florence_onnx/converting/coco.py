@@ -16,14 +16,14 @@ def write_coco(labels: Labels, path: Path) -> None:
 
 
 def coco(labels: Labels, names: Sequence[str]) -> dict[str, Any]:
-    """The annotations of all pictures.
+    """Makes the annotations of all pictures.
 
-    Images, categories and annotations are numbered from 1. An annotation with a score has it as
-    ``score``, so that the annotations are results for COCOeval too.
+    Images, categories and annotations are numbered from 1. An annotation has its score as
+    ``score``, so that the annotations can also be results for COCOeval.
 
     Args:
         labels: The pictures.
-        names: The categories, in the order of their numbers: all labels, and maybe others.
+        names: Categories in the order of the numbers: all labels, and any further names.
     """
     categories = {name: number for number, name in enumerate(names, 1)}
     images: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ def _annotation(found: Found) -> dict[str, Any]:
 
 
 def _area(points: list[float]) -> float:
-    """The shoelace formula."""
+    """Computes an area by the shoelace formula."""
     xs, ys = points[::2], points[1::2]
     following = zip(xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
     pairs = zip(xs, ys, following, strict=True)

@@ -1,4 +1,4 @@
-"""A line of an annotation: whatever a stranger has put into it, it is read or refused by name."""
+"""Lines of an annotation. A wrong field is refused with the name of the field."""
 
 import os
 import re
@@ -11,57 +11,56 @@ from florence_onnx.errors import InputError
 from florence_onnx.fields import Fields
 
 UNNAMED = "object"
-"""The label of what a task has found without naming it."""
+"""Label of things that a task has found without a name."""
 _FARTHEST = 1e9
-"""Beyond the coordinates of every picture."""
+"""Limit of coordinates, which no picture reaches."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A thing in a picture."""
+    """Thing in a picture."""
 
     label: str
     box: tuple[float, float, float, float]
     """x1, y1, x2, y2 in pixels."""
     outlines: tuple[tuple[float, ...], ...]
-    """The polygons, or the quadrilateral: x, y, x, y, ... in pixels; empty where there is only a
-    box."""
+    """Polygons, or the quadrilateral: x, y, x, y, ... in pixels; empty for a box alone."""
     score: float | None
 
     @property
     def polygons(self) -> list[list[float]]:
-        """The outlines that have an area: of three points at least."""
+        """Outlines that have an area, with at least three points."""
         whole = (points[: len(points) // 2 * 2] for points in self.outlines)
         return [list(points) for points in whole if len(points) >= 6]
 
     @property
     def has_area(self) -> bool:
-        """Whether the box is one: a model may give two equal corners."""
+        """Tells whether the box has an area: a model may give two equal corners."""
         return self.box[2] > self.box[0] and self.box[3] > self.box[1]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question about a picture."""
+    """Answer to a question about a picture."""
 
     task: str
     input: str | None
     text: str
     found: tuple[Found, ...]
     names: bool
-    """Whether the task is one that locates."""
+    """Tells whether the task locates things."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line whose fields can be written in every format."""
+    """Line whose fields can be written in every format."""
 
     path: str
     source: str
     content: str
     """SHA-256 of the picture's file."""
     size: tuple[int, int]
-    """(width, height)."""
+    """Size of the picture in pixels, (width, height)."""
     answer: Answer
 
 
@@ -70,10 +69,10 @@ def read_line(line: Mapping[str, Any], name: str) -> Line:
 
     Args:
         line: The JSON object.
-        name: What messages call it.
+        name: Name of the line in messages.
 
     Raises:
-        InputError: A field is missing, or is something else than ``annotate`` writes.
+        InputError: A field is missing, or has another form than ``annotate`` writes.
     """
     fields = Fields(line, f"{name} is no annotation", InputError)
     path = fields.text("path")
@@ -90,10 +89,10 @@ def read_line(line: Mapping[str, Any], name: str) -> Line:
 
 
 def read_found(one: Fields) -> Found:
-    """A thing of ``Result.record``.
+    """Reads a thing of ``Result.record``.
 
     Raises:
-        InputError: A field is something else than ``Result.record`` has.
+        InputError: A field has another form than in ``Result.record``.
     """
     outlines = one.number_lists("polygons", -_FARTHEST, _FARTHEST)
     if one.get("quad") is not None:
@@ -117,7 +116,7 @@ def _answer(fields: Fields) -> Answer:
 
 
 def _words(fields: Fields, name: str) -> str:
-    """A field that is written as UTF-8."""
+    """Reads a field of text that can be written as UTF-8."""
     text = fields.text(name)
     try:
         text.encode()
@@ -127,7 +126,7 @@ def _words(fields: Fields, name: str) -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text names a file; the bytes of its name need not be text."""
+    """Tells whether a text can name a file. The bytes of a file name need not be UTF-8."""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:

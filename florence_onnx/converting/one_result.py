@@ -1,4 +1,4 @@
-"""One answer in the forms of other tools, by the writers of whole annotations."""
+"""Conversion of one answer, by the writers of whole annotations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _labels(result: Result, image: str = "") -> Labels:
 
 
 def _numbers(labels: Labels, names: Sequence[str] | None) -> dict[str, int]:
-    """Label -> number of its class, from 0."""
+    """Label -> number of the class, from 0."""
     names = labels.names if names is None else names
     if isinstance(names, str) or len({*names}) != len(names):
         raise InputError(f"names must be a list of different labels, not {names!r}")

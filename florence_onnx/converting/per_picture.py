@@ -68,10 +68,10 @@ def _add(parent: ElementTree.Element, **texts: object) -> None:
 
 
 def write_labelme(labels: Labels, folder: Path) -> None:
-    """Writes LabelMe's JSON, which names the files of pictures and holds those that have none.
+    """Writes LabelMe's JSON, with the name of the picture's file, or with the picture itself.
 
     Raises:
-        InputError: A picture that is no file is missing or has changed.
+        InputError: A picture that has no own file is missing or has changed.
         OutputExistsError: The folder exists.
         OSError: The folder cannot be written.
     """
@@ -84,7 +84,7 @@ def write_labelme(labels: Labels, folder: Path) -> None:
         if item.span is not None or item.load is not None:
             name = (folder / labels.stems[picture.name]).name + picture.suffix
             data = read_file(picture, files)
-            # LabelMe turns what it reads from a file, but not what it holds.
+            # LabelMe turns pictures from files, but not pictures inside the JSON.
             image = write_bitmap(to_rgb(data)) if is_turned(data) else data
         return json.dumps(labelme_content(picture, name, image), indent=2) + "\n"
 
@@ -92,12 +92,12 @@ def write_labelme(labels: Labels, folder: Path) -> None:
 
 
 def labelme_content(picture: Labelled, name: str, image: bytes) -> dict[str, Any]:
-    """LabelMe's JSON of a picture.
+    """Makes LabelMe's JSON of a picture.
 
     Args:
         picture: The picture.
-        name: Path of the picture file, seen from the folder of the JSON file.
-        image: The picture file; empty where LabelMe is to read it.
+        name: Path of the picture file, relative to the folder of the JSON file.
+        image: Bytes of the picture file; empty where LabelMe reads the file.
     """
     width, height = picture.size
     return {
@@ -128,21 +128,21 @@ def _shapes(found: Found) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Words:
-    """How the text beside a picture is made of its answers."""
+    """Rules for the text beside a picture, from the answers about the picture."""
 
     prefix: str = ""
     suffix: str = ""
     separator: str = ", "
-    """Between answers, and between labels."""
+    """Text between answers, and between labels."""
     banned: Sequence[str] = ()
-    """What is left out, in any case of its letters, with blanks or underscores."""
+    """Texts that are left out, in upper or lower case, with blanks or underscores."""
     first: Sequence[str] = ()
-    """What stands first, in this order, whether it was found or not."""
+    """Texts that come first, in this order, found or not."""
     underscores: bool = False
-    """Whether the blanks of labels become underscores."""
+    """Tells whether the blanks of labels become underscores."""
 
     def text(self, picture: Labelled) -> str:
-        """Texts as they are, and of answers that locate the labels, each once."""
+        """Joins texts and labels of the answers, each once."""
         parts = [*self.first]
         for answer in picture.answers.values():
             labels = [found.label for found in answer.found]
@@ -157,7 +157,7 @@ class Words:
 
 
 def _key(text: str) -> str:
-    """What is the same for ``Red car`` and ``red_car``."""
+    """Makes a key that is equal for ``Red car`` and ``red_car``."""
     return text.lower().replace("_", " ")
 
 

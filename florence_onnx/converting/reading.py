@@ -1,4 +1,4 @@
-"""The pictures of an annotation file, with what was found in them."""
+"""Pictures of an annotation file, with the answers about them."""
 
 import hashlib
 import os
@@ -20,67 +20,67 @@ from florence_onnx.images.bitmap import SUFFIX
 
 @dataclass
 class Labelled:
-    """A picture and the answers about it, the newest for every question."""
+    """Picture with its answers, the newest answer to every question."""
 
     path: str
     source: str
     content: str
-    """SHA-256 of its file."""
+    """SHA-256 of the picture's file."""
     size: tuple[int, int]
-    """(width, height)."""
+    """Size of the picture in pixels, (width, height)."""
     answers: dict[tuple[str, str | None], Answer] = field(default_factory=dict)
     name: str = ""
-    """What it is called: its path, with the source before it where pictures of several sources
-    have that path."""
+    """Name of the picture: the path, behind the source where pictures of several sources have the
+    path."""
 
     def __post_init__(self) -> None:
         self.name = self.name or self.path
 
     @property
     def found(self) -> Iterator[Found]:
-        """What all answers locate, if it has an area."""
+        """Things with an area in all answers."""
         for answer in self.answers.values():
             yield from (one for one in answer.found if one.has_area)
 
     @property
     def suffix(self) -> str:
-        """That of its file, or of a file that is made of a frame of a video."""
+        """Suffix of the picture's file, or of a file for a frame of a video."""
         return SUFFIX if self.is_frame else PurePosixPath(self.path).suffix
 
     @property
     def is_frame(self) -> bool:
-        """Whether it is a frame of a video."""
+        """Tells whether the picture is a frame of a video."""
         return is_video(self.source) and frame_time(self.path) is not None
 
     def is_held_out(self, share: float) -> bool:
-        """Whether the picture is among a share (0 to 1) that is chosen by content."""
+        """Tells whether the picture is in a share (0 to 1) that is chosen by content."""
         return int(self.content[:8], 16) < share * (1 << 32)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """All pictures of a file."""
+    """Pictures of an annotation file."""
 
     pictures: Sequence[Labelled]
     classes: Sequence[str] = ()
-    """Labels that stand before the others, whether they occur or not."""
+    """Labels with the first numbers, whether they occur or not."""
 
     @cached_property
     def names(self) -> list[str]:
-        """The labels of `classes`, then others that occur, in alphabetical order."""
+        """Labels of `classes`, then further labels in alphabetical order."""
         found = {one.label for picture in self.pictures for one in picture.found}
         return [*self.classes, *sorted(found.difference(self.classes))]
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The place of each label, from 0."""
+        """Label -> number, from 0."""
         return {name: number for number, name in enumerate(self.names)}
 
     @cached_property
     def stems(self) -> dict[str, str]:
-        """A relative path without suffix for every picture, of which no two are alike.
+        """Makes a different relative path without suffix for every picture.
 
-        Pictures keep their folders; of those that differ in their suffix only, or in letters' case,
+        Pictures keep their folders. Of pictures whose names differ in the suffix or in case only,
         all but the first get a number.
         """
         stems: dict[str, str] = {}
@@ -104,16 +104,16 @@ def read_labels(
     min_score: float | None = None,
     classes: Sequence[str] = (),
 ) -> Labels:
-    """The pictures of an annotation file in the order of their names, frames in that of time.
+    """Reads the pictures of an annotation file, in the order of names, frames in order of time.
 
     Args:
-        path: What ``florence-onnx annotate`` has written.
-        tasks: The tasks whose answers are taken; all by default.
-        min_score: What scores less is left out.
-        classes: Labels that stand before the others.
+        path: File of ``florence-onnx annotate``.
+        tasks: Tasks whose answers are taken; all by default.
+        min_score: Score below which things are left out.
+        classes: Labels with the first numbers.
 
     Raises:
-        InputError: A line is none of an annotation, or no line is of these tasks.
+        InputError: A line is not of an annotation, or no line is of these tasks.
         OSError: The file cannot be read.
     """
     pictures: dict[str, Labelled] = {}
@@ -128,7 +128,7 @@ def read_labels(
         picture = pictures.get(place)
         if picture is None or picture.content != one.content:
             picture = Labelled(one.path, one.source, one.content, one.size)
-            pictures[place] = picture  # The file has changed: older answers are void.
+            pictures[place] = picture  # The file has changed: older answers do not count.
         picture.answers[answer.task, answer.input] = answer
     if not pictures:
         listed = f"; there are {', '.join(sorted(there))}" if there else ""
@@ -141,7 +141,7 @@ def read_labels(
 
 
 def read_classes(path: Path) -> list[str]:
-    """The labels of a text file, a line each.
+    """Reads the labels of a text file, a line each.
 
     Raises:
         InputError: The file cannot be read, or is no text.
@@ -160,7 +160,7 @@ def _order(picture: Labelled) -> tuple[str, Fraction]:
 
 
 def _above(answer: Answer, min_score: float | None) -> Answer:
-    """The answer without what scores less."""
+    """Drops things with a lower score from an answer."""
     if min_score is None:
         return answer
     kept = (one for one in answer.found if one.score is None or one.score >= min_score)
@@ -168,11 +168,11 @@ def _above(answer: Answer, min_score: float | None) -> Answer:
 
 
 def picture_files(labels: Labels) -> dict[str, Item]:
-    """Where the pictures are, by name; some may be there no longer.
+    """Finds the places of pictures, by name. Some files may no longer exist.
 
     Raises:
         InputError: A shard or video cannot be read.
-        MissingDependencyError: There are frames of a video, and PyAV is not installed.
+        MissingDependencyError: A picture is a frame of a video, and PyAV is not installed.
     """
     inside: dict[str, Item] = {}
     for source in {picture.source for picture in labels.pictures if is_shard(picture.source)}:
@@ -189,11 +189,11 @@ def picture_files(labels: Labels) -> dict[str, Item]:
 
 
 def read_file(picture: Labelled, items: Mapping[str, Item]) -> bytes:
-    """The file of a picture, as it was annotated.
+    """Reads the file of a picture, and checks that the file has not changed.
 
     Args:
         picture: The picture.
-        items: What `picture_files` has given.
+        items: Result of `picture_files`.
 
     Raises:
         InputError: The file is missing or has changed.

@@ -1,4 +1,4 @@
-"""Answers as supervision has them: ``Detections`` per picture, and the table of its ``CSVSink``."""
+"""Answers for supervision: ``Detections`` per picture, and the table of ``CSVSink``."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ from florence_onnx.packages import require_packages
 
 
 def detections(picture: Labelled, numbers: Mapping[str, int]) -> Any:
-    """What was found in a picture.
+    """Makes ``supervision.Detections`` of the things in a picture.
 
     Args:
         picture: The picture.
-        numbers: Label -> number of its class, for all labels of the picture.
+        numbers: Label -> number of the class, for all labels of the picture.
 
     Returns:
         ``supervision.Detections``: ``xyxy`` float32 [N,4] in pixels, ``class_id`` int64 [N],
@@ -60,7 +60,7 @@ def write_supervision(labels: Labels, path: Path) -> None:
 
 
 def _masks(picture: Labelled) -> Any:
-    """Bool [N,H,W]: the union of the polygons of each thing."""
+    """Makes masks, bool [N,H,W]: the union of the polygons of each thing."""
     import supervision
 
     masks = np.zeros((len(list(picture.found)), *picture.size[::-1]), bool)

@@ -1,4 +1,4 @@
-"""A table with a row for every thing, or for every answer that is text: as CSV, or as Parquet."""
+"""Table with a row for every thing, or for every answer that is text, as CSV or Parquet."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ Row = tuple[str | int | float | Outlines | None, ...]
 
 
 def write_csv(labels: Labels, path: Path) -> None:
-    """Writes the table; outlines are JSON, a list of numbers x, y, x, y, ... for each."""
+    """Writes the table. An outline is a JSON list of numbers x, y, x, y, ..."""
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(COLUMNS)
@@ -29,7 +29,7 @@ def write_csv(labels: Labels, path: Path) -> None:
 
 
 def write_parquet(labels: Labels, path: Path) -> None:
-    """Writes the table with types; outlines are lists of lists of numbers x, y, x, y, ...
+    """Writes the table with types. Outlines are lists of lists of numbers x, y, x, y, ...
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
@@ -51,7 +51,7 @@ def write_parquet(labels: Labels, path: Path) -> None:
 
 
 def printable_name(name: str) -> str:
-    """The name of a picture as text, with the bytes spelled out that are none."""
+    """Writes the name of a picture as text, with bytes that are not UTF-8 spelled out."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

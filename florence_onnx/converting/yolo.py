@@ -1,4 +1,4 @@
-"""A data set for YOLO: pictures, a text of boxes or outlines for each, data.yaml, classes.txt."""
+"""Data set for YOLO: pictures, a text of boxes or outlines for each, data.yaml, classes.txt."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ from florence_onnx.staging import staged_folder
 def write_yolo(labels: Labels, folder: Path, share: float) -> None:
     """Copies the pictures to ``images`` and writes ``labels``, each in ``train`` and ``val``.
 
-    Things with polygons or quadrilaterals become lines of outlines, others lines of boxes, in parts
-    of the width and height.
+    Things with polygons or quadrilaterals become lines of outlines, other things lines of boxes, in
+    parts of the width and height.
 
     Args:
-        labels: What to write.
+        labels: The pictures.
         folder: The folder to make.
-        share: Which part of the pictures is for validation, 0 to 1. Without any, ``val`` is
-            ``train`` in data.yaml, as YOLO wants one.
+        share: Part of the pictures for validation, 0 to 1. With 0, ``val`` is ``train`` in
+            data.yaml, because YOLO needs a folder for validation.
 
     Raises:
         InputError: A picture is missing or has changed.
@@ -36,7 +36,7 @@ def write_yolo(labels: Labels, folder: Path, share: float) -> None:
             _write(staging / f"labels/{stem}.txt", lines.encode())
         held_out = "val" if (staging / "images/val").exists() else "train"
         trained = "train" if (staging / "images/train").exists() else "val"
-        # JSON is YAML, whatever a label holds.
+        # JSON is also YAML, with any characters in labels.
         names = "".join(f"  {number}: {json.dumps(name)}\n" for name, number in numbers.items())
         content = f"train: images/{trained}\nval: images/{held_out}\nnames:\n{names or '  {}'}"
         _write(staging / "data.yaml", content.encode())
@@ -45,11 +45,11 @@ def write_yolo(labels: Labels, folder: Path, share: float) -> None:
 
 
 def yolo_lines(picture: Labelled, numbers: Mapping[str, int]) -> Iterator[str]:
-    """The lines of a picture: number of the class, then the box or an outline, in parts of 1.
+    """Makes the lines of a picture: number of the class, then the box or an outline, 0 to 1.
 
     Args:
         picture: The picture.
-        numbers: Label -> number of its class, for all labels of the picture.
+        numbers: Label -> number of the class, for all labels of the picture.
     """
     width, height = picture.size
     for found in picture.found:

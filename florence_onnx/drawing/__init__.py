@@ -1,3 +1,3 @@
-"""A picture with its answer drawn on it: an importer of Pillow, as `images`."""
+"""Drawing of an answer on its picture: an importer of Pillow, as `images`."""
 
 from florence_onnx.drawing.picture import draw as draw

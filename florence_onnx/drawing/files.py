@@ -1,4 +1,4 @@
-"""Files of drawings, which carry a mark by which they are known again."""
+"""Files of drawings, which carry a mark for `is_drawing`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _ENDS = 1 << 16
 
 
 def save_drawing(drawing: PIL.Image.Image, path: Path) -> None:
-    """Writes what `draw` returned to a file, whole or not at all, marked for `is_drawing`.
+    """Writes a drawing to a file, whole or not at all, marked for `is_drawing`.
 
     Args:
-        drawing: the picture.
-        path: the file; its ending says the format.
+        drawing: the result of `draw`.
+        path: the file, whose ending tells the format.
 
     Raises:
         OSError: if the file cannot be written.
-        ValueError: if its format has no RGB pictures.
+        ValueError: if the format has no RGB pictures.
     """
     from PIL import Image
 
@@ -40,9 +40,9 @@ def save_drawing(drawing: PIL.Image.Image, path: Path) -> None:
 
 
 def is_drawing(path: Path) -> bool:
-    """Tells whether `save_drawing` wrote a file, in a format that has room for its mark.
+    """Tells whether `save_drawing` wrote a file, in a format that has room for the mark.
 
-    PNG, JPEG, WebP and TIFF have.
+    These formats are PNG, JPEG, WebP and TIFF.
     """
     try:
         with open_regular(path) as file:
@@ -54,7 +54,7 @@ def is_drawing(path: Path) -> bool:
 
 
 def check_ending(path: Path) -> None:
-    """Raises for a name whose ending is that of no picture format.
+    """Refuses a name whose ending is that of no picture format.
 
     Raises:
         InputError: Pillow writes no format with this ending.

@@ -1,4 +1,4 @@
-"""Font files of this machine that have the glyphs of a text."""
+"""Fonts of this machine with the glyphs of a text."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 class Face(NamedTuple):
-    """A font of a file."""
+    """Face: a font in a file."""
 
     file: str | None
-    """None for the font inside Pillow, which has the letters of English alone."""
+    """File of the font; None for the font inside Pillow, which has only the letters of English."""
     number: int = 0
-    """Number of the font in its file."""
+    """Number of the font in the file."""
 
 
 PLAIN = Face(None)
 _CHECKED_AT = 24
-"""Pixels; any size at which the glyphs of a font differ."""
+"""Size in pixels for comparisons of glyphs."""
 _NO_CHARACTER = "\U0010ffff"
-"""Unicode gives this place to no character, so a font shows its glyph for missing ones."""
+"""Code point without a character, for which a font shows the glyph of missing characters."""
 _LONGEST_SEARCH = 10
-"""Seconds for fontconfig."""
+"""Limit of a run of fontconfig in seconds."""
 
 
 @lru_cache(maxsize=64)
@@ -43,7 +43,7 @@ def load(face: Face, size: int, shaping: bool = True) -> ImageFont.FreeTypeFont:
     Args:
         face: The font.
         size: Pixels.
-        shaping: Whether letters join and order themselves as their script wants, where Pillow can.
+        shaping: Whether letters are joined and ordered by the rules of the script, if Pillow can.
 
     Raises:
         OSError: The file cannot be read, or holds no font that can have this size.
@@ -59,10 +59,10 @@ def load(face: Face, size: int, shaping: bool = True) -> ImageFont.FreeTypeFont:
 
 
 def named_face(font: str | os.PathLike[str]) -> Face:
-    """The font that a caller names.
+    """Opens the font that a caller names.
 
     Raises:
-        InputError: It is no font file.
+        InputError: The file is no font file.
     """
     if not isinstance(font, str | os.PathLike):
         raise InputError(f"font must be the path of a font file, not {type(font).__name__}")
@@ -77,11 +77,11 @@ def named_face(font: str | os.PathLike[str]) -> Face:
 
 
 def faces_for(texts: Iterable[str], first: Face | None) -> list[Face]:
-    """Fonts that together have the glyphs of some texts, as far as this machine has them.
+    """Finds fonts that together have the glyphs of some texts, if this machine has such fonts.
 
     Args:
         texts: The texts.
-        first: The font that is used where it can be.
+        first: The font that is used for all characters that it has.
     """
     faces = [PLAIN] if first is None else [first, PLAIN]
     every = sorted({character for text in texts for character in text})
@@ -97,7 +97,7 @@ def faces_for(texts: Iterable[str], first: Face | None) -> list[Face]:
 
 @cache
 def has_glyph(face: Face, character: str) -> bool:
-    """Tells whether a font shows a character; blanks and joiners, which show nothing, all do."""
+    """Tells whether a font shows a character; true for blanks and joiners, which show nothing."""
     if unicodedata.category(character) in ("Zs", "Cf"):
         return True
     try:
@@ -115,7 +115,7 @@ def _glyph(face: Face, character: str) -> tuple[tuple[int, int], bytes]:
 
 @cache
 def _find(characters: str) -> Face | None:
-    """The font that has the most of some characters; None if all fonts lack all."""
+    """Finds the font that has most of some characters; None if no font has any."""
     command = shutil.which("fc-match")
     candidates = _installed() if command is None else _match(command, characters)
     best, most = None, 0
@@ -127,7 +127,7 @@ def _find(characters: str) -> Face | None:
 
 
 def _match(command: str, characters: str) -> list[Face]:
-    """The font that fontconfig takes for the best, which may lack the characters."""
+    """Asks fontconfig for the best font, which may lack the characters."""
     charset = " ".join(f"{ord(character):x}" for character in characters)
     # A font of coloured bitmaps has one size.
     pattern = f"sans-serif:outline=true:color=false:charset={charset}"
@@ -143,7 +143,7 @@ def _match(command: str, characters: str) -> list[Face]:
 
 
 def _installed() -> Iterator[Face]:
-    """Font files in the folders of systems, upright and of usual weight first."""
+    """Lists the font files in the folders of systems, upright and of usual weight first."""
     files = [
         file
         for folder in _folders()

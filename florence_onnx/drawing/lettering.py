@@ -1,4 +1,4 @@
-"""Labels of one size, each in the fonts that have its glyphs."""
+"""Lettering of labels in one size, with the fonts that have the glyphs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MISSING = "?"
 
 
 class Lettering:
-    """Writes labels.
+    """Writer of labels.
 
     Args:
-        faces: The fonts, the first that can is used.
+        faces: The fonts. The first font with the glyphs is used.
         size: Size of the letters in pixels.
     """
 
@@ -31,17 +31,17 @@ class Lettering:
 
     @property
     def margin(self) -> int:
-        """Pixels around the letters."""
+        """Margin around the letters in pixels."""
         return max(1, self._size // 5)
 
     def size(self, text: str) -> tuple[int, int]:
-        """Width and height of a plate with a text, in pixels."""
+        """Computes width and height of a plate with a text, in pixels."""
         top, bottom = self._extent(text)
         width, height = self._length(text), bottom - top
         return round(width) + 2 * self.margin, round(height) + 2 * self.margin
 
     def fit(self, label: str, end: str, width: int) -> str:
-        """The label and what follows it, the label cut off where the plate would be wider."""
+        """Joins a label and the text behind; cuts the label off where the plate would be wider."""
         if self.size(label + end)[0] <= width:
             return label + end
         low, high = 0, len(label)
@@ -66,13 +66,13 @@ class Lettering:
         return sum(load(face, self._size).getlength(run) for face, run in self._runs(text))
 
     def _extent(self, text: str) -> tuple[float, float]:
-        """Highest and lowest pixel, seen from the line that letters stand on."""
+        """Computes the highest and lowest pixel of letters, relative to the baseline."""
         boxes = [load(face, self._size).getbbox(run, anchor="ls") for face, run in self._runs(text)]
         tops, bottoms = [box[1] for box in boxes], [box[3] for box in boxes]
         return min(self._top, *tops), max(self._bottom, *bottoms)
 
     def _runs(self, text: str) -> list[tuple[Face, str]]:
-        """The text in parts of one font; in a single part if a font has all of it."""
+        """Divides a text into parts of one font; a single part if a font has all glyphs."""
         for whole in self._faces:
             if all(has_glyph(whole, character) for character in text):
                 return [(whole, text)]
@@ -83,7 +83,7 @@ class Lettering:
             face = next((face for face in faces if has_glyph(face, character)), None)
             if face is not None:
                 marked.append((face, character))
-            elif not unicodedata.category(character).startswith("M"):  # Marks stand on letters.
+            elif not unicodedata.category(character).startswith("M"):  # a mark on the letter before
                 marked.append((PLAIN, _MISSING))
         return [
             (face, "".join(character for _, character in run))

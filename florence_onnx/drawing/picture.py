@@ -1,4 +1,4 @@
-"""Outlines, fills and labels of an answer on its picture."""
+"""Drawing of the outlines, fills and labels of an answer on its picture."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ _COLOURS: tuple[Colour, ...] = (
 )
 _FILL_OPACITY = 0.35
 _TRIANGLE = 6
-"""The fewest coordinates that enclose something."""
+"""Least number of coordinates that enclose an area."""
 _SHRUNK = (1, 0.8, 0.6)
-"""Sizes of letters that are tried, in parts of the usual one, until plates stand by their boxes."""
+"""Sizes of letters to try, in parts of the usual size, until every plate is near its box."""
 _USUAL, _SMALLEST = 11, 9
-"""The fewest pixels of letters: of the usual size, and of a smaller one that can be read."""
+"""Least height of letters in pixels: of the usual size, and of a readable smaller size."""
 _NAMED = 20
-"""The most missing characters that are named."""
+"""Largest number of missing characters that are named."""
 _VARIANTS = dict.fromkeys(range(0xFE00, 0xFE10))
-"""Characters that choose another form of the one before; few fonts know these."""
+"""Characters that choose a form of the character before. Few fonts have these characters."""
 
 Outline = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class _Thing:
-    """What is drawn of a detection."""
+    """Thing to draw, from a detection."""
 
     label: str
     end: str
-    """What stands behind the label."""
+    """Text behind the label."""
     outlines: list[Outline]
     filled: bool
     box: Rectangle
-    """The box around the largest outline, by which the label stands."""
+    """Box around the largest outline, near which the label is."""
     colour: Colour
 
 
@@ -68,16 +68,16 @@ def draw(
 ) -> PIL.Image.Image:
     """Draws every box, polygon or quadrilateral of an answer with its label and score.
 
-    Lines and letters grow with the picture. Plates of labels stand inside the picture and not over
-    each other: letters get smaller, long labels are cut off ("…"), a line leads to a box that is
-    elsewhere, and a plate that the picture has no room for is left out.
+    Lines and letters grow with the picture. Plates of labels are inside the picture and do not
+    overlap. So letters get smaller, long labels are cut off ("…"), a line leads from a plate to a
+    box that is elsewhere, and a plate is left out if the picture has no room.
 
     Args:
-        image: the picture that was asked about, as ``Florence2`` takes it.
-        result: its answer; every label has its own colour, and so has every thing without a label.
-        font: a TrueType or OpenType file, which is used where it has the glyphs. For others, and by
-            default, fonts of this machine are found. A character that no font has is drawn as "?",
-            and a line on stderr says so.
+        image: the picture of the request, in a form that ``Florence2`` takes.
+        result: the answer. Every label has its own colour, and so has every thing without a label.
+        font: a TrueType or OpenType file, which is used for the characters that it has. For other
+            characters, and by default, fonts of this machine are found. A character that no font
+            has is drawn as "?", and a line on stderr says so.
 
     Returns:
         An RGB image of the picture's size.
@@ -115,7 +115,7 @@ def draw(
 
 
 def _filled(picture: PIL.Image.Image, things: Sequence[_Thing]) -> PIL.Image.Image:
-    """The picture with its polygons filled."""
+    """Fills the polygons in a picture."""
     from PIL import Image, ImageDraw
 
     if not any(thing.filled for thing in things):
@@ -129,7 +129,7 @@ def _filled(picture: PIL.Image.Image, things: Sequence[_Thing]) -> PIL.Image.Ima
 
 
 def _things(result: Result) -> list[_Thing]:
-    """What is drawn, the largest first, so that nothing is covered by what is around it."""
+    """Lists the things to draw, the largest first, so that no thing covers a smaller one."""
     labels = [_one_line(found.label) for found in result.detections]
     classes = [label or number for number, label in enumerate(labels)]
     colours = dict(zip(dict.fromkeys(classes), cycle(_COLOURS), strict=False))
@@ -193,7 +193,7 @@ def _write_labels(
 
 
 def _lead(brush: PIL.ImageDraw.ImageDraw, place: Rectangle, thing: _Thing) -> None:
-    """A line from a plate to the nearest place of its box."""
+    """Computes a line from a plate to the nearest place of a box."""
     x1, y1, x2, y2 = thing.box
     start = ((place[0] + place[2]) // 2, (place[1] + place[3]) // 2)
     end = (min(max(start[0], x1), x2), min(max(start[1], y1), y2))
@@ -220,7 +220,7 @@ def _say_missing(labels: Sequence[str], faces: Sequence[Face]) -> None:
 
 
 def _readable_on(colour: Colour) -> Colour:
-    """Black or white, whichever has the higher contrast by WCAG 2's relative luminance."""
+    """Chooses black or white, by the higher contrast in WCAG 2's relative luminance."""
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
         for part in (value / 255 for value in colour)

@@ -1,4 +1,4 @@
-"""Places for the plates of labels: inside the picture, apart, and near what they name."""
+"""Places for the plates of labels: inside the picture, apart, and near the boxes."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 Rectangle = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in pixels."""
+"""Rectangle: x1, y1, x2, y2 in pixels."""
 Size = tuple[int, int]
-"""(width, height) in pixels."""
+"""Size: (width, height) in pixels."""
 
 
 def place_plates(
     sizes: Sequence[Size], boxes: Sequence[Rectangle], picture: Size
 ) -> list[Rectangle | None]:
-    """Where the plates stand: those of the smallest boxes are placed first.
+    """Finds places for plates; the plates of the smallest boxes come first.
 
     Args:
         sizes: Size of every plate.
-        boxes: The box that every plate belongs to.
+        boxes: Box of every plate.
         picture: Size of the picture.
 
     Returns:
@@ -36,7 +36,7 @@ def place_plates(
 
 
 def gap(one: Rectangle, other: Rectangle) -> int:
-    """Pixels between two rectangles, along the axis of the larger distance; 0 if they touch."""
+    """Distance of two rectangles in pixels, along the axis of the larger distance, at least 0."""
     return max(one[0] - other[2], other[0] - one[2], one[1] - other[3], other[1] - one[3], 0)
 
 
@@ -71,7 +71,7 @@ _NO_ROOM = np.iinfo(np.int64).max
 
 
 def _steps(last: int, step: int) -> npt.NDArray[np.int64]:
-    """0, step, 2 step, ... and the last one."""
+    """Lists 0, step, 2 step, ... and the last value."""
     return np.unique(np.append(np.arange(0, last, step, dtype=np.int64), last))
 
 

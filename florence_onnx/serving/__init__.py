@@ -1,1 +1,1 @@
-"""An HTTP service around models: ``florence-onnx serve``."""
+"""Service over HTTP for models: ``florence-onnx serve``."""

@@ -1,4 +1,4 @@
-"""The application: routes, and what wraps them."""
+"""Application of the service: routes and middleware."""
 
 import asyncio
 import json
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use the service."""
+    """Access to the service."""
 
     keys: Collection[str] = ()
-    """Keys, any of which will do; none for everybody."""
+    """Keys, any of which is enough; empty for access without a key."""
     origins: Collection[str] = ()
-    """Origins of pages in browsers that may; none for no page."""
+    """Origins of pages in browsers that have access; empty for no page."""
 
 
 def make_app(
@@ -53,8 +53,8 @@ def make_app(
     Args:
         make_models: Makes the models; called on the event loop.
         limits: Limits of every request.
-        access: Who may use it.
-        on_failure: Told of the error when the first models cannot be opened.
+        access: Access to the service.
+        on_failure: Called with the error when the first models cannot be opened.
     """
     from fastapi import FastAPI
     from starlette.middleware.cors import CORSMiddleware
@@ -86,7 +86,7 @@ def make_app(
     )
     _add_routes(app)
     _describe(app)
-    # The last one added is the first to see a request.
+    # The middleware that is added last sees a request first.
     app.add_middleware(Bounds, limits=limits, metrics=metrics)
     if access.keys:
         app.add_middleware(Keys, keys=access.keys)
@@ -166,7 +166,7 @@ def _add_routes(app: "FastAPI") -> None:
 
 
 def listed(models: Models) -> dict[str, Any]:
-    """The models as OpenAI's interface lists them, with what is open."""
+    """Lists the models as OpenAI's interface does, and whether each is open."""
     rows = [
         {
             "id": name,
@@ -181,14 +181,14 @@ def listed(models: Models) -> dict[str, Any]:
 
 
 def json_response(content: Any) -> "Response":
-    """A response of JSON."""
+    """Makes a response of JSON."""
     from starlette.responses import Response
 
     return Response(json.dumps(content, allow_nan=False), media_type="application/json")
 
 
 def _describe(app: "FastAPI") -> None:
-    """Adds the types that routes refer to, which FastAPI does not see, to its documentation."""
+    """Adds the types of bodies, which FastAPI does not see, to the documentation of routes."""
     original = app.openapi
 
     def described() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a request asks, put into the runtime's words."""
+"""Questions of a request, as requests of the runtime."""
 
 import base64
 import binascii
@@ -21,28 +21,28 @@ _BLANKS = re.compile(r"[ \t\r\n]+")
 
 @dataclass(frozen=True)
 class Asked:
-    """Tasks on one picture."""
+    """Tasks about one picture."""
 
     image: bytes = field(repr=False)
-    """The bytes of a picture file."""
+    """Bytes of the picture file."""
     tasks: Sequence[AskedTask]
-    """The tasks and what they take."""
+    """Tasks with their inputs."""
     model: str | None = None
-    """The name of a model; None for the first that is served."""
+    """Name of a model; None for the first model of the service."""
     options: GenerationOptions = field(default_factory=GenerationOptions)
     """Overrides of the model's policy, the same for all tasks."""
     is_list: bool = False
-    """Tells whether the tasks were given as a list, and so their answers are."""
+    """Tells whether the tasks, and so the answers, are a list."""
 
     def requests(self) -> list[Request]:
-        """A request of the runtime per task."""
+        """Makes a request of the runtime per task."""
         return [
             Request(self.image, one.task, one.text, one.region, one.prompt, one.answer)
             for one in self.tasks
         ]
 
     def policy(self, policy: GenerationPolicy, limits: Limits) -> GenerationPolicy:
-        """The model's policy with the options of the request, within the limits.
+        """Makes the policy from the model's policy and the request's options, within the limits.
 
         Raises:
             GenerationError: An option does not exist, or is out of range.
@@ -61,7 +61,7 @@ def asked(question: Question, image: bytes) -> Asked:
     """Reads a question whose fields have the right types.
 
     Raises:
-        RefusalError: It holds one task and several.
+        RefusalError: The question has both a task and a list of tasks.
     """
     options: dict[str, Any] = dict(question.options)
     if question.min_score is not None:
@@ -82,16 +82,16 @@ def asked_in_json(question: PictureQuestion) -> Asked:
     """Reads a question that holds its picture.
 
     Raises:
-        RefusalError: The picture is not in base64, or it holds one task and several.
+        RefusalError: The picture is not in base64, or there are both a task and a list of tasks.
     """
     return asked(question, picture_bytes(question.image))
 
 
 def picture_bytes(text: str) -> bytes:
-    """The bytes of a picture in base64, with or without the head of a data URI.
+    """Decodes a picture in base64, with or without the head of a data URI.
 
     Raises:
-        RefusalError: It is something else, such as a path or a URL, which are never opened.
+        RefusalError: The text is not base64 but, for example, a path or a URL. Neither is opened.
     """
     head = _DATA_URI.match(text)
     body = text[head.end() :] if head else text

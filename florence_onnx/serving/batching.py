@@ -1,7 +1,8 @@
-"""One thread that runs the engine: it gathers what is asked and answers it in batches.
+"""Batching: one thread runs the engine, collects requests and answers the requests in batches.
 
-Pictures go through the vision encoder one by one. What comes in meanwhile joins the batch as long
-as it fits. Then all rows are searched together. Requests whose options differ are searched apart.
+Pictures go through the vision encoder one by one. New requests join the batch meanwhile, as long as
+the batch has room. Then all rows are searched together. Requests with different options are
+searched separately.
 """
 
 import time
@@ -21,7 +22,7 @@ from florence_onnx.serving.metrics import Metrics
 
 
 class SharedPicture:
-    """A picture of one or more tasks, encoded by the engine's thread when it is first needed."""
+    """Picture of one or more tasks, which the engine's thread encodes at the first use."""
 
     def __init__(self, picture: Picture | TiledPicture | EncodedImage) -> None:
         self._picture = picture
@@ -32,48 +33,48 @@ class SharedPicture:
         return isinstance(self._picture, EncodedImage)
 
     def encoded(self, model: Florence2) -> EncodedImage:
-        """The picture behind the vision encoder of the model."""
+        """Encodes the picture with the model, once."""
         self._picture = encode(model.graphs, self._picture)
         return self._picture
 
 
 @dataclass(eq=False)
 class Job:
-    """A task to be answered. To cancel ``answer`` takes it out of the queue and of its batch."""
+    """Job: a task to be answered. Cancelling ``answer`` removes the job from queue and batch."""
 
     model: Florence2
-    """The model that answers."""
+    """Model that answers."""
     prepared: Prepared
-    """What is asked."""
+    """Prepared request of the task."""
     picture: SharedPicture
-    """The picture of ``prepared``; tasks of one request share one object."""
+    """Picture of ``prepared``. Tasks of one request share one object."""
     policy: GenerationPolicy
-    """The options of the search."""
+    """Options of the search."""
     answer: "Future[Result]" = field(default_factory=Future)
-    """The answer, or the error in its place."""
+    """Answer, or the error in place of an answer."""
     arrived: float = field(default_factory=time.monotonic)
-    """When the job was made."""
+    """Time at which the job was made."""
 
     @property
     def is_wanted(self) -> bool:
-        """Tells whether somebody still waits for the answer."""
+        """Tells whether a client still waits for the answer."""
         return not self.answer.cancelled()
 
     def goes_with(self, other: "Job") -> bool:
-        """Tells whether both can be searched together."""
+        """Tells whether two jobs can be searched together."""
         return self.model is other.model and self.policy == other.policy
 
 
 class Engine:
-    """The engine's thread and its queue."""
+    """Engine: a thread with a queue of jobs."""
 
     def __init__(self, metrics: Metrics, wait: float = 0.005, most_rows: int = 24) -> None:
         """Starts the thread.
 
         Args:
-            metrics: Told of batches and stages.
-            wait: Seconds that the first job of a batch waits for others.
-            most_rows: Rows of a batch: tasks times beams. A single task may have more.
+            metrics: Metrics of batches and stages.
+            wait: Seconds for which the first job of a batch waits for further jobs.
+            most_rows: Limit of the rows of a batch, tasks times beams. A single task may have more.
         """
         self._metrics, self._wait, self._most_rows = metrics, wait, most_rows
         self._jobs: deque[Job] = deque()
@@ -89,7 +90,7 @@ class Engine:
             self._changed.notify()
 
     def close(self) -> None:
-        """Ends the thread after it has answered what is in the queue."""
+        """Ends the thread after the jobs in the queue are answered."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -100,7 +101,7 @@ class Engine:
             self._answer_next()
 
     def _await_jobs(self) -> bool:
-        """Waits for a job, and a little for others; false when there will be none."""
+        """Waits for a job, and a little for further jobs; false when the engine is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._is_closed)
             if not self._jobs:
@@ -116,7 +117,7 @@ class Engine:
             return True
 
     def _answer_next(self) -> None:
-        """Answers one batch; nothing of it is kept, so that its model can be closed."""
+        """Answers one batch, and keeps no reference, so that the model can be closed."""
         batch: list[Job] = []
         while joined := self._join(batch):
             batch += joined
@@ -129,7 +130,7 @@ class Engine:
             self._search(batch)
 
     def _join(self, batch: Sequence[Job]) -> list[Job]:
-        """Takes jobs that go with a batch out of the queue, one picture's at a time."""
+        """Moves jobs that go with a batch from the queue to the batch, picture by picture."""
         joined: list[Job] = []
         with self._changed:
             waiting, self._jobs = self._jobs, deque()
@@ -160,7 +161,7 @@ class Engine:
             self._metrics.stage("vision", time.perf_counter() - start)
 
     def _search(self, batch: Sequence[Job]) -> None:
-        """Searches a batch; where that fails one by one, so that only the culprit fails."""
+        """Searches a batch; if this fails, one by one, so that only the wrong job fails."""
         try:
             results = self._results(batch)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Reading the bodies of requests, and describing them to the documentation."""
+"""Reading of the bodies of requests, and their description for the documentation."""
 
 import json
 from collections.abc import AsyncGenerator, Hashable, Mapping
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _REFERENCES = "#/components/schemas/{model}"
 _JSON_FIELDS = ("tasks", "options", "min_score")
-"""Fields of a form that hold JSON; ``region`` may, too."""
+"""Fields of a form that hold JSON; ``region`` may hold JSON too."""
 _MOST_FIELDS = 16
 _FIELD_BYTES = 1 << 20
 _MOST_SHOWN = 3
@@ -27,7 +27,7 @@ def read_json(body: bytes, kind: type[T]) -> T:
     """Checks a body of JSON against a dataclass or typed dictionary.
 
     Raises:
-        RefusalError: It is no JSON, or a field is missing, unknown or of another type.
+        RefusalError: The body is no JSON, or a field is missing, unknown or of another type.
     """
     from pydantic import ValidationError
 
@@ -39,7 +39,7 @@ def read_json(body: bytes, kind: type[T]) -> T:
 
 
 def make_checkers(*kinds: Any) -> None:
-    """Makes what checks bodies, which several threads cannot do at once: Python's parser fails."""
+    """Makes the checkers of bodies, in one thread only: Python's parser fails in several."""
     for kind in kinds:
         _checker(kind)
 
@@ -86,7 +86,7 @@ async def _read_form(request: "Request") -> Asked:
         max_fields=_MOST_FIELDS,
         max_part_size=_FIELD_BYTES,
     )
-    # Nothing is written to a disk, which may be read-only; the body is in memory and has a limit.
+    # Nothing is written to a disk, which may be read-only. The body in memory has a limit.
     parser.spool_max_size = 0
     try:
         form = await parser.parse()
@@ -134,12 +134,12 @@ def _refuse_constant(text: str) -> None:
 
 
 def json_body(kind: type[Any]) -> dict[str, Any]:
-    """What OpenAPI says of a body of JSON."""
+    """Describes a body of JSON for OpenAPI."""
     return {"required": True, "content": {"application/json": {"schema": _schema(kind)}}}
 
 
 def asked_body() -> dict[str, Any]:
-    """What OpenAPI says of the body of /v1/answer."""
+    """Describes the body of /v1/answer for OpenAPI."""
     as_json = _schema(PictureQuestion)
     fields = {
         name: {"type": "string", "contentMediaType": "application/json"}
@@ -157,10 +157,10 @@ def asked_body() -> dict[str, Any]:
 
 
 def responses(found: Mapping[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of answers.
+    """Describes answers for OpenAPI.
 
     Args:
-        found: The schema of an answer that is no error, where it has one.
+        found: Schema of an answer without error, if there is a schema.
     """
     wrong = {"application/json": {"schema": reference(ErrorBody)}}
     told: dict[int | str, dict[str, Any]] = {
@@ -174,7 +174,7 @@ def responses(found: Mapping[str, Any] | None = None) -> dict[int | str, dict[st
 
 
 def definitions(*kinds: Any) -> dict[str, Any]:
-    """The schemas of types and of what these refer to, by name."""
+    """Makes the schemas of types and of all types in these, by name."""
     from pydantic import TypeAdapter
 
     found: dict[str, Any] = {}
@@ -186,7 +186,7 @@ def definitions(*kinds: Any) -> dict[str, Any]:
 
 
 def reference(kind: Any) -> Mapping[str, str]:
-    """What refers to a type of `definitions`."""
+    """Makes a reference to a type of `definitions`."""
     return {"$ref": _REFERENCES.format(model=kind.__name__)}
 
 
@@ -195,7 +195,7 @@ def _schema(kind: type[Any]) -> dict[str, Any]:
 
 
 def _words(error: "ValidationError") -> str:
-    """What is wrong, without the values that were given."""
+    """Writes the error of a field without the given value."""
     found = error.errors(include_input=False, include_url=False, include_context=False)
     lines = [
         f"{'.'.join(map(str, one['loc']))[:80] or 'the body'}: {one['msg'][:200]}"

@@ -1,4 +1,4 @@
-"""What one request may cost."""
+"""Limits to the cost of a request."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from florence_onnx.serving.refusals import RefusalError
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits to every request. What goes beyond one is refused and says so."""
+    """Limits of every request. A request beyond a limit is refused with a message."""
 
     body_mib: int = 32
-    """MiB of a request's body, counted while it comes in."""
+    """Size of a request's body in MiB, counted while the body comes in."""
     queue: int = 64
-    """Requests that are accepted at the same time, waiting or being answered."""
+    """Number of requests that are accepted at the same time, waiting or being answered."""
     seconds: float = 60.0
-    """Time from the first byte of a request to its answer."""
+    """Seconds from the first byte of a request to the answer."""
     tasks: int = 16
-    """Tasks on one picture."""
+    """Number of tasks about one picture."""
     beams: int = 8
-    """Beams of a search."""
+    """Number of beams of a search."""
     tokens: int = 4096
-    """Tokens of one answer; never more than the model's own limit."""
+    """Tokens of one answer, never more than the model's own limit."""
 
     def check_tasks(self, count: int) -> None:
         """Refuses a request of too many tasks, or of none.
@@ -36,11 +36,11 @@ class Limits:
             )
 
     def bounded(self, policy: GenerationPolicy, max_tokens_given: bool) -> GenerationPolicy:
-        """The policy with no more tokens than allowed, where the request has not asked for more.
+        """Makes a policy within the limits, where the request does not ask for more.
 
         Args:
             policy: The model's policy with the request's options.
-            max_tokens_given: Whether the request says how many tokens it wants.
+            max_tokens_given: Whether the request has a limit of tokens.
 
         Raises:
             GenerationError: The request asks for more tokens or beams than allowed.

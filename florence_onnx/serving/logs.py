@@ -1,7 +1,7 @@
-"""Logs for programs: one JSON object per line, without anything of a user's.
+"""Logs for programs: one JSON object per line, without data of users.
 
-A line of a request has its id, route, status, seconds and bytes. Paths are those of routes, and of
-errors there is the code: what a user typed or sent is in none of these.
+The line of a request has id, route, status, seconds and bytes. Instead of paths and messages, lines
+have routes and codes of errors, so a log has no text that a user typed or sent.
 """
 
 import datetime
@@ -15,24 +15,24 @@ LOGGER = logging.getLogger("florence_onnx.serving")
 
 _FIELDS = "fields"
 _FRAMES = 4
-"""Innermost calls that are logged of an error."""
+"""Number of innermost calls in the log of an error."""
 
 
 def log(event: str, level: int = logging.INFO, **fields: object) -> None:
     """Writes a line.
 
     Args:
-        event: What happened, a word.
-        level: Of the logging library.
-        **fields: More of it, ready for JSON.
+        event: Name of the event, a word.
+        level: Level of the logging library.
+        **fields: Further fields, ready for JSON.
     """
     LOGGER.log(level, event, extra={_FIELDS: fields})
 
 
 def log_failure(event: str, error: BaseException, **fields: object) -> None:
-    """Writes a line about an error that is nobody's request's fault.
+    """Writes a line about an error that no request has caused.
 
-    It holds the error's type and where it was raised. Its message may quote a request.
+    The line has the type and the place of the error, but no message, which may quote a request.
     """
     frames = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-_FRAMES:]]
@@ -52,10 +52,10 @@ class _Lines(logging.Formatter):
 
 
 def write_logs(stream: TextIO | None = None) -> None:
-    """Has the service's lines written, and the HTTP server's own.
+    """Starts the logs of the service and of the HTTP server.
 
     Args:
-        stream: Where to; stdout by default.
+        stream: Stream for the lines; stdout by default.
     """
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(_Lines())

@@ -28,7 +28,7 @@ def make_server(model: Florence2, folder: Path | None) -> "MCPServer[Any]":
 
     Args:
         model: The model that answers.
-        folder: The only folder whose pictures may be named by their paths; None for none.
+        folder: The only folder with pictures that paths may name; None for no paths.
     """
     from mcp.server.mcpserver import MCPServer
 
@@ -66,7 +66,7 @@ def make_server(model: Florence2, folder: Path | None) -> "MCPServer[Any]":
 
 
 def _located(result: Result) -> dict[str, Any]:
-    """The size of the picture, and what was located in it."""
+    """Returns the size of the picture, and the located things."""
     record = result.record()
     found: Sequence[dict[str, Any]] = record["detections"]
     return {
@@ -83,10 +83,10 @@ def _located(result: Result) -> dict[str, Any]:
 
 
 def _picture(image: str, folder: Path | None) -> bytes | str:
-    """The bytes of a picture, or the path of one in the folder.
+    """Reads a picture in base64, or a picture in the folder by its path.
 
     Raises:
-        ImageError: It is neither.
+        ImageError: The text is neither base64 nor the path of a picture in the folder.
     """
     if folder is not None:
         path = (folder / image).resolve() if len(image) < _LONGEST_PATH else folder

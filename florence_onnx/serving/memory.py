@@ -1,4 +1,4 @@
-"""Memory that is free, given back to the system."""
+"""Return of free memory to the system."""
 
 import ctypes
 import gc
@@ -6,10 +6,10 @@ import sys
 
 
 def give_back() -> None:
-    """Collects what nobody refers to, and has the C library return free pages.
+    """Collects garbage, and makes the C library return free pages to the system.
 
-    Without the latter, glibc keeps most of what a closed model leaves. Other libraries return
-    pages on their own.
+    Otherwise glibc keeps most of the memory of a closed model. Other C libraries return free pages
+    by themselves.
     """
     gc.collect()
     if sys.platform == "linux":

@@ -1,15 +1,15 @@
-"""What the service counts and times, for Prometheus."""
+"""Metrics of the service, for Prometheus."""
 
 STAGES = ("read", "queue", "vision", "embed_encoder", "search", "parse")
-"""Stages of a request: reading its body and picture, waiting, and what the engine does; those of
-the engine are counted once per batch, ``vision`` once per picture."""
+"""Stages of a request: reading of body and picture, waiting, and stages of the engine. Stages of
+the engine count once per batch, ``vision`` once per picture."""
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 
 
 class Metrics:
-    """The metrics of one service."""
+    """Metrics of one service."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -78,7 +78,7 @@ class Metrics:
         self._tokens.inc(count)
 
     def page(self) -> tuple[bytes, str]:
-        """The content of /metrics and its type."""
+        """Makes the content of /metrics, and the type of the content."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
         return generate_latest(self.registry), CONTENT_TYPE_LATEST

@@ -1,4 +1,4 @@
-"""What every request passes before it gets to its route: ids, logs, keys and limits."""
+"""Middleware before the routes: ids, logs, keys and limits of requests."""
 
 import asyncio
 import base64
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = ("/healthz", "/readyz", "/health")
-"""Routes for which no key is needed: they tell no more than that the service is there."""
+"""Routes that need no key, because they tell no more than that the service runs."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _KEY_HEADERS = ("x-api-key", "token")
 
 
 class Requests:
-    """Gives every request an id, counts and logs it, and answers what was raised."""
+    """Middleware that gives requests ids, counts and logs requests, and answers errors."""
 
     def __init__(self, app: "ASGIApp", metrics: Metrics) -> None:
         """Wraps an application.
 
         Args:
             app: The application.
-            metrics: Told of every request.
+            metrics: Metrics of every request.
         """
         self._app, self._metrics = app, metrics
 
@@ -89,9 +89,9 @@ class Requests:
 
 
 class Keys:
-    """Asks for a key: ``Authorization: Bearer KEY``, ``X-API-Key: KEY`` or ``Token: KEY``.
+    """Middleware for keys: ``Authorization: Bearer KEY``, ``X-API-Key: KEY`` or ``Token: KEY``.
 
-    It may be the password of ``Authorization: Basic`` too, which is what Label Studio has.
+    The key may also be the password of ``Authorization: Basic``, as in Label Studio.
     """
 
     def __init__(self, app: "ASGIApp", keys: Collection[str]) -> None:
@@ -99,7 +99,7 @@ class Keys:
 
         Args:
             app: The application.
-            keys: The keys, any of which will do.
+            keys: The keys, any of which is enough.
         """
         self._app, self._keys = app, [key.encode() for key in keys]
 
@@ -107,7 +107,7 @@ class Keys:
         """Handles a request.
 
         Raises:
-            RefusalError: It has none of the keys.
+            RefusalError: The request has none of the keys.
         """
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             scheme, _, bearer = _header(scope, "authorization").partition(" ")
@@ -128,7 +128,7 @@ class Keys:
 
 
 class Bounds:
-    """Holds requests with a body to the limits, and cancels those whose client has gone."""
+    """Middleware for limits of requests with a body; cancels requests whose client has gone."""
 
     def __init__(self, app: "ASGIApp", limits: Limits, metrics: Metrics) -> None:
         """Wraps an application.
@@ -136,7 +136,7 @@ class Bounds:
         Args:
             app: The application.
             limits: The limits.
-            metrics: Told how many requests there are.
+            metrics: Metrics of the number of requests.
         """
         self._app, self._limits, self._metrics = app, limits, metrics
         self._count = 0
@@ -145,7 +145,7 @@ class Bounds:
         """Handles a request.
 
         Raises:
-            RefusalError: It goes beyond a limit.
+            RefusalError: The request goes beyond a limit.
         """
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
             await self._app(scope, receive, send)
@@ -180,7 +180,7 @@ class Bounds:
         async def replay() -> "Message":
             if given:
                 return {"type": "http.request", "body": given.pop(), "more_body": False}
-            await asyncio.Event().wait()  # Whoever has the body waits for nothing more.
+            await asyncio.Event().wait()  # After the body, the application waits for nothing more.
             return {"type": "http.disconnect"}
 
         work = asyncio.ensure_future(self._app(scope, replay, send))
@@ -221,7 +221,7 @@ class Bounds:
         return b"".join(parts)
 
     def _too_large(self) -> RefusalError:
-        # The rest is not read, so that the connection is of no more use.
+        # The rest is not read, so the connection cannot be used again.
         return RefusalError(
             413,
             "too_large",

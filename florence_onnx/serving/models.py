@@ -1,4 +1,4 @@
-"""The models of the service: opened when they are asked for, closed when they are idle."""
+"""Models of the service, opened at the first request and closed when idle."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ Open = Callable[[str], Florence2]
 
 @dataclass(eq=False)
 class _Served:
-    """A model that the service may open."""
+    """Model that the service may open."""
 
     name: str
     source: str
@@ -27,7 +27,7 @@ class _Served:
 
 
 class Models:
-    """The models by their names; all methods belong to the thread of the event loop."""
+    """Models by name. All methods must run in the thread of the event loop."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class Models:
         max_open: int | None = None,
         idle: float = 0.0,
     ) -> None:
-        """Opens nothing yet.
+        """Stores the arguments. No model is opened yet.
 
         Args:
-            sources: Name -> what is opened under it; the first is the default.
+            sources: Name -> source of the model; the first model is the default.
             open_model: Opens and warms up a model; called in a thread.
-            metrics: Told how many models are open.
-            max_open: Models in memory at the same time; None for all.
+            metrics: Metrics of the number of open models.
+            max_open: Limit of the models in memory at the same time; None for all.
             idle: Seconds without a request after which a model is closed; 0 for never.
         """
         self._served = {name: _Served(name, source) for name, source in sources.items()}
@@ -54,7 +54,7 @@ class Models:
 
     @property
     def names(self) -> list[str]:
-        """The names, the default first."""
+        """Names of the models, the default first."""
         return list(self._served)
 
     def is_open(self, name: str) -> bool:
@@ -62,10 +62,10 @@ class Models:
         return self._served[name].model is not None
 
     async def open_first(self) -> None:
-        """Opens as many models as may be open, in their order.
+        """Opens as many models as may be open, in order.
 
         Raises:
-            FlorenceError: One of them cannot be opened.
+            FlorenceError: A model cannot be opened.
         """
         for served in list(self._served.values())[: self._max_open]:
             await self._opened(served)
@@ -73,7 +73,7 @@ class Models:
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Florence2]:
-        """A model that stays open meanwhile.
+        """Yields a model, which stays open during the block.
 
         Raises:
             RefusalError: There is no model of this name.
@@ -84,7 +84,7 @@ class Models:
             raise RefusalError(
                 404, "model_not_found", f"there are the models {', '.join(self.names)}"
             )
-        served.users += 1  # Before it is open, or others could close it as soon as it is.
+        served.users += 1  # Before opening, so that no other request closes the model.
         try:
             yield await self._opened(served)
         finally:
@@ -93,7 +93,7 @@ class Models:
             self._release()
 
     async def close_idle(self) -> None:
-        """Closes models that have been idle for long enough, for as long as it runs."""
+        """Closes models that have been idle for long enough, without end."""
         while self._idle:
             await asyncio.sleep(self._idle / 4)
             before = time.monotonic() - self._idle
@@ -104,7 +104,7 @@ class Models:
     async def _opened(self, served: _Served) -> Florence2:
         while served.model is None:
             if served.opening is None and not await self._has_room():
-                continue  # Others may have come first meanwhile.
+                continue  # Other requests may have come first meanwhile.
             if served.opening is None:
                 served.opening = asyncio.create_task(self._open(served))
                 served.opening.add_done_callback(_look)
@@ -112,7 +112,7 @@ class Models:
         return served.model
 
     async def _has_room(self) -> bool:
-        """Tells whether one more model may be open; where not, waits until that may have changed.
+        """Tells whether one more model may be open; else waits until the number may have changed.
 
         The model that was not used for the longest time is closed.
         """
@@ -146,6 +146,6 @@ class Models:
 
 
 def _look(task: "asyncio.Task[None]") -> None:
-    """Looks at a task's error, which asyncio complains about where nobody does."""
+    """Reads the error of a task, because asyncio warns about errors that nobody reads."""
     with suppress(asyncio.CancelledError):
         task.exception()

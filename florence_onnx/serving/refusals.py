@@ -1,4 +1,4 @@
-"""Errors as the service answers them: a status, a code for programs, a message for people."""
+"""Refusals: answers with a status, a code for programs and a message for people."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from florence_onnx.terminal import one_line
 
 
 class RefusalError(Exception):
-    """An answer that is an error."""
+    """Signals an answer that is an error."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
@@ -18,8 +18,8 @@ class RefusalError(Exception):
 
         Args:
             status: The status of the response.
-            code: What programs tell errors apart by, such as ``queue_full``.
-            message: What is wrong and what to do about it.
+            code: Code of the error for programs, such as ``queue_full``.
+            message: Error and remedy, in words.
             headers: Headers of the response.
         """
         super().__init__(message)
@@ -27,14 +27,14 @@ class RefusalError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The body of the response."""
+        """Makes the body of the response."""
         return {"error": {"code": self.code, "message": self.message}}
 
 
 def refusal(error: BaseException) -> RefusalError:
-    """The refusal that tells a client of an error.
+    """Makes the refusal for an error.
 
-    Of errors that are not about the request, the client learns no more than that: their messages
+    For errors that are not about the request, the client gets no message, because such messages
     name folders of the server.
     """
     if isinstance(error, RefusalError):

@@ -1,4 +1,4 @@
-"""The process of the service: a socket, signals, and a graceful end."""
+"""Process of the service: a socket, signals, and a graceful end."""
 
 import signal
 import socket
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _GRACE = 5.0
-"""Seconds for what a stopping service needs besides the longest request."""
+"""Seconds that a stopping service needs in addition to the longest request."""
 _BACKLOG = 2048
 
 
@@ -23,17 +23,17 @@ def serve(
     port: int,
     seconds: float,
 ) -> None:
-    """Serves until the process is told to end, and answers what was accepted until then.
+    """Serves until a signal ends the process, and then answers the accepted requests.
 
     Args:
-        make_app: Makes the application, given whom to tell that no model can be opened.
+        make_app: Makes the application, from a function to call when no model can be opened.
         host: The address to listen at.
-        port: The port; 0 for a free one, which the log tells.
+        port: The port; 0 for a free port, which the log tells.
         seconds: The longest time of a request.
 
     Raises:
         FlorenceError: The first models cannot be opened.
-        OSError: The address cannot be had.
+        OSError: The address cannot be used.
     """
     import uvicorn
 
@@ -66,9 +66,9 @@ def serve(
 
 @contextmanager
 def _quiet_signals() -> Iterator[None]:
-    """Has the process end with status 0 after a graceful end.
+    """Makes the process end with status 0 after a graceful end.
 
-    The HTTP server raises the signal that ended it again, for whoever listened before.
+    The HTTP server raises the signal again after its end, for earlier handlers of the signal.
     """
 
     def ignore(number: int, frame: FrameType | None) -> None:
@@ -83,7 +83,7 @@ def _quiet_signals() -> Iterator[None]:
 
 
 def _raise_file_limit() -> None:
-    """Takes as many open connections as the system allows; each is a file."""
+    """Raises the limit of open files as far as the system allows: a connection is a file."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 

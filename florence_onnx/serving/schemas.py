@@ -1,4 +1,4 @@
-"""Bodies of requests and answers, as the checks and the documentation of the service read them."""
+"""Schemas of the bodies of requests and answers, for checks and documentation."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,32 +14,32 @@ _STRICT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class AskedTask:
-    """A task and what it takes."""
+    """Task with its input."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     task: str | None = None
-    """A task, such as ``od`` or ``<OD>``."""
+    """Name of the task, such as ``od`` or ``<OD>``."""
     text: str | None = None
-    """For the tasks that take text."""
+    """Text, for the tasks that take text."""
     region: list[float] | str | None = None
-    """For the tasks that take a region: x1, y1, x2, y2 in pixels, or four location tokens."""
+    """Region, for the tasks that take one: x1, y1, x2, y2 in pixels, or four location tokens."""
     prompt: str | None = None
-    """The words of a fine-tune, instead of a task."""
+    """Prompt of a fine-tune, instead of a task."""
     answer: str | None = None
-    """How the answer to a prompt is read, such as ``boxes``."""
+    """Kind of the answer to a prompt, such as ``boxes``."""
 
 
 @dataclass(frozen=True)
 class Question(AskedTask):
-    """A request without its picture: one task, or several in ``tasks``."""
+    """Question without a picture: one task, or several in ``tasks``."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     model: str | None = None
-    """A name from /v1/models; the first of them by default."""
+    """Name of a model from /v1/models; the first model by default."""
     tasks: list[AskedTask] | None = None
-    """Several tasks in one pass of the vision encoder, instead of one task."""
+    """Tasks in one pass of the vision encoder, instead of one task."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the search, such as ``num_beams`` and ``max_new_tokens``."""
     min_score: float | None = None
@@ -48,17 +48,17 @@ class Question(AskedTask):
 
 @dataclass(frozen=True)
 class PictureQuestion(Question):
-    """A request as JSON."""
+    """Question as JSON, with the picture."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     image: str = field(kw_only=True)
-    """The picture file in base64, or as a data URI. Nothing else is read: no path and no URL."""
+    """Picture file in base64, or as a data URI. No path and no URL is read."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How sure the model was of a detection, 0 to 1."""
+    """Scores of a detection, 0 to 1."""
 
     location: float
     label: float | None
@@ -67,7 +67,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Located:
-    """What an answer locates, in pixels. Fields that a task does not give are left out."""
+    """Thing that an answer locates, in pixels. Fields that a task does not give are left out."""
 
     label: str
     box: list[float]
@@ -79,7 +79,7 @@ class Located:
 
 @dataclass(frozen=True)
 class Record:
-    """An answer, as ``florence-onnx run --json`` prints it."""
+    """Answer, in the form of ``florence-onnx run --json``."""
 
     schema: int
     size: list[int]
@@ -96,14 +96,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to ``tasks``, in their order."""
+    """Answers to ``tasks``, in the same order."""
 
     answers: list[Record]
 
 
 @dataclass(frozen=True)
 class ErrorWords:
-    """What is wrong."""
+    """Error, with a code and a message."""
 
     code: str
     message: str
@@ -111,6 +111,6 @@ class ErrorWords:
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """The body of every error."""
+    """Body of every error."""
 
     error: ErrorWords

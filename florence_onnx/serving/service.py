@@ -1,4 +1,4 @@
-"""The core of the service: tasks on a picture in, results out. Every route comes here."""
+"""Core of the service: answers to tasks about a picture, for all routes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from florence_onnx.serving.models import Models
 T = TypeVar("T")
 
 _THREADS = 2
-"""Threads that decode and resize: more would take the processor from the engine."""
+"""Number of threads that decode and resize. More threads would slow the engine down."""
 
 
 class Service:
-    """Models, an engine, and threads that read pictures."""
+    """Service with models, an engine, and threads that read pictures."""
 
     def __init__(self, models: Models, limits: Limits, metrics: Metrics) -> None:
         """Starts the threads.
@@ -33,16 +33,16 @@ class Service:
         Args:
             models: The models.
             limits: Limits of every request.
-            metrics: Told of batches and stages.
+            metrics: Metrics of batches and stages.
         """
         self.models, self.limits, self.metrics = models, limits, metrics
         self._engine = Engine(metrics)
         self._readers = ThreadPoolExecutor(_THREADS, "reader")
 
     async def answer(self, asked: Asked) -> list[Result]:
-        """Answers tasks on one picture, whose vision encoder runs once.
+        """Answers tasks about one picture, for which the vision encoder runs once.
 
-        To cancel this takes the tasks out of the queue and of the engine.
+        Cancelling the call removes the tasks from the queue and the engine.
 
         Raises:
             RefusalError: There are too many tasks, or there is no model of this name.
@@ -63,7 +63,7 @@ class Service:
                 del model, jobs
 
     def close(self) -> None:
-        """Ends the threads after they have done what they were given."""
+        """Ends the threads after their work."""
         self._readers.shutdown()
         self._engine.close()
 
@@ -79,7 +79,7 @@ class Service:
 
 
 def _check(requests: Sequence[Request], policy: GenerationPolicy) -> None:
-    """Refuses what can be refused before a picture is decoded."""
+    """Makes the checks that need no decoded picture."""
     for request in requests:
         task, kind = what_is_asked(request.task, request.prompt, request.answer)
         check_input(task, request.text, request.region)

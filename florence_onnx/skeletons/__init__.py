@@ -1,1 +1,1 @@
-"""Graphs without weights for the released geometries, and how a checkpoint fills them."""
+"""Skeletons: graphs without weights for the released geometries, and their filling."""

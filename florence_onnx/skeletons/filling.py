@@ -1,7 +1,7 @@
-"""Fills the graphs of a released geometry with a checkpoint's weights, without torch.
+"""Filling of the graphs of a released geometry with a checkpoint's weights, without torch.
 
-A skeleton is the graphs of a geometry as the exporter traces them, whose weights are names only,
-and the recipe of each weight. Vocabulary and number of positions are the checkpoint's own.
+A skeleton has the graphs of a geometry as the exporter traces graphs, with the names of weights but
+no values, and the recipe of each weight. Vocabulary and number of positions are the checkpoint's.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,18 +25,18 @@ from florence_onnx.skeletons.recipes import Recipe, carry_out
 
 SKELETONS = Path(__file__).parent
 GEOMETRY, RECIPES = "geometry.json", "recipes.json"
-"""Files of a skeleton beside its graphs: its geometry, as config.json has it, and the recipes."""
+"""Files of a skeleton beside the graphs: the geometry, in the form of config.json, and recipes."""
 GRAPH = ".onnx.xz"
-"""The end of the name of a skeleton's graph. The zip of a wheel takes twice as much for it."""
+"""End of the name of a skeleton's graph. The zip of a wheel would compress half as well."""
 BIAS = "_with_bias"
-"""What the names of decoders for checkpoints with a bias on the logits end in."""
+"""End of the names of decoders for checkpoints with a bias on the logits."""
 HUB = "transformers.js"
-"""Folder in a skeleton: the graphs of this layout that are not those of the skeleton itself."""
+"""Folder in a skeleton with the graphs that only this layout has."""
 
 Array = npt.NDArray[np.float32]
 
 _BLOCK = 1 << 22
-"""Values written at a time, so that a transposed table is never whole in memory."""
+"""Number of values written at a time, so that a transposed table is never whole in memory."""
 
 # Fields of onnx.ModelProto, GraphProto, ValueInfoProto and TensorProto.
 _GRAPH = 7
@@ -47,13 +47,13 @@ _FLOAT, _EXTERNAL = 1, 1
 
 
 def skeletons(layout: Layout = SLOTS) -> list[Path]:
-    """The folders of the skeletons that have the graphs of a layout."""
+    """Lists the folders of skeletons with the graphs of a layout."""
     folders = sorted(path.parent for path in SKELETONS.glob(f"*/{GEOMETRY}"))
     return [folder for folder in folders if layout is SLOTS or (folder / HUB).is_dir()]
 
 
 def find_skeleton(config: ModelConfig, layout: Layout = SLOTS) -> Path | None:
-    """The folder of the skeleton for a geometry and a layout, None where there is none."""
+    """Finds the folder of the skeleton for a geometry and a layout; None without a skeleton."""
     for folder in skeletons(layout):
         geometry = ModelConfig.from_dict(read_json(folder / GEOMETRY))
         text = replace(
@@ -77,11 +77,11 @@ def fill(
     """Writes the float32 graphs of a checkpoint, tensor by tensor.
 
     Args:
-        skeleton: A folder that `find_skeleton` gave for the checkpoint's geometry.
+        skeleton: Result of `find_skeleton` for the checkpoint's geometry.
         checkpoint: The checkpoint.
-        out: An existing folder, which gets a folder ``onnx``.
-        advance: Called with the bytes of every weight that is written.
-        layout: Which graphs.
+        out: An existing folder, in which a folder ``onnx`` is made.
+        advance: Called with the number of bytes of every weight that is written.
+        layout: Layout of the graphs.
 
     Raises:
         CheckpointError: A file of weights is truncated.
@@ -117,7 +117,7 @@ def _unpacked(path: Path) -> bytes:
 
 
 def _stub(skeleton: Path, graph: str, layout: Layout, biased: bool) -> Path:
-    """The file of a graph without weights."""
+    """Finds the file of a graph without weights."""
     folders = [skeleton] if layout is SLOTS else [skeleton / HUB, skeleton]
     names = [graph + BIAS, graph] if biased else [graph]
     paths = [folder / f"{name}{GRAPH}" for folder in folders for name in names]
@@ -125,7 +125,7 @@ def _stub(skeleton: Path, graph: str, layout: Layout, biased: bool) -> Path:
 
 
 class _Filler:
-    """Fills one graph."""
+    """Filler of one graph."""
 
     def __init__(
         self,
@@ -142,12 +142,12 @@ class _Filler:
         self._advance = advance
 
     def fill(self, model: bytes) -> bytes:
-        """The model with its weights, those that lie beside it written meanwhile."""
+        """Makes the model with weights, and writes the weights that are beside the graph's file."""
         model = protobuf.change(model, (_GRAPH, _INITIALIZER), self._initializer)
         return protobuf.change(model, (_GRAPH, _OUTPUT), self._output)
 
     def _initializer(self, stub: bytes) -> bytes:
-        """A TensorProto of a weight in place of its name; constants stay as they are."""
+        """Makes the TensorProto of a weight from its name. Constants are not changed."""
         name, beside = "", False
         for field in protobuf.fields(stub):
             if field.number == _NAME and isinstance(field.value, bytes):
@@ -171,7 +171,7 @@ class _Filler:
         return head + protobuf.number(_DATA_LOCATION, _EXTERNAL)
 
     def _output(self, value: bytes) -> bytes:
-        """A ValueInfoProto; the last axis of ``logits`` is the vocabulary."""
+        """Makes a ValueInfoProto; the last axis of ``logits`` is the vocabulary."""
         name = next(field.value for field in protobuf.fields(value) if field.number == _VALUE_NAME)
         if name != b"logits":
             return value

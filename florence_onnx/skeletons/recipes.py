@@ -9,17 +9,17 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 
 Recipe = list[Any]
-"""The name of a tensor, then steps, each a name and mostly an argument: ``["permute", axes]``,
+"""Recipe: the name of a tensor, then steps, a name and mostly an argument: ``["permute", axes]``,
 ``["reshape", shape]``, ``["rows", [start, stop]]``, ``["row", index]``, ``["scale", factor]``,
 ``["add", recipe]``, and ``["identity"]``, which adds 1 at the centre of a convolution's kernel."""
 
 
 def carry_out(recipe: Recipe, read: Callable[[str], Array]) -> Array:
-    """The values of a weight.
+    """Carries out a recipe; returns the values of the weight.
 
     Args:
-        recipe: The weight's recipe.
-        read: Gives the checkpoint's tensor of a name.
+        recipe: Recipe of the weight.
+        read: Reads a tensor of the checkpoint by name.
 
     Raises:
         ValueError: The recipe has an unknown step.

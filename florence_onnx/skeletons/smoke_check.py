@@ -1,4 +1,4 @@
-"""A request to graphs that were just written, in little time and memory."""
+"""Smoke check of new graphs: a request, in little time and memory."""
 
 import math
 from dataclasses import replace
@@ -19,9 +19,9 @@ from florence_onnx.tasks import Task
 def smoke_check(folder: Path) -> None:
     """Opens all graphs of a model folder, and answers one request.
 
-    Graphs read their weights where the files are mapped, so that little memory is this process's
-    own, and the largest graph is closed after its run. The picture has half the model's width and
-    height: it passes through the same nodes in a quarter of the time.
+    Graphs read weights from mapped files, so that little memory is private, and the largest graph
+    is closed after its run. The picture has half the model's width and height, so that it passes
+    through the same nodes in a quarter of the time.
 
     Args:
         folder: The model folder, with float32 graphs.
@@ -29,7 +29,7 @@ def smoke_check(folder: Path) -> None:
     Raises:
         ModelError: A graph cannot be opened, fails, or returns NaN or infinite numbers.
     """
-    # The options of the encoders, which make no packed copies of the weights.
+    # the options of encoders, with which no packed copies of the weights are made
     options = default_options(contract.ENCODER, "fp32", None)
     assets, graphs = open_folder(folder, "fp32", [CPU], None, options)
     sessions = dict(graphs.sessions)

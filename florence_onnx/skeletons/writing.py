@@ -1,4 +1,4 @@
-"""The graphs of a checkpoint, written and tried without torch."""
+"""Writing and smoke check of a checkpoint's graphs, without torch."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from florence_onnx.terminal import progress_bar
 def write_graphs(
     checkpoint: Checkpoint, folder: Path, steps: Steps, layout: Layout = SLOTS
 ) -> dict[str, Any]:
-    """Fills the graphs of a checkpoint of a released geometry, and asks the model a question.
+    """Fills the graphs of a checkpoint of a released geometry, and makes a smoke check.
 
     See `florence_onnx.exporting.WriteGraphs`.
 
@@ -35,11 +35,11 @@ def write_graphs(
 
 
 def require_skeleton(config: ModelConfig, name: str, layout: Layout = SLOTS) -> Path:
-    """The folder of the skeleton for a geometry.
+    """Finds the folder of the skeleton for a geometry.
 
     Args:
         config: The geometry.
-        name: What the message calls the checkpoint.
+        name: Name of the checkpoint in the message.
         layout: The layout of the graphs that are wanted.
 
     Raises:

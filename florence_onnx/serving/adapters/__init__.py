@@ -1,1 +1,1 @@
-"""What other front ends speak, put into the service's own words and back."""
+"""Adapters from the interfaces of other front ends to the service's own requests, and back."""

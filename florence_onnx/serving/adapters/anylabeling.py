@@ -1,7 +1,7 @@
-"""X-AnyLabeling's remote server: its list of models and tasks, and shapes to draw.
+"""Adapter for X-AnyLabeling's remote server: models and tasks, and shapes to draw.
 
-Written after the interface's reference (docs/router.md of X-AnyLabeling-Server) and what the
-program itself sends and reads (``remote_server.py``).
+The sources are the interface's reference (docs/router.md of X-AnyLabeling-Server) and the program's
+own client (``remote_server.py``).
 """
 
 import datetime
@@ -18,29 +18,29 @@ from florence_onnx.serving.schemas import AskedTask
 from florence_onnx.tasks import AnswerKind, InputKind, Task
 
 HEADER = "token"
-"""The header that the program sends with every request, be it empty; other clients of /v1/models
-and /health get what OpenAI's and Label Studio's interfaces say."""
+"""Header that the program sends with every request, possibly empty. Requests to /v1/models and
+/health without this header are those of OpenAI's and Label Studio's clients."""
 
 
 @dataclass(frozen=True)
 class ShapesBody:
-    """The body of /v1/predict."""
+    """Body of /v1/predict."""
 
     model: str
-    """A name from /v1/models."""
+    """Name of a model from /v1/models."""
     image: str
-    """The picture file in base64, with or without the head of a data URI."""
+    """Picture file in base64, with or without the head of a data URI."""
     params: dict[str, Any] = field(default_factory=dict)
-    """``current_task``, ``text_prompt``, ``conf_threshold``, ``marks``."""
+    """Parameters: ``current_task``, ``text_prompt``, ``conf_threshold``, ``marks``."""
 
 
 def model_list(models: Models) -> dict[str, Any]:
-    """What GET /v1/models answers."""
+    """Makes the answer to GET /v1/models."""
     return {"success": True, "data": {name: _about(name) for name in models.names}}
 
 
 def model_info(models: Models, name: str) -> dict[str, Any]:
-    """What GET /v1/models/NAME/info answers.
+    """Makes the answer to GET /v1/models/NAME/info.
 
     Raises:
         RefusalError: There is no model of this name.
@@ -53,7 +53,7 @@ def model_info(models: Models, name: str) -> dict[str, Any]:
 
 
 def health(models: Models) -> dict[str, Any]:
-    """What GET /health answers."""
+    """Makes the answer to GET /health."""
     return {
         "status": "healthy",
         "models_loaded": sum(models.is_open(name) for name in models.names),
@@ -85,7 +85,7 @@ def asked_for_shapes(body: ShapesBody) -> Asked:
 
 
 def shapes(result: Result) -> dict[str, Any]:
-    """What POST /v1/predict answers: shapes, or text as a description."""
+    """Makes the answer to POST /v1/predict: shapes, or text as a description."""
     is_text = result.answer_kind is AnswerKind.TEXT
     found = [shape for detection in result.detections for shape in _shapes(detection)]
     return {
@@ -121,7 +121,7 @@ _WIDGETS: dict[InputKind, list[dict[str, Any]]] = {
 
 
 def _region(marks: object) -> list[float]:
-    """The last rectangle that was drawn."""
+    """Finds the last rectangle that was drawn."""
     if isinstance(marks, list):
         for mark in reversed(marks):
             data = mark.get("data") if isinstance(mark, dict) else None

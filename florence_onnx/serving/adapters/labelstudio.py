@@ -1,10 +1,10 @@
-"""Label Studio's ML backend: its labelling configuration tells what is asked.
+"""Adapter for Label Studio's ML backend. The labelling configuration decides the tasks.
 
 RectangleLabels asks for object detection with these labels alone, PolygonLabels for the outline of
-each label, TextArea for a description. Pictures come as data URIs: URLs are not opened, those of
-Label Studio itself neither.
+each label, TextArea for a description. Pictures are data URIs. No URL is opened, not even a URL of
+Label Studio itself.
 
-Written after https://labelstud.io/guide/ml_create and https://labelstud.io/guide/predictions.
+The sources are https://labelstud.io/guide/ml_create and https://labelstud.io/guide/predictions.
 """
 
 import uuid
@@ -22,54 +22,54 @@ from florence_onnx.serving.schemas import AskedTask
 from florence_onnx.tasks import Task
 
 VERSION = f"florence-onnx {__version__}"
-"""What Label Studio shows as the version of predictions."""
+"""Version of predictions that Label Studio shows."""
 
 _KINDS = ("RectangleLabels", "PolygonLabels", "TextArea")
 
 
 @dataclass(frozen=True)
 class LabellingTask:
-    """A task of a project."""
+    """Task of a project."""
 
     data: dict[str, Any]
-    """Its fields; one is the picture."""
+    """Fields of the task; one field is the picture."""
 
 
 @dataclass(frozen=True)
 class LabellingBody:
-    """The body of /predict; fields that are not here are ignored."""
+    """Body of /predict. Fields that are not here are ignored."""
 
     tasks: list[LabellingTask]
-    """The tasks to be labelled."""
+    """Tasks to be labelled."""
     label_config: str
-    """The labelling configuration of the project, XML."""
+    """Labelling configuration of the project, XML."""
     params: dict[str, Any] | None = field(default=None)
-    """What Label Studio adds; not read."""
+    """Further parameters of Label Studio, which are not read."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A control of the labelling configuration, and the picture it belongs to."""
+    """Control of the labelling configuration, with its picture."""
 
     kind: str
-    """``RectangleLabels``, ``PolygonLabels`` or ``TextArea``."""
+    """Kind of the control: ``RectangleLabels``, ``PolygonLabels`` or ``TextArea``."""
     name: str
-    """Its name."""
+    """Name of the control."""
     target: str
-    """The name of the picture's tag."""
+    """Name of the picture's tag."""
     variable: str
-    """The field of a task that holds the picture."""
+    """Field of a task that holds the picture."""
     labels: tuple[str, ...]
-    """Its labels."""
+    """Labels of the control."""
 
 
 def controls(config: str) -> list[Control]:
     """Reads a labelling configuration.
 
     Raises:
-        RefusalError: It is no XML, or has no control that can be answered.
+        RefusalError: The configuration is no XML, or has no control that can be answered.
     """
-    if "<!" in config.replace("<!--", ""):  # Entities could be made to multiply.
+    if "<!" in config.replace("<!--", ""):  # Entities could multiply the text.
         raise RefusalError(422, "label_config_error", "label_config: declarations are not read")
     try:
         root = ElementTree.fromstring(config)  # noqa: S314
@@ -97,7 +97,7 @@ def controls(config: str) -> list[Control]:
 
 
 def asked_for_control(control: Control, task: LabellingTask) -> Asked:
-    """What a control asks about the picture of a task.
+    """Makes the question of a control about the picture of a task.
 
     Raises:
         RefusalError: The picture is no data URI.
@@ -119,7 +119,7 @@ def asked_for_control(control: Control, task: LabellingTask) -> Asked:
 
 
 def regions(control: Control, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """The answers to a control as regions of a prediction."""
+    """Makes regions of a prediction from the answers to a control."""
     if control.kind == "TextArea":
         found: list[tuple[dict[str, Any], Detection | None]] = [
             ({"text": [result.text]}, None) for result in results
@@ -150,7 +150,7 @@ def regions(control: Control, results: Sequence[Result]) -> list[dict[str, Any]]
 
 
 def prediction(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The prediction for one task."""
+    """Makes the prediction for one task."""
     scores = [one["score"] for one in found if "score" in one]
     mean = sum(scores) / len(scores) if scores else 0.0
     return {"model_version": VERSION, "score": mean, "result": list(found)}

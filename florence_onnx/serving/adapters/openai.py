@@ -1,8 +1,8 @@
-"""OpenAI's chat completions: a picture as a data URI, and a task in words.
+"""Adapter for OpenAI's chat completions: a picture as a data URI, and a task in words.
 
-The text of the message is a task (``<OD>``, ``od``), a task's tag with its text or region behind it
-(``<CAPTION_TO_PHRASE_GROUNDING> a green car``), or the prompt of a fine-tune; without text, the
-picture is described. The answer is text, or for tasks that locate things the JSON of
+The text of the message is a task (``<OD>``, ``od``), a tag with text or region behind
+(``<CAPTION_TO_PHRASE_GROUNDING> a green car``), or the prompt of a fine-tune. Without text, the
+picture is described. The answer is text or, for tasks that locate things, the JSON of
 ``Result.to_dict``.
 """
 
@@ -26,48 +26,48 @@ _TAG = re.compile(r"\s*(<\w+>)\s*(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class ImageUrl:
-    """The picture of a part."""
+    """Picture of a part."""
 
     url: str
-    """A data URI; URLs are not opened."""
+    """Data URI. URLs are not opened."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a message."""
+    """Part of a message."""
 
     type: str
-    """``text`` or ``image_url``."""
+    """Type of the part: ``text`` or ``image_url``."""
     text: str | None = None
-    """The text."""
+    """Text of the part."""
     image_url: ImageUrl | None = None
-    """The picture."""
+    """Picture of the part."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message of the conversation."""
+    """Message of the conversation."""
 
     role: str
-    """Only what a ``user`` says is read, and of that the last."""
+    """Role of the author. Only the last message of a ``user`` is read."""
     content: str | list[Part] | None = None
-    """Text, or parts."""
+    """Content: text, or parts."""
 
 
 @dataclass(frozen=True)
 class ChatBody:
-    """The body of /v1/chat/completions; fields that are not here are ignored."""
+    """Body of /v1/chat/completions. Fields that are not here are ignored."""
 
     messages: list[Message]
-    """The conversation."""
+    """Messages of the conversation."""
     model: str | None = None
-    """A name from /v1/models."""
+    """Name of a model from /v1/models."""
     max_tokens: int | None = None
-    """Longest answer."""
+    """Limit of the answer in tokens."""
     max_completion_tokens: int | None = None
-    """The same, under its newer name."""
+    """Limit of the answer in tokens, under the newer name."""
     stream: bool | None = None
-    """Whether the answer comes as events; it is whole in one of them."""
+    """Tells whether the answer comes as events. One event has the whole answer."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the search, which OpenAI's interface does not have (``extra_body``)."""
 
@@ -76,7 +76,7 @@ def asked_in_chat(body: ChatBody) -> Asked:
     """Reads the last message of the user.
 
     Raises:
-        RefusalError: It has no picture, or several.
+        RefusalError: The message has no picture, or several.
     """
     messages = [message for message in body.messages if message.role == "user"]
     content = messages[-1].content if messages else None
@@ -103,7 +103,7 @@ def asked_in_chat(body: ChatBody) -> Asked:
 
 
 def completion(result: Result, model: str) -> dict[str, Any]:
-    """The answer as a chat completion."""
+    """Makes a chat completion of the answer."""
     message = {"role": "assistant", "content": _content(result), "refusal": None}
     return {
         **_head("chat.completion", model),
@@ -114,7 +114,7 @@ def completion(result: Result, model: str) -> dict[str, Any]:
 
 
 def events(result: Result, model: str) -> Iterator[str]:
-    """The answer as events of a stream."""
+    """Makes the events of a stream from the answer."""
     head = _head("chat.completion.chunk", model)
     for delta, reason in (
         ({"role": "assistant", "content": _content(result)}, None),

@@ -1,4 +1,4 @@
-"""The routes of the adapters."""
+"""Routes of the adapters."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from florence_onnx.serving.service import Service
 
 BODIES = (openai.ChatBody, anylabeling.ShapesBody, labelstudio.LabellingBody)
-"""The types of bodies, for the documentation."""
+"""Types of bodies, for the documentation."""
 
 
 def add_adapters(app: "FastAPI") -> None:
