@@ -69,8 +69,7 @@ def train(
                 log.add(step=done, **measured, pictures_per_second=speed)
                 started, seen = time.perf_counter(), 0
             if done % settings.save_every == 0 or done == settings.steps:
-                with whole_file(out / "state.pt", unfinished) as file:
-                    torch.save(_state(done, descent.parts, descent.optimiser), file)
+                descent.save(out / "state.pt", unfinished, done)
                 network.eval()
                 metrics = evaluate() if evaluate is not None else {}
                 if metrics:
@@ -130,6 +129,16 @@ class _Descent:
         self.optimiser.zero_grad(set_to_none=True)
         return {**measured, "learning_rate": rate}
 
+    def save(self, path: Path, unfinished: Path, done: int) -> None:
+        """Writes a checkpoint after ``done`` steps."""
+        state = {
+            "step": done,
+            "parts": self.parts.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        with whole_file(path, unfinished) as file:
+            torch.save(state, file)
+
 
 def decay_progress(step: int, settings: Optimisation) -> float:
     """Progress of the cosine decay, 0 to 1."""
@@ -170,7 +179,3 @@ def _resume(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> i
             f"{path} is damaged or the state of another training, so that this one cannot go on "
             "from it; choose another --out, or delete the file to begin again"
         ) from error
-
-
-def _state(step: int, parts: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    return {"step": step, "parts": parts.state_dict(), "optimiser": optimiser.state_dict()}
