@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from florence_onnx.serving.middleware import Bounds, Keys, Requests
 from florence_onnx.serving.models import Models
 from florence_onnx.serving.refusals import RefusalError
 from florence_onnx.serving.schemas import Answers, ErrorBody, PictureQuestion, Question, Record
-from florence_onnx.serving.service import Service
+from florence_onnx.serving.service import Service, service_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -61,30 +61,15 @@ def make_app(
 
     metrics = Metrics()
     make_checkers(PictureQuestion, Question, *BODIES)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = Service(make_models(metrics), limits, metrics)
-        app.state.service = service
-        tasks = [
-            asyncio.create_task(_open_first(service.models, on_failure)),
-            asyncio.create_task(service.models.close_idle()),
-        ]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await asyncio.to_thread(service.close)
-
     app = FastAPI(
         title="florence-onnx",
         version=__version__,
         summary="Florence-2: captions, boxes, grounding, polygons and OCR",
-        lifespan=lifespan,
+        lifespan=_lifespan(lambda: Service(make_models(metrics), limits, metrics), on_failure),
     )
     _add_routes(app)
+    _add_status(app)
+    add_adapters(app)
     _describe(app)
     # The middleware that is added last sees a request first.
     app.add_middleware(Bounds, limits=limits, metrics=metrics)
@@ -101,6 +86,28 @@ def make_app(
     return app
 
 
+def _lifespan(
+    make_service: Callable[[], Service], on_failure: Callable[[BaseException], None]
+) -> Callable[["FastAPI"], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: "FastAPI") -> AsyncIterator[None]:
+        service = make_service()
+        app.state.service = service
+        tasks = [
+            asyncio.create_task(_open_first(service.models, on_failure)),
+            asyncio.create_task(service.models.close_idle()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.to_thread(service.close)
+
+    return lifespan
+
+
 async def _open_first(models: Models, on_failure: Callable[[BaseException], None]) -> None:
     try:
         await models.open_first()
@@ -114,31 +121,15 @@ def _add_routes(app: "FastAPI") -> None:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    def service() -> Service:
-        found: Service = app.state.service
-        return found
-
     async def answer(request: Request) -> Response:
         asked = await read_asked(request)
-        records = [result.record() for result in await service().answer(asked)]
+        records = [result.record() for result in await service_of(app).answer(asked)]
         return json_response({"answers": records} if asked.is_list else records[0])
 
     async def models(request: Request) -> Response:
         if anylabeling.HEADER in request.headers:
-            return json_response(anylabeling.model_list(service().models))
-        return json_response(listed(service().models))
-
-    async def live(request: Request) -> Response:
-        return json_response({"status": "ok"})
-
-    async def ready(request: Request) -> Response:
-        if not service().models.is_ready:
-            raise RefusalError(503, "not_ready", "the model is being opened", {"Retry-After": "1"})
-        return json_response({"status": "ok"})
-
-    async def metrics(request: Request) -> Response:
-        content, kind = service().metrics.page()
-        return Response(content, media_type=kind)
+            return json_response(anylabeling.model_list(service_of(app).models))
+        return json_response(listed(service_of(app).models))
 
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
@@ -154,15 +145,34 @@ def _add_routes(app: "FastAPI") -> None:
         openapi_extra={"requestBody": asked_body()},
         responses=responses(found),
     )
+    app.add_api_route(
+        "/v1/models", models, methods=["GET"], summary="List the models", responses=responses()
+    )
+    app.add_exception_handler(HTTPException, refuse)
+
+
+def _add_status(app: "FastAPI") -> None:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    async def live(request: Request) -> Response:
+        return json_response({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        if not service_of(app).models.is_ready:
+            raise RefusalError(503, "not_ready", "the model is being opened", {"Retry-After": "1"})
+        return json_response({"status": "ok"})
+
+    async def metrics(request: Request) -> Response:
+        content, kind = service_of(app).metrics.page()
+        return Response(content, media_type=kind)
+
     for path, route, summary in (
-        ("/v1/models", models, "List the models"),
         ("/healthz", live, "Tell that the process is there"),
         ("/readyz", ready, "Tell whether a model is open and warmed up"),
         ("/metrics", metrics, "Metrics for Prometheus"),
     ):
         app.add_api_route(path, route, methods=["GET"], summary=summary, responses=responses())
-    add_adapters(app)
-    app.add_exception_handler(HTTPException, refuse)
 
 
 def listed(models: Models) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from florence_onnx.constraining import check_rules
 from florence_onnx.generation.policy import GenerationPolicy
@@ -17,6 +17,9 @@ from florence_onnx.serving.batching import Engine, Job, SharedPicture
 from florence_onnx.serving.limits import Limits
 from florence_onnx.serving.metrics import Metrics
 from florence_onnx.serving.models import Models
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 T = TypeVar("T")
 
@@ -76,6 +79,12 @@ class Service:
         shared = SharedPicture(picture)
         prepared = [prepare(model.assets, request, picture) for request in requests]
         return [Job(model, one, shared, policy) for one in prepared]
+
+
+def service_of(app: "FastAPI") -> Service:
+    """Returns the service of an application that has started."""
+    service: Service = app.state.service
+    return service
 
 
 def _check(requests: Sequence[Request], policy: GenerationPolicy) -> None:

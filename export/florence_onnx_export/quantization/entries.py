@@ -1,4 +1,4 @@
-"""What the report of a model folder says of one precision."""
+"""Entries of precisions in the report of a model folder."""
 
 import time
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ def make_entry(
     bounds: Bounds,
     more: dict[str, Any],
 ) -> dict[str, Any]:
-    """The entry of a precision that has just been made.
+    """Makes the entry of a new precision.
 
     Args:
-        folder: The model folder.
+        folder: Model folder.
         parts: Files of the precision's graphs in ``folder``.
-        start: Seconds of `time.perf_counter` when the work began.
-        fidelity: The errors that were measured.
-        bounds: The errors that are allowed.
-        more: How the graphs were made.
+        start: Value of `time.perf_counter` at the start of the work.
+        fidelity: Measured errors.
+        bounds: Largest errors that are allowed.
+        more: Further fields about the methods.
     """
     return {
         "fidelity": fidelity.to_dict(),

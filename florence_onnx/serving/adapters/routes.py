@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 from florence_onnx.serving.adapters import anylabeling, labelstudio, openai
 from florence_onnx.serving.bodies import json_body, read_json, responses
 from florence_onnx.serving.refusals import RefusalError
+from florence_onnx.serving.service import service_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-    from florence_onnx.serving.service import Service
 
 BODIES = (openai.ChatBody, anylabeling.ShapesBody, labelstudio.LabellingBody)
 """Types of bodies, for the documentation."""
@@ -22,11 +21,6 @@ def add_adapters(app: "FastAPI") -> None:
     _add_anylabeling(app)
     _add_labelstudio(app)
     _add_health(app)
-
-
-def _service(app: "FastAPI") -> "Service":
-    found: Service = app.state.service
-    return found
 
 
 def _add_question(
@@ -49,8 +43,8 @@ def _add_openai(app: "FastAPI") -> None:
 
     async def chat(request: Request) -> Response:
         body = read_json(await request.body(), openai.ChatBody)
-        (result,) = await _service(app).answer(openai.asked_in_chat(body))
-        model = body.model or _service(app).models.names[0]
+        (result,) = await service_of(app).answer(openai.asked_in_chat(body))
+        model = body.model or service_of(app).models.names[0]
         if body.stream:
             events = openai.events(result, model)
             return StreamingResponse(events, media_type="text/event-stream")
@@ -66,12 +60,12 @@ def _add_anylabeling(app: "FastAPI") -> None:
 
     async def shapes(request: Request) -> Response:
         body = read_json(await request.body(), anylabeling.ShapesBody)
-        (result,) = await _service(app).answer(anylabeling.asked_for_shapes(body))
+        (result,) = await service_of(app).answer(anylabeling.asked_for_shapes(body))
         return JSONResponse(anylabeling.shapes(result))
 
     async def info(request: Request) -> Response:
         name = request.path_params["name"]
-        return JSONResponse(anylabeling.model_info(_service(app).models, name))
+        return JSONResponse(anylabeling.model_info(service_of(app).models, name))
 
     summary = "X-AnyLabeling: shapes to draw"
     _add_question(app, "/v1/predict", shapes, anylabeling.ShapesBody, summary)
@@ -95,7 +89,7 @@ def _add_labelstudio(app: "FastAPI") -> None:
 
     async def predict(request: Request) -> Response:
         body = read_json(await request.body(), labelstudio.LabellingBody)
-        most = _service(app).limits.tasks
+        most = service_of(app).limits.tasks
         if len(body.tasks) > most:
             raise RefusalError(
                 422, "task_error", f"tasks has {len(body.tasks)} entries; it may have {most}"
@@ -106,7 +100,7 @@ def _add_labelstudio(app: "FastAPI") -> None:
             found: list[dict[str, Any]] = []
             for control in controls:
                 asked = labelstudio.asked_for_control(control, task)
-                found += labelstudio.regions(control, await _service(app).answer(asked))
+                found += labelstudio.regions(control, await service_of(app).answer(asked))
             predictions.append(labelstudio.prediction(found))
         return JSONResponse({"results": predictions, "model_version": labelstudio.VERSION})
 
@@ -122,7 +116,7 @@ def _add_health(app: "FastAPI") -> None:
 
     async def health(request: Request) -> Response:
         if anylabeling.HEADER in request.headers:
-            return JSONResponse(anylabeling.health(_service(app).models))
+            return JSONResponse(anylabeling.health(service_of(app).models))
         return JSONResponse({"status": "UP", "model_class": "florence-onnx"})
 
     app.add_api_route("/health", health, methods=["GET"], summary="X-AnyLabeling, Label Studio")
