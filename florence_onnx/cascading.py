@@ -102,7 +102,7 @@ class CascadeResult:
     name: str
     """Name of the cascade, such as ``"caption+grounding"``."""
     first: Result
-    """The answer to the first task."""
+    """Answer to the first task."""
     then: Sequence[Result]
     """Answers to the second task: one about the text of ``first``, or one about every detection of
     ``first``, in order. Empty where ``first`` has nothing to ask about."""
@@ -114,7 +114,7 @@ class CascadeResult:
         return self.then[0] if is_text and self.then else self.first
 
     def record(self, image: str | None = None) -> dict[str, Any]:
-        """The answers as the JSON object that ``florence-onnx run --json`` prints.
+        """Makes the JSON object that ``florence-onnx run --json`` prints.
 
         Args:
             image: Name of the picture, such as the path of the file.

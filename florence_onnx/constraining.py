@@ -1,4 +1,4 @@
-"""The grammars of a batch, from its tasks, labels and captions."""
+"""Grammars of a batch, from its tasks, labels and captions."""
 
 from collections.abc import Sequence
 

@@ -57,7 +57,7 @@ def _check_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None
 
 
 def read_json(path: Path, error: type[FlorenceError] = ModelFileError) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Reads the object in a JSON file.
 
     Args:
         path: The file.
@@ -77,7 +77,7 @@ def read_json(path: Path, error: type[FlorenceError] = ModelFileError) -> dict[s
 def parse_json(
     data: bytes, name: str, error: type[FlorenceError], largest: int = _LARGEST_JSON
 ) -> dict[str, Any]:
-    """The object that bytes of JSON describe.
+    """Reads the object that bytes of JSON describe.
 
     Numbers are finite and have at most 40 digits before the point, strings can be written as
     UTF-8, and nothing is nested deeper than 32 levels, so that whatever is read can be compared,

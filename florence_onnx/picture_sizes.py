@@ -9,7 +9,7 @@ from florence_onnx.errors import InputError
 from florence_onnx.images.preprocessor import LONGEST_SIDE
 
 Size = tuple[int, int]
-"""(height, width) in pixels."""
+"""Height and width in pixels."""
 ImageSize = int | tuple[int, int]
 """Size that a caller names: (width, height) in pixels, or one number for both."""
 

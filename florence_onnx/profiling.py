@@ -100,9 +100,9 @@ class Trial:
     """Trial of a precision on some providers: times, or the reason for no times."""
 
     precision: str
-    """A key of `contract.PRECISIONS`."""
+    """Key of `contract.PRECISIONS`."""
     providers: Placement
-    """The providers that were asked for."""
+    """Providers that were asked for."""
     seconds: dict[str, float] | None
     """Seconds per stage, as `time_stages` returns; ``total`` is the whole caption."""
     error: str | None

@@ -74,9 +74,9 @@ class TiledPicture:
     rgb: npt.NDArray[np.uint8]
     """Pixels [H,W,3]."""
     frames: tuple[Frame, ...]
-    """The tiles, the whole picture last."""
+    """Tiles, the whole picture last."""
     per_label: bool
-    """Whether boxes are duplicates only if they have one label."""
+    """Tells whether only boxes with the same label can be duplicates."""
     preprocessor: Preprocessor
     """Function that resizes a tile."""
     image_size: tuple[int, int] | None = None
@@ -102,11 +102,11 @@ class EncodedTiles(EncodedImage):
     """
 
     parts: tuple[EncodedImage, ...]
-    """The tiles, the whole picture last."""
+    """Tiles, the whole picture last."""
     frames: tuple[Frame, ...]
     """Places of the tiles in the picture."""
     per_label: bool
-    """Whether boxes are duplicates only if they have one label."""
+    """Tells whether only boxes with the same label can be duplicates."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ else."""
 
 
 def mean_probability(log_probabilities: Iterable[float | None]) -> float | None:
-    """exp(mean) of the log-probabilities that are not None; None without any."""
+    """Computes exp(mean) of the log-probabilities that are not None; None without any."""
     known = [value for value in log_probabilities if value is not None]
     return math.exp(sum(known) / len(known)) if known else None
 
@@ -50,10 +50,10 @@ class DetectionScores:
     """Scores of a detection: probabilities, 0 to 1, from the search."""
 
     location: float
-    """The mean probability of the location tokens: exp(mean log-probability), the formula of
+    """Mean probability of the location tokens: exp(mean log-probability), the formula of
     Microsoft's processor of the large model."""
     label: float | None
-    """The mean probability of the label's tokens; None where the task names nothing."""
+    """Mean probability of the label's tokens; None where the task names nothing."""
     score: float
     """Rank of the detection: the score of the label, or of the location where there is no label.
     This formula has the best average precision of all formulas compared on drawn scenes
@@ -68,15 +68,15 @@ class Detection:
     """Name or description of the thing, or the text that was read; empty where the task names
     nothing, such as region proposals and most polygons."""
     box: Box
-    """The box of the model, or the box around the quadrilateral or polygons: x1, y1, x2, y2 in
+    """Box of the model, or the box around the quadrilateral or polygons: x1, y1, x2, y2 in
     pixels, x1 <= x2 and y1 <= y2. All zeros for polygons without a single point."""
     reversed_box: Box | None = None
-    """The box of the model if its corners are in the wrong order; else None. ``box`` has the right
+    """Box of the model if its corners are in the wrong order; else None. ``box`` has the right
     order. The reference, and so ``Result.to_dict``, keeps the wrong order."""
     quad: Quad | None = None
-    """The four corners of a line of text; None for tasks that answer otherwise."""
+    """Four corners of a line of text; None for tasks that answer otherwise."""
     polygons: tuple[Outline, ...] | None = None
-    """The outlines of a segmented thing; None for tasks that answer otherwise."""
+    """Outlines of a segmented thing; None for tasks that answer otherwise."""
     label_tokens: tuple[int, ...] = ()
     """Places of the label in ``Result.token_ids``: indices, ascending. Things that share one label
     in the answer share the tokens of the label. Empty if only text was parsed."""
@@ -87,7 +87,7 @@ class Detection:
 
     @property
     def outlines(self) -> tuple[Outline, ...]:
-        """The polygons, else the quadrilateral, else the corners of the box."""
+        """Polygons, else the quadrilateral, else the corners of the box."""
         if self.polygons is not None:
             return self.polygons
         if self.quad is not None:
@@ -110,33 +110,33 @@ class Detection:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The answer to a request."""
+    """Answer to a request."""
 
     task: str
-    """The tag of the task, such as ``<OD>``, or the prompt that was given in place of a task."""
+    """Tag of the task, such as ``<OD>``, or the prompt that was given in place of a task."""
     answer_kind: AnswerKind
     """Kind of the answer, by which the generated text was read."""
     text: str
-    """The generated text without ``<s>``, ``</s>``, ``<pad>`` and surrounding white space: the
+    """Generated text without ``<s>``, ``</s>``, ``<pad>`` and surrounding white space: the
     whole answer of a task that answers with text. Location tokens are part of the text."""
     detections: tuple[Detection, ...]
     """Detections of the answer, in the order of the text; empty for text."""
     generated: str
-    """The generated text with special tokens."""
+    """Generated text with special tokens."""
     token_ids: tuple[int, ...]
-    """The generated token ids; empty if only text was parsed."""
+    """Generated token ids; empty if only text was parsed."""
     score: float | None
-    """The sequence's score in the search; None if only text was parsed."""
+    """Sequence's score in the search; None if only text was parsed."""
     image_size: tuple[int, int]
     """Size of the picture in pixels, (width, height)."""
     tokens: tuple[Token, ...] = ()
-    """The generated tokens, in the order of ``token_ids``; empty if only text was parsed."""
+    """Generated tokens, in the order of ``token_ids``; empty if only text was parsed."""
     truncated: bool = False
     """Tells whether the limit of the length (``max_new_tokens``), and not the model, ended the
     text. A box or quadrilateral that lacks coordinates at the end is then left out, and so is a
     label without coordinates; an outline keeps whole points."""
     alternatives: "tuple[Result, ...]" = ()
-    """The other returned sequences, best first, where num_return_sequences asks for several."""
+    """Other returned sequences, best first, where num_return_sequences asks for several."""
     tiles: tuple[tuple[int, int, int, int], ...] = ()
     """Tiles of the picture, where the request has tiles: x1, y1, x2, y2 in whole pixels, the whole
     picture last. Then ``generated``, ``token_ids`` and ``tokens`` belong to all tiles in this
@@ -152,7 +152,7 @@ class Result:
         return mean_probability(token.log_probability for token in self.tokens)
 
     def to_dict(self, integers: bool = False) -> dict[str, Any]:
-        """The answer in the form of the reference's ``post_process_generation``, ready for JSON.
+        """Makes the answer in the form of the reference's ``post_process_generation``, for JSON.
 
         Args:
             integers: Whole pixels, cut off as in transformers; else floats, as in Microsoft's
@@ -161,7 +161,7 @@ class Result:
         return {self.task: self._answer(integers)}
 
     def record(self, image: str | None = None) -> dict[str, Any]:
-        """The answer as the JSON object that ``florence-onnx run --json`` prints.
+        """Makes the JSON object that ``florence-onnx run --json`` prints.
 
         ============  ========================================================================
         image         The ``image`` given here; absent without.

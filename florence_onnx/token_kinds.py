@@ -12,7 +12,7 @@ Kinds = npt.NDArray[np.int8]
 
 
 class Kind(IntEnum):
-    """The kinds of tokens."""
+    """Kinds of tokens."""
 
     UNSEEN = 0
     """Token that is no part of the text: ``<s>``, ``<pad>``, ids without a token."""
@@ -21,7 +21,7 @@ class Kind(IntEnum):
     WORD = 2
     """Letters that a label may have."""
     LINE = 3
-    """A line break, alone or among letters."""
+    """Line break, alone or among letters."""
     MARK = 4
     """Tokens with a ``<``, at which the parser would end a label."""
     LOCATION = 5

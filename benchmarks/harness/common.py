@@ -23,7 +23,7 @@ CUDA = "CUDAExecutionProvider"
 BEAMS = 3
 
 Picture = npt.NDArray[np.uint8]
-"""A decoded picture, uint8 [H,W,3]."""
+"""Decoded picture, uint8 [H,W,3]."""
 
 
 class BenchmarkError(Exception):
@@ -35,7 +35,7 @@ class Setup:
     """Model in every form that the sides of a benchmark need, and where the sides run the model."""
 
     checkpoint: Path
-    """The checkpoint, in transformers' format."""
+    """Checkpoint, in transformers' format."""
     exported: Path
     """Export of the model, which `florence_onnx` runs."""
     home: Path

@@ -26,7 +26,7 @@ class FreshRun:
     megabytes: float
     """Peak of the resident memory, 10^6 bytes."""
     name: str
-    """The peer's name in tables."""
+    """Peer's name in tables."""
 
 
 def run_fresh(peer: str, setup: Setup) -> FreshRun:

@@ -114,7 +114,7 @@ class _Scores:
         return np.take_along_axis(log_softmax(self._logits), ids, axis=1), ids
 
     def logits(self) -> Floats:
-        """The logits of every row, [R,V]."""
+        """Logits of every row, [R,V]."""
         return self._logits
 
 

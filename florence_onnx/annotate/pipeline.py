@@ -92,9 +92,9 @@ class Annotation:
     output: Output
     summary: Summary = field(default_factory=Summary)
     stopped: Callable[[], bool] = lambda: False
-    """Called before every picture and batch; true to stop the run."""
+    """Function called before every picture and batch; true to stop the run."""
     watch: Callable[[Summary], object] = lambda summary: None
-    """Called with the state after every batch and skipped picture."""
+    """Function called with the state after every batch and skipped picture."""
 
     def __post_init__(self) -> None:
         self._policy = self.model.policy.replace(**self.plan.options)

@@ -50,7 +50,7 @@ _CHANGED_BASES = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter's settings and tensors."""
+    """Adapter's settings and tensors."""
 
     folder: Path
     """Folder of the adapter's files."""
@@ -188,7 +188,7 @@ class MergedTensor(StoredTensor):
     """Scale of the change."""
 
     def read(self) -> npt.NDArray[np.float32]:
-        """The values as float32; see `StoredTensor.read`."""
+        """Values as float32; see `StoredTensor.read`."""
         a = self.a.read().reshape(self.a.shape[0], -1)
         b = self.b.read().reshape(self.shape[0], -1)
         with np.errstate(over="ignore", invalid="ignore"):  # `check_values` finds infinities.

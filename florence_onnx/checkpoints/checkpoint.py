@@ -35,11 +35,11 @@ class Checkpoint:
     """Checkpoint in one form, whatever the format of the files. The weights are not in memory."""
 
     folder: Path
-    """The folder of the checkpoint's files."""
+    """Folder of the checkpoint's files."""
     config: ModelConfig
-    """The configuration that the graphs depend on."""
+    """Configuration that the graphs depend on."""
     raw_config: dict[str, Any]
-    """The content of config.json."""
+    """Content of config.json."""
     weights: dict[str, StoredTensor]
     """Tensors under native names (see key_maps): the token embedding as
     ``key_maps.EMBEDDING``, the head as ``key_maps.HEAD`` (an equal entry when embedding and head

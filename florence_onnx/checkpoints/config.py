@@ -1,4 +1,4 @@
-"""The configuration of a checkpoint, read from either format of config.json.
+"""Configuration of a checkpoint, read from either format of config.json.
 
 Checkpoints in Microsoft's format (``text_config`` of type florence2_language, ``dim_embed``) and
 in transformers' own (``text_config`` of type bart, ``embed_dim``) describe the same model with
@@ -45,7 +45,7 @@ class VisionConfig:
     qkv_bias: bool
     """Tells whether queries, keys and values have biases."""
     activation_function: str
-    """A name of ``ACTIVATIONS``."""
+    """Name of ``ACTIVATIONS``."""
     projection_dim: int
     """Width of the image features."""
     max_position_embeddings: int
@@ -92,19 +92,19 @@ class TextConfig:
     max_position_embeddings: int
     """Longest sequence of encoder and decoder."""
     activation_function: str
-    """A name of ``ACTIVATIONS``."""
+    """Name of ``ACTIVATIONS``."""
     scale_embedding: bool
     """Tells whether token embeddings are multiplied by the square root of ``d_model``."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The configuration that the graphs depend on."""
+    """Configuration that the graphs depend on."""
 
     vision: VisionConfig
-    """The vision tower and the projector."""
+    """Vision tower and the projector."""
     text: TextConfig
-    """The language model."""
+    """Language model."""
     tie_word_embeddings: bool
     """Tells whether head and token embedding are one tensor if a checkpoint holds only one."""
 

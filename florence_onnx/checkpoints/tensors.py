@@ -30,7 +30,7 @@ class StoredTensor:
     """Place of a tensor in a file."""
 
     path: Path
-    """The file."""
+    """File."""
     dtype: str
     """Type of the values, by safetensors' names."""
     shape: tuple[int, ...]
@@ -48,7 +48,7 @@ class StoredTensor:
 
     @property
     def transposed(self) -> "StoredTensor":
-        """The tensor with its axes in reverse order."""
+        """Tensor with its axes in reverse order."""
         return replace(self, shape=self.shape[::-1], strides=self.strides[::-1])
 
     @property

@@ -57,9 +57,9 @@ class View:
     storage: Storage
     """Storage that holds the values."""
     offset: int
-    """The index of the first value in the storage."""
+    """Index of the first value in the storage."""
     shape: tuple[int, ...]
-    """The tensor's shape."""
+    """Tensor's shape."""
     strides: tuple[int, ...]
     """Steps in values of the storage from one index to the next, per axis."""
 

@@ -22,7 +22,7 @@ class Found:
 
     label: str
     box: tuple[float, float, float, float]
-    """x1, y1, x2, y2 in pixels."""
+    """Box: x1, y1, x2, y2 in pixels."""
     outlines: tuple[tuple[float, ...], ...]
     """Polygons, or the quadrilateral: x, y, x, y, ... in pixels; empty for a box alone."""
     score: float | None

@@ -93,7 +93,7 @@ def external_data(model: Bytes) -> Iterator[dict[str, str]]:
 
 
 class _Walk:
-    """A walk through the messages of a model that takes a bounded number of steps."""
+    """Walk through the messages of a model that takes a bounded number of steps."""
 
     def __init__(self) -> None:
         self._left = _MOST_FIELDS

@@ -85,7 +85,7 @@ class Graphs:
     geometry: Mapping[str, int]
     """Sizes from the decoder's tensors, by the names in configurations."""
     folder: Path
-    """The model folder."""
+    """Model folder."""
 
     def providers(self) -> dict[str, list[str]]:
         """Providers that each graph runs on, most used first."""

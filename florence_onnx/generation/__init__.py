@@ -1,1 +1,1 @@
-"""The search for an answer, in numpy alone."""
+"""Search for an answer, in numpy alone."""

@@ -1,4 +1,4 @@
-"""The generation policy of a model folder, from its files."""
+"""Generation policy of a model folder, from its files."""
 
 import dataclasses
 from collections.abc import Mapping

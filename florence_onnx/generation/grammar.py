@@ -100,7 +100,7 @@ def longest_text(kind: AnswerKind) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Grammar:
-    """The grammar of one request."""
+    """Grammar of one request."""
 
     kind: AnswerKind
     """Kind of the answer, for which `has_grammar` is true."""

@@ -234,4 +234,4 @@ ANY_MODEL = GenerationPolicy(
     max_new_tokens=1 << 31,
     num_beams=_MOST_BEAMS,
 )
-"""A policy without a model: every model refuses the options that this policy refuses."""
+"""Policy without a model: every model refuses the options that this policy refuses."""

@@ -15,7 +15,7 @@ _MOST_PLACES = 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnswerRules:
-    """The part of a `GenerationPolicy` that no checkpoint sets.
+    """Part of a `GenerationPolicy` that no checkpoint sets.
 
     Raises:
         GenerationError: An option is out of range or of the wrong type.

@@ -31,7 +31,7 @@ call, which continues nothing, ``rows`` counts from 0.
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A generated sequence."""
+    """Generated sequence."""
 
     token_ids: tuple[int, ...]
     """Tokens from the start token to the last token, both included."""

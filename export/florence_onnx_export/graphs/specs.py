@@ -17,7 +17,7 @@ from florence_onnx_export.modules.vision import VisionEncoder
 T = TypeVar("T")
 
 Axes = tuple[str | int, ...]
-"""A tensor's axes in order: a name for a dynamic axis, a number for a fixed one."""
+"""Tensor's axes in order: a name for a dynamic axis, a number for a fixed one."""
 
 
 @dataclass(frozen=True)

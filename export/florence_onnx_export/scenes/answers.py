@@ -17,7 +17,7 @@ class Question:
     """Question about a scene, and the right answer."""
 
     task: Task
-    """The task."""
+    """Task."""
     text: str | None
     """Text to look for, for tasks that take text; else None."""
     region: Box | None

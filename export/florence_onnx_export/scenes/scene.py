@@ -36,15 +36,15 @@ class Shape:
     """Filled upright shape, in pixels of the scene."""
 
     colour: str
-    """A key of `COLOURS`."""
+    """Key of `COLOURS`."""
     kind: str
-    """A key of `OUTLINES`."""
+    """Key of `OUTLINES`."""
     large: bool
     """Tells whether the size of the shape was drawn from `LARGE` rather than `SMALL`."""
     striped: bool
     """Tells whether dark stripes cross the shape."""
     box: Box
-    """x1, y1, x2, y2 of the whole shape, hidden parts included."""
+    """Box: x1, y1, x2, y2 of the whole shape, hidden parts included."""
 
     @property
     def label(self) -> str:
@@ -69,7 +69,7 @@ class Word:
     """Printed word, in pixels of the scene."""
 
     text: str
-    """A word of `WORDS`."""
+    """Word of `WORDS`."""
     font_size: int
     """Size of Pillow's built-in font."""
     angle: float
@@ -104,7 +104,7 @@ class Scene:
     height: int
     """Height in pixels."""
     background: str
-    """A name of `BACKGROUNDS`."""
+    """Name of `BACKGROUNDS`."""
     dark: bool
     """Tells whether the background is dark, with light words."""
     shapes: tuple[Shape, ...]

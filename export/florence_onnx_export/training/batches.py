@@ -36,7 +36,7 @@ class Source(Protocol):
     """Source of batches. The same step always gives the same batch."""
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step."""
+        """Batch of a step."""
         ...
 
 
@@ -50,7 +50,7 @@ class SceneSource:
         self._seed = seed
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step."""
+        """Batch of a step."""
         rng = np.random.default_rng((self._seed, step))
         stage = self._scratch.stage(step)
         scenes: list[Scene] = []
@@ -93,7 +93,7 @@ class ExampleSource:
         self._order = _Order(len(self._examples), batch_size, seed)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step."""
+        """Batch of a step."""
         return self._batch([self._examples[index] for index in self._order.indices(step)])
 
     def once(self) -> Iterator[Batch]:
