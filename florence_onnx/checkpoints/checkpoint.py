@@ -17,12 +17,13 @@ from florence_onnx.checkpoints.finding import (
     find_assets,
     find_bare_weights,
     find_checkpoint,
+    weights_left_on_hub,
 )
 from florence_onnx.checkpoints.findings import told_type
 from florence_onnx.checkpoints.native import check, fit, native_weights, tie
 from florence_onnx.checkpoints.refusals import refuse_foreign_weights, refuse_quantised_config
 from florence_onnx.checkpoints.tensors import StoredTensor, is_finite
-from florence_onnx.checkpoints.weights import stored_weights
+from florence_onnx.checkpoints.weights import present_weights, stored_weights
 from florence_onnx.errors import CheckpointError, ModelNotFoundError
 from florence_onnx.files import read_json
 from florence_onnx.hub import ANYHOW, Access
@@ -95,7 +96,7 @@ def read_checkpoint(
         return _read_adapted(read_adapter(adapter), access, base, assets)
     if base is not None:
         raise CheckpointError(f"{source} is no adapter, so it has no base model to be merged into")
-    return _read(place, assets)
+    return _read(place, assets, notes=_left_on_hub(source, place))
 
 
 def _accept(folder: Path, coming: int) -> None:
@@ -129,7 +130,18 @@ def _read_adapted(
             else f"the revision {named.revision} of {base}, which the adapter names, could not be "
             f"had ({error}); its main branch was taken"
         )
-    return _read(folder, assets, adapter, notes)
+    return _read(folder, assets, adapter, [*notes, *_left_on_hub(base, folder)])
+
+
+def _left_on_hub(source: str | Path, place: Path) -> list[str]:
+    """Says which weights of a repository were not fetched."""
+    left = [] if place.is_file() else weights_left_on_hub(source, place)
+    if not left:
+        return []
+    return [
+        f"{present_weights(place)[0]} was read; {source} also holds {', '.join(left)}, which may be "
+        "another model, and was not fetched"
+    ]
 
 
 def _read(

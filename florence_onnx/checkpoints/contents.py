@@ -22,6 +22,7 @@ _KNOWN_WEIGHTS = (*WEIGHT_FILES, *ADAPTER_FILES)
 
 # Folders that transformers' Trainer names, and any other folder with weights.
 _CHECKPOINT = re.compile(rf"(checkpoint-[0-9]+)/.+|([^/]+)/(?:{'|'.join(WEIGHT_FILES)})")
+_SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
 _SHOWN = 5
 
 
@@ -78,6 +79,16 @@ class Contents:
             for name in self.names
             if re.fullmatch(r"[^/]+\.safetensors", name) and name not in _KNOWN_WEIGHTS
         )
+
+    def other_weights(self, read: Collection[str]) -> list[str]:
+        """Names of the files that hold weights too, but are not read; shards have an index.
+
+        Args:
+            read: Names of the files that are read.
+        """
+        bare = [name for name in self.bare_weights if not _SHARD.search(name)]
+        names = (*[name for name in WEIGHT_FILES if name in self.names], *bare)
+        return [name for name in names if name not in read]
 
     def why_no_model(self) -> str | None:
         """Reason why this is no model folder, and what to do; None for a possible model folder."""

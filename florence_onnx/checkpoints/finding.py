@@ -1,5 +1,6 @@
 """Search for the files of a checkpoint: in a folder, or in a repository of the hub."""
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,9 +14,8 @@ from florence_onnx.checkpoints.contents import (
     Contents,
 )
 from florence_onnx.errors import CheckpointError, FlorenceError, ModelNotFoundError
-from florence_onnx.files import read_json
+from florence_onnx.files import read_json, write_whole
 from florence_onnx.resolver import local_folder
-from florence_onnx.terminal import say
 
 CHECKPOINT_FILES = (
     "config.json",
@@ -38,6 +38,9 @@ _SHARDS = {
     "model.safetensors.index.json": "model-*-of-*.safetensors",
     "pytorch_model.bin.index.json": "pytorch_model-*-of-*.bin",
 }
+
+_RECORDS = ".florence_onnx"
+"""Folder in the hub library's folder of a repository, for records of weights that were left out."""
 
 _LONGEST_NAME = 255
 """Bytes of a file name. Most systems raise an error for a longer name."""
@@ -151,22 +154,47 @@ def find_checkpoint(
     if folder is not None and not lacking:
         return folder
 
-    hint = ""
+    hint, left = "", []
 
     def select(names: Collection[str]) -> list[str]:
-        nonlocal hint
+        nonlocal hint, left
         contents = Contents(repository, names)
         selected = _select(contents, is_completed)
-        unread = [name for name in WEIGHT_FILES if name in names and name not in selected]
-        if unread:
-            say(f"{repository} also holds {', '.join(unread)}, which is not fetched or read")
+        left = contents.other_weights(selected)
         hint = contents.hint()
         return selected
 
     try:
-        return hub.fetch(repository, access, select, lacking, accept)
+        folder = hub.fetch(repository, access, select, lacking, accept)
     except CheckpointError as error:  # config.json may be that of another model.
         raise CheckpointError(f"{error}{hint}") from error
+    if left:
+        write_whole(_record(repository, folder), json.dumps(left))
+    return folder
+
+
+def weights_left_on_hub(source: str | Path, folder: Path) -> list[str]:
+    """Names of files of weights that a repository has too, and that were not fetched.
+
+    Args:
+        source: Folder or hub id, as in `find_checkpoint`.
+        folder: Result of `find_checkpoint`.
+    """
+    if local_folder(source) is not None:
+        return []
+    record = _record(str(source), folder)
+    try:
+        names = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []
+
+
+def _record(source: str, folder: Path) -> Path:
+    """The commit's record, which the hub library deletes with the repository's folder."""
+    commit, inside = hub.commit_of(source, folder), hub.split_source(source)[1]
+    home = next(parent for parent in folder.parents if parent.name == "snapshots").parent
+    return home / _RECORDS / f"{'+'.join([commit, *inside.split('/')])}.json"
 
 
 def find_adapter(source: str | Path, access: hub.Access, fetch: bool) -> Path | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from florence_onnx.checkpoints.config import ModelConfig
+from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.checkpoints.native import native_weights, tie
 from florence_onnx.checkpoints.tensors import StoredTensor, equal
 from florence_onnx.checkpoints.weights import present_weights, stored_weights
@@ -47,9 +48,9 @@ def unread_weights(
     Returns:
         A sentence for every other set of weights that differs or cannot be read.
     """
-    read, *others = present_weights(folder) or [""]
+    read, *_ = present_weights(folder) or [""]
     sentences = []
-    for name in others:
+    for name in Contents.of_folder(folder).other_weights([read]):
         try:
             found, _, _ = native_weights(stored_weights(folder, name), raw_config)
             tie(found, ModelConfig.from_dict(raw_config))

@@ -369,6 +369,16 @@ def test_the_same_weights_twice_are_no_finding(tmp_path: Path, capsys: Capture) 
     assert "Git LFS pointer" in finding
 
 
+def test_weights_of_another_name_beside(tmp_path: Path, capsys: Capture) -> None:
+    save_plain(tmp_path)
+    save_arrays(tmp_path / "model.fp16.safetensors", original_arrays())
+    assert diagnose(capsys, tmp_path) == (True, [])
+    save_arrays(tmp_path / "model.fp16.safetensors", original_arrays(seed=1))
+    exportable, (finding,) = diagnose(capsys, tmp_path)
+    assert exportable
+    assert "and not model.fp16.safetensors, which is another model: " in finding
+
+
 def test_a_folder_of_a_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -389,18 +399,25 @@ def test_a_folder_of_a_repository(
 def test_what_lies_beside_the_weights_of_a_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    """An adapter is told of every time; a second set of weights when the first is fetched."""
+    """An adapter and a second set of weights, told when files are fetched and ever after."""
     an_adapter_beside(tmp_path / "a")
     use_empty_cache(monkeypatch, tmp_path / "hub")
     files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    with serve_hub("org/tuned", {**files, "pytorch_model.bin": b"other"}) as hub:
+    others = dict.fromkeys(("pytorch_model.bin", "model.fp16.safetensors"), b"other")
+    with serve_hub("org/tuned", {**files, **others}) as hub:
         use_hub(monkeypatch, hub.url)
-        assert main(["doctor", "org/tuned"]) == 0
-    assert not hub.fetched & {"pytorch_model.bin", "adapter_model.safetensors"}
-    out, err = capsys.readouterr()
-    assert "org/tuned also holds pytorch_model.bin, which is not fetched or read\n" in err
-    assert "note: an adapter lies beside the weights" in out
-    assert "an adapter lies beside the weights" in diagnose(capsys, "org/tuned")[1][0]
+        fetched = diagnose(capsys, "org/tuned")
+        asked = len(hub.requests)
+        assert diagnose(capsys, "org/tuned") == fetched
+        assert len(hub.requests) == asked
+    assert not hub.fetched & {*others, "adapter_model.safetensors"}
+    exportable, (left, beside) = fetched
+    assert exportable
+    assert left == (
+        "model.safetensors was read; org/tuned also holds pytorch_model.bin, "
+        "model.fp16.safetensors, which may be another model, and was not fetched"
+    )
+    assert "an adapter lies beside the weights" in beside
 
 
 def adapter(folder: Path, **settings: Any) -> Path:
