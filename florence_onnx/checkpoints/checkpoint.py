@@ -85,6 +85,15 @@ def read_checkpoint(
         ModelNotFoundError: There is no such folder, or the hub repository cannot be had.
     """
     assets = None if companions is None else find_assets(companions, replace(access, revision=None))
+    if base is not None:
+        file = find_bare_weights(source, access)
+        adapter = None if file else find_adapter(source, access, fetch=True, beside_weights=True)
+        if adapter is None:
+            raise CheckpointError(
+                f"{source} is no adapter, so it has no base model to be merged into"
+            )
+        state = access.revision if str(base) == str(source) else None
+        return _read_adapted(read_adapter(adapter), access, base, assets, state)
     try:
         place = find_bare_weights(source, access) or find_checkpoint(
             source, access, _accept, is_completed=assets is not None
@@ -93,9 +102,7 @@ def read_checkpoint(
         adapter = find_adapter(source, access, fetch=isinstance(error, CheckpointError))
         if adapter is None:
             raise
-        return _read_adapted(read_adapter(adapter), access, base, assets)
-    if base is not None:
-        raise CheckpointError(f"{source} is no adapter, so it has no base model to be merged into")
+        return _read_adapted(read_adapter(adapter), access, None, assets)
     return _read(place, assets, notes=_left_on_hub(source, place))
 
 
@@ -104,9 +111,21 @@ def _accept(folder: Path, coming: int) -> None:
 
 
 def _read_adapted(
-    adapter: Adapter, access: Access, given: str | None, assets: AssetSource | None
+    adapter: Adapter,
+    access: Access,
+    given: str | None,
+    assets: AssetSource | None,
+    revision: str | None = None,
 ) -> Checkpoint:
-    """Reads the base model of an adapter and merges the adapter."""
+    """Reads the base model of an adapter and merges the adapter.
+
+    Args:
+        adapter: The adapter.
+        access: Access to the hub.
+        given: Base model that the user names.
+        assets: Model for missing files.
+        revision: Revision of ``given``.
+    """
     beside = adapter.folder / "base"  # as Roboflow packages adapters
     base = given or (str(beside) if (beside / "config.json").is_file() else adapter.base)
     if not base:
@@ -114,7 +133,7 @@ def _read_adapted(
             f"{adapter.folder / ADAPTER_CONFIG} names no base model; name it with --base"
         )
     notes = [f"the adapter in {adapter.folder} was merged into {base}"]
-    named = replace(access, revision=adapter.revision if base == adapter.base else None)
+    named = replace(access, revision=adapter.revision if base == adapter.base else revision)
     find = partial(find_checkpoint, base, accept=_accept, is_completed=assets is not None)
     try:
         folder = find(named)
@@ -181,8 +200,8 @@ def _read(
         merge(adapter, weights, config)
     elif (folder / ADAPTER_CONFIG).is_file():
         said.append(
-            f"an adapter lies beside the weights in {folder}, and was not merged; if it is not in "
-            "them yet, move it to a folder of its own and export that with --base"
+            f"an adapter lies beside the weights in {folder}, and was not merged; to merge the "
+            "adapter into these weights, name the same checkpoint with --base too"
         )
     check(weights, config)
     form: Format = "native" if native else "original"

@@ -66,6 +66,11 @@ class Contents:
         return ADAPTER_CONFIG in self.names and not whole
 
     @property
+    def has_adapter(self) -> bool:
+        """Tells whether there is a whole adapter, alone or beside the weights of a checkpoint."""
+        return ADAPTER_CONFIG in self.names and any(name in self.names for name in ADAPTER_FILES)
+
+    @property
     def checkpoints(self) -> list[str]:
         """Folders inside that hold checkpoints; numbered folders in the order of the numbers."""
         found = {match[1] or match[2] for match in map(_CHECKPOINT.fullmatch, self.names) if match}

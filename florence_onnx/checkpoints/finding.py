@@ -197,13 +197,16 @@ def _record(source: str, folder: Path) -> Path:
     return home / _RECORDS / f"{'+'.join([commit, *inside.split('/')])}.json"
 
 
-def find_adapter(source: str | Path, access: hub.Access, fetch: bool) -> Path | None:
+def find_adapter(
+    source: str | Path, access: hub.Access, fetch: bool, beside_weights: bool = False
+) -> Path | None:
     """Finds the folder of an adapter.
 
     Args:
         source: A folder or a hub id.
         access: Which state of a hub repository is wanted.
         fetch: Whether the files are fetched from the hub if necessary.
+        beside_weights: Whether the adapter may lie beside the weights of a whole checkpoint.
 
     Returns:
         The folder; None where the source is no adapter.
@@ -211,16 +214,20 @@ def find_adapter(source: str | Path, access: hub.Access, fetch: bool) -> Path | 
     Raises:
         ModelNotFoundError: The hub repository cannot be had.
     """
+
+    def is_adapter(contents: Contents) -> bool:
+        return contents.is_adapter or (beside_weights and contents.has_adapter)
+
     folder = local_folder(source)
     if folder is not None:
-        return folder if Contents.of_folder(folder).is_adapter else None
+        return folder if is_adapter(Contents.of_folder(folder)) else None
     repository = str(source)
     folder = hub.cached(repository, access, ADAPTER_CONFIG)
     if folder is not None and any((folder / name).is_file() for name in ADAPTER_FILES):
-        return folder if Contents.of_folder(folder).is_adapter else None
+        return folder if is_adapter(Contents.of_folder(folder)) else None
 
     def select(names: Collection[str]) -> list[str]:
-        if not Contents(repository, names).is_adapter:
+        if not is_adapter(Contents(repository, names)):
             raise _NoAdapterError
         return [ADAPTER_CONFIG, *[name for name in ADAPTER_FILES if name in names][:1]]
 

@@ -38,7 +38,7 @@ from florence_onnx.packages import require_packages
 from florence_onnx.terminal import say, show
 
 NAME = "annotate"
-SUMMARY = "Answer tasks on many pictures into a file of JSON lines; a second run goes on."
+SUMMARY = "Answer tasks on many pictures into a file of JSON lines, which a second run continues."
 EXAMPLES = f"""examples:
   florence-onnx annotate photos --task od caption ocr --out labelled
   florence-onnx annotate 'photos/**/*.jpg' shard-00.tar --task caption+grounding --out labelled
@@ -117,7 +117,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--limit", type=whole_number(1), metavar="N", help="largest number of pictures to ask about"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what there is to do, and do nothing"
+        "--dry-run", action="store_true", help="print the number of pictures, and do nothing"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as a JSON object")
 

@@ -28,7 +28,7 @@ def add_completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         metavar="CHECKPOINT",
-        help="base model to merge an adapter into (default: the one that the adapter names)",
+        help="base model to merge an adapter into (default: the model that the adapter names)",
     )
     parser.add_argument(
         "--companions",
@@ -64,8 +64,8 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         type=path,
         metavar="FOLDER",
-        help="round the weights of q8 and q4 for your pictures in FOLDER instead of drawn ones: at "
-        "least 4, of which every second is held back to measure the error on",
+        help="round the weights of q8 and q4 for the pictures in FOLDER, at least 4, instead of "
+        "drawn pictures; every second picture is held back to measure the error",
     )
 
 

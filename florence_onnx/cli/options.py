@@ -99,7 +99,7 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
         "--tiles",
         type=_tiles,
         metavar="auto|CxR",
-        help="ask the parts of large pictures too, in columns x rows: for od, "
+        help="also ask about parts of large pictures, in columns x rows: for od, "
         "dense_region_caption, region_proposal, ocr and ocr_with_region",
     )
     parser.add_argument(
@@ -111,7 +111,8 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=_image_size,
         metavar="N|WxH",
-        help="pixels to which pictures are resized, for models trained so (default: the model's)",
+        help="size in pixels to which pictures are resized, for models that were trained on such "
+        "pictures (default: the model's size)",
     )
 
 

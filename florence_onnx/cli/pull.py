@@ -30,7 +30,7 @@ from florence_onnx.resolver import cached_folder, hub_model, is_demo, local_fold
 from florence_onnx.terminal import say, show
 
 NAME = "pull"
-SUMMARY = "Fetch a model from the hub; of a checkpoint, make ONNX graphs."
+SUMMARY = "Fetch a model from the hub. From a checkpoint, make ONNX graphs."
 EXAMPLES = """examples:
   florence-onnx pull florence-community/Florence-2-base-ft
   florence-onnx pull microsoft/Florence-2-large-ft --precision q8

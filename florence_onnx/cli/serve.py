@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cors-origin",
         action="append",
         metavar="ORIGIN",
-        help="let pages of this origin in; may be repeated; * for all",
+        help="allow requests from pages of this origin; may be repeated; * for all",
     )
     _add_limits(parser, usual)
     add_model_options(parser)

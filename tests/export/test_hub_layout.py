@@ -14,6 +14,8 @@ from florence_onnx import Florence2
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.cli.program import main
+from florence_onnx.engine import hub_contract
+from florence_onnx.engine.layouts import MERGED
 from florence_onnx.errors import GraphContractError, ModelFileError, PrecisionError
 from florence_onnx.resolver import DEMO
 from florence_onnx_export.quantization.quantize import quantize
@@ -86,6 +88,18 @@ def test_one_by_one_and_encoded_once(model: Florence2) -> None:
     assert model(encoded, first.task, max_new_tokens=LONGEST).token_ids == expected[0]
 
 
+def test_beams_of_a_request_share_one_copy_of_the_cross_attention(model: Florence2) -> None:
+    for count, copies in ((1, 1), (2, 6)):
+        ids = np.tile(np.arange(3, 9), (count, 1))
+        requests, beams = np.arange(count), np.repeat(np.arange(count), 3)
+        steps: Any = model.graphs.decoder.start(np.ones_like(ids), model.graphs.embed(ids))
+        steps(np.full(count, 2), requests, requests)
+        for rows in (beams, np.arange(3 * count)):
+            steps(np.full(3 * count, 5), rows, requests)
+        assert {value.shape()[0] for value in steps._cross} == {copies}
+        assert {value.shape()[0] for value in steps._own} == {3 * count}
+
+
 def test_a_graph_that_does_not_share(model: Florence2, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = tokens(model, batch_size=1)
     monkeypatch.setitem(vars(model.graphs.decoder), "shares", False)
@@ -99,6 +113,22 @@ def test_float16_tensors(exported: Exported) -> None:
     assert half.graphs.sessions["decoder_model_merged"].get_inputs()[1].type == "tensor(float16)"
     same = [a == b for a, b in zip(tokens(model), tokens(half), strict=True)]
     assert sum(same) > len(same) / 2
+
+
+@pytest.mark.parametrize("precision", hub_contract.SUFFIXES)
+def test_the_suffix_of_every_precision(exported: Exported, tmp_path: Path, precision: str) -> None:
+    """The graphs are the float32 ones: what is in a file is not told by its name."""
+    folder = without(exported, tmp_path / "m")
+    for path in (folder / "onnx").iterdir():
+        path.unlink()
+    names = MERGED.files((), precision)
+    for graph, name in names.items():
+        (folder / name).symlink_to(exported.folder / f"onnx/{graph}.onnx")
+    model = Florence2.load(folder, precision=precision, threads=1)
+    assert model.precision == precision
+    assert model.graphs.files == names
+    suffix = {"fp32": "", "q8": "_quantized"}.get(precision, f"_{precision}")
+    assert names["embed_tokens"] == f"onnx/embed_tokens{suffix}.onnx"
 
 
 @pytest.mark.parametrize("absent", ["", "decoder_model_merged"])

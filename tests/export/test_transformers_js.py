@@ -4,6 +4,7 @@ import json
 import lzma
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,7 +220,10 @@ def test_what_an_export_holds(exported: Path) -> None:
 def test_without_the_pair_and_without_float32(
     native: Exported, skeleton: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing imports torch on the way, because there is a skeleton."""
     monkeypatch.setattr(filling, "SKELETONS", skeleton.parent)
+    for name in ("torch", "transformers", "florence_onnx_export.exporter"):
+        monkeypatch.setitem(sys.modules, name, None)
     out = tmp_path / "model"
     command = ["export", str(native.checkpoint), str(out), "--layout", "transformers.js"]
     assert main([*command, "--precision", "fp16"]) == 0

@@ -14,6 +14,8 @@ from florence_onnx.assets.tokenizer_files import FLORENCE_TOKENS
 from florence_onnx.assets.writing import write_assets
 from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.cli.program import main
+from florence_onnx.hub import Access
+from florence_onnx.parsing import parse_answer
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
 from tests.helpers.plain_checkpoints import (
     IDS,
@@ -317,6 +319,8 @@ def test_tokens_of_a_fine_tune_survive(tmp_path: Path) -> None:
     tokenizer = exported(tmp_path / "checkpoint", tmp_path / "out")[0].tokenizer
     assert tokenizer.encode("<panel>")[1:-1] == [VOCABULARY]
     assert tokenizer.decode([VOCABULARY, VOCABULARY + 3]) == "<panel><tail>"
+    generated = tokenizer.decode([2, 0, VOCABULARY, VOCABULARY + 3, 2])
+    assert parse_answer(generated, None, (9, 9), prompt="<read>").text == "<panel><tail>"
 
 
 def test_remote_code_is_dropped(tmp_path: Path) -> None:
@@ -448,6 +452,32 @@ def test_an_adapter_alone(tmp_path: Path, capsys: Capture) -> None:
     module = f"base_model.model.{original_name(name)}".removesuffix(".weight")
     a, b = (stored.tensors[f"{module}.lora_{side}.weight"].read() for side in "AB")
     np.testing.assert_allclose(merged, plain + 8 / np.sqrt(2) * (b @ a), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("on_hub", [False, True])
+def test_an_adapter_beside_weights_is_merged_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, on_hub: bool
+) -> None:
+    base, folder = save_plain(tmp_path / "base"), adapter(tmp_path / "a")
+    expected = read_checkpoint(folder, base=str(base)).weights
+    for path in base.iterdir():
+        path.rename(folder / path.name)
+    use_empty_cache(monkeypatch, tmp_path / "hub")
+    with serve_hub("org/tuned", {p.name: p.read_bytes() for p in folder.iterdir()}) as hub:
+        use_hub(monkeypatch, hub.url)
+        hub.tags["v1"], source = hub.commit, "org/tuned" if on_hub else str(folder)
+        state = ["--revision", "v1"] if on_hub else []
+        exportable, (note,) = diagnose(capsys, source, *state)
+        assert exportable
+        assert "name the same checkpoint with --base too" in note
+        hub.move("d" * 40, {})
+        exportable, (merged,) = diagnose(capsys, source, "--base", source, *state)
+        assert exportable
+        assert merged.endswith(f"was merged into {source}")
+        access = Access(revision="v1") if on_hub else Access()
+        found = read_checkpoint(source, access, base=source).weights
+    name = "model.language_model.decoder.layers.0.self_attn.q_proj.weight"
+    np.testing.assert_array_equal(found[name].read(), expected[name].read())
 
 
 def test_a_base_revision_that_is_gone(
