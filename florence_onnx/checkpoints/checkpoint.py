@@ -158,8 +158,8 @@ def _left_on_hub(source: str | Path, place: Path) -> list[str]:
     if not left:
         return []
     return [
-        f"{present_weights(place)[0]} was read; {source} also holds {', '.join(left)}, which may be "
-        "another model, and was not fetched"
+        f"{present_weights(place)[0]} was read; {source} also holds {', '.join(left)}, which may "
+        "be another model, and was not fetched"
     ]
 
 

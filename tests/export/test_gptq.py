@@ -181,7 +181,9 @@ def test_of_many_rows_some_count_evenly_spread(
     monkeypatch.setattr(hessians, "_ROWS", 10)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     x = gaussian(rows, 4)
-    (hessian,) = sums(make_model([node], {"w": gaussian(4, 6)}, {"x": (rows, 4)}), {"x": x}).values()
+    (hessian,) = sums(
+        make_model([node], {"w": gaussian(4, 6)}, {"x": (rows, 4)}), {"x": x}
+    ).values()
     np.testing.assert_allclose(hessian, x[::step].T @ x[::step], rtol=1e-4, atol=1e-4)
 
 
