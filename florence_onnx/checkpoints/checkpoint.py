@@ -17,9 +17,9 @@ from florence_onnx.checkpoints.finding import (
     find_assets,
     find_bare_weights,
     find_checkpoint,
-    weights_left_on_hub,
 )
 from florence_onnx.checkpoints.findings import told_type
+from florence_onnx.checkpoints.left_weights import weights_left
 from florence_onnx.checkpoints.native import check, fit, native_weights, tie
 from florence_onnx.checkpoints.refusals import refuse_foreign_weights, refuse_quantised_config
 from florence_onnx.checkpoints.tensors import StoredTensor, is_finite
@@ -27,8 +27,11 @@ from florence_onnx.checkpoints.weights import present_weights, stored_weights
 from florence_onnx.errors import CheckpointError, ModelNotFoundError
 from florence_onnx.files import read_json
 from florence_onnx.hub import ANYHOW, Access
+from florence_onnx.resolver import local_folder
 
 Format = Literal["original", "native"]
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -154,12 +157,16 @@ def _read_adapted(
 
 def _left_on_hub(source: str | Path, place: Path) -> list[str]:
     """Says which weights of a repository were not fetched."""
-    left = [] if place.is_file() else weights_left_on_hub(source, place)
+    if place.is_file() or local_folder(source) is not None:
+        return []
+    left = weights_left(str(source), place)
     if not left:
         return []
+    shown = ", ".join(left[:_SHOWN])
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
     return [
-        f"{present_weights(place)[0]} was read; {source} also holds {', '.join(left)}, which may "
-        "be another model, and was not fetched"
+        f"{present_weights(place)[0]} was read; {source} also holds {shown}{more}, which may be "
+        "another model, and was not fetched"
     ]
 
 

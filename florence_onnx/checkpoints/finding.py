@@ -1,6 +1,5 @@
 """Search for the files of a checkpoint: in a folder, or in a repository of the hub."""
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,8 +12,9 @@ from florence_onnx.checkpoints.contents import (
     WEIGHT_FILES,
     Contents,
 )
+from florence_onnx.checkpoints.left_weights import record_left
 from florence_onnx.errors import CheckpointError, FlorenceError, ModelNotFoundError
-from florence_onnx.files import read_json, write_whole
+from florence_onnx.files import read_json
 from florence_onnx.resolver import local_folder
 
 CHECKPOINT_FILES = (
@@ -38,9 +38,6 @@ _SHARDS = {
     "model.safetensors.index.json": "model-*-of-*.safetensors",
     "pytorch_model.bin.index.json": "pytorch_model-*-of-*.bin",
 }
-
-_RECORDS = ".florence_onnx"
-"""Folder in the hub library's folder of a repository, for records of weights that were left out."""
 
 _LONGEST_NAME = 255
 """Bytes of a file name. Most systems raise an error for a longer name."""
@@ -169,32 +166,8 @@ def find_checkpoint(
     except CheckpointError as error:  # config.json may be that of another model.
         raise CheckpointError(f"{error}{hint}") from error
     if left:
-        write_whole(_record(repository, folder), json.dumps(left))
+        record_left(repository, folder, left)
     return folder
-
-
-def weights_left_on_hub(source: str | Path, folder: Path) -> list[str]:
-    """Names of files of weights that a repository has too, and that were not fetched.
-
-    Args:
-        source: Folder or hub id, as in `find_checkpoint`.
-        folder: Result of `find_checkpoint`.
-    """
-    if local_folder(source) is not None:
-        return []
-    record = _record(str(source), folder)
-    try:
-        names = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []
-
-
-def _record(source: str, folder: Path) -> Path:
-    """The commit's record, which the hub library deletes with the repository's folder."""
-    commit, inside = hub.commit_of(source, folder), hub.split_source(source)[1]
-    home = next(parent for parent in folder.parents if parent.name == "snapshots").parent
-    return home / _RECORDS / f"{'+'.join([commit, *inside.split('/')])}.json"
 
 
 def find_adapter(
