@@ -5,7 +5,7 @@ import lzma
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -313,18 +313,17 @@ def test_transformers_js_gives_our_tokens(
 @needs_client
 @pytest.mark.parametrize("photo", ["000000039769.jpg", "ms_base_object_detection.jpeg"])
 def test_transformers_js_gives_our_tokens_for_a_photo(
-    exported: Path,
-    shared: Path,
-    tmp_path: Path,
-    photo: str,
-    record_property: Callable[[str, object], None],
+    exported: Path, shared: Path, tmp_path: Path, photo: str
 ) -> None:
-    found, ours = asked_of_client(exported, shared / "photos" / photo, tmp_path, TASKS, None)
+    """The difference of its preprocessing from ours is in the report of pytest -rP."""
+    picture = shared / "photos" / photo
+    found, ours = asked_of_client(exported, picture, tmp_path, TASKS, None)
     assert [found["ids"][task] for task in TASKS] == ours
     assert found["answers"]["<OD>"].keys() == {"labels", "bboxes"}
-    for measure in ("mean", "most"):  # of normalised values; see the report of pytest --junit-xml
-        record_property(f"preprocessing: {measure} difference", found[measure])
-    assert 0 < found["mean"] < 0.1
+    print(f"pixel_values of {photo}: differences of {found['mean']:.3f}, up to {found['most']:.2f}")
+    # It is the same picture, although a picture made ten times smaller shows what a filter does.
+    pixels = Florence2.load(exported, threads=1).assets.preprocessor(to_rgb(picture))
+    assert found["mean"] < 0.5 * np.abs(pixels - pixels[..., ::-1]).mean()
 
 
 @needs_client
