@@ -11,6 +11,7 @@ from florence_onnx.cli import (
     annotate,
     bench,
     convert,
+    demo,
     doctor,
     export,
     info,
@@ -30,6 +31,7 @@ from florence_onnx.terminal import printable
 
 COMMANDS = (
     run,
+    demo,
     serve,
     mcp,
     annotate,

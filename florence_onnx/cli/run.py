@@ -27,9 +27,10 @@ from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.images.pixels import check_file
 from florence_onnx.packages import require_packages
+from florence_onnx.plain_text import lines, places
 from florence_onnx.prompts import check_input, what_is_asked
 from florence_onnx.requests import Failure, Request
-from florence_onnx.results import Detection, Result
+from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.terminal import one_line, printable, say, show
 from florence_onnx.tiling import Tiles, check_tiles
@@ -259,32 +260,17 @@ def _print_result(image: str, result: Answer, arguments: argparse.Namespace) -> 
     several = len(arguments.images) > 1
     if several:
         show(f"{printable(image)}:")
-    for line in _cascade_lines(result) if isinstance(result, CascadeResult) else _lines(result):
+    for line in _cascade_lines(result) if isinstance(result, CascadeResult) else lines(result):
         show(f"  {line}" if several else line)
 
 
 def _cascade_lines(result: CascadeResult) -> Iterator[str]:
     """Writes a cascade for people: a caption with its things, or things with their answers."""
     if result.first.answer_kind is AnswerKind.TEXT:
-        yield from _lines(result.first)
+        yield from lines(result.first)
         for then in result.then:
-            yield from _lines(then)
+            yield from lines(then)
         return
     for found, then in zip(result.first.detections, result.then, strict=True):
-        yield from _places(found)
-        yield from (f"  {line}" for line in _lines(then))
-
-
-def _lines(result: Result) -> Iterator[str]:
-    """Writes a result for people: the text, or a label and pixels per line."""
-    if result.answer_kind is AnswerKind.TEXT:
-        yield result.text
-    for found in result.detections:
-        yield from _places(found)
-
-
-def _places(found: Detection) -> Iterator[str]:
-    """Writes a label and pixels: a line for every outline."""
-    for points in found.polygons or (found.quad or found.box,):
-        numbers = " ".join(f"{value:.1f}" for value in points)
-        yield f"{printable(found.label)}: {numbers}" if found.label else numbers
+        yield from places(found)
+        yield from (f"  {line}" for line in lines(then))

@@ -17,19 +17,26 @@ _GRACE = 5.0
 _BACKLOG = 2048
 
 
+def log_address(host: str, port: int) -> None:
+    """Writes a line with the address that is listened at."""
+    log("listening", host=host, port=port)
+
+
 def serve(
     make_app: "Callable[[Callable[[BaseException], None]], FastAPI]",
     host: str,
     port: int,
     seconds: float,
+    announce: Callable[[str, int], None] = log_address,
 ) -> None:
     """Serves until a signal ends the process, and then answers the accepted requests.
 
     Args:
         make_app: Makes the application, from a function to call when no model can be opened.
         host: The address to listen at.
-        port: The port; 0 for a free port, which the log tells.
+        port: The port; 0 for a free port.
         seconds: The longest time of a request.
+        announce: A function to call with the address and the port.
 
     Raises:
         FlorenceError: The first models cannot be opened.
@@ -58,7 +65,7 @@ def serve(
     with _quiet_signals():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listening:
-            log("listening", host=host, port=listening.getsockname()[1])
+            announce(host, listening.getsockname()[1])
             server.run([listening])
     if failures:
         raise failures[0]

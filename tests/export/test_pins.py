@@ -67,6 +67,7 @@ def test_everything_that_the_tests_install_has_one_version() -> None:
     ("name", "extras"),
     [
         ("constraints.txt", ("cpu", "cli", "export", "test")),
+        ("demo.txt", ("cpu", "cli", "demo")),
         ("floors.txt", ("cpu", "cli")),
         ("export-floors.txt", ("export",)),
     ],

@@ -1,0 +1,212 @@
+"""The fields of the page, checked and put into the runtime's words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from florence_onnx.constraining import check_rules
+from florence_onnx.errors import FlorenceError, ImageError, InputError, TaskError
+from florence_onnx.fields import Fields
+from florence_onnx.generation.grammar import has_labels, is_list
+from florence_onnx.generation.options import GenerationOptions
+from florence_onnx.generation.policy import ANY_MODEL, GenerationPolicy
+from florence_onnx.preparing import check_question
+from florence_onnx.prompts import Region
+from florence_onnx.requests import Request
+from florence_onnx.serving.limits import Limits
+from florence_onnx.tasks import InputKind, Task
+
+PROMPT = "prompt"
+"""Stands among the tasks for the words of a fine-tune."""
+TASKS = (*(task.name.lower() for task in Task), PROMPT)
+"""What can be chosen."""
+LONGEST = 2000
+"""Characters of a field."""
+LIMITS = Limits(queue=16, seconds=300.0)
+"""Limits of the page: for one person or a few, not for the load of a service."""
+
+_FILE = "the form"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is filled in; an empty text is a field that is left empty."""
+
+    picture: str
+    """Path of the picture file that was uploaded."""
+    tasks: Sequence[str]
+    """Some of `TASKS`."""
+    text: str
+    """For the tasks that take text."""
+    region: str
+    """For the tasks that take a region: ``x1,y1,x2,y2`` in pixels, or four location tokens."""
+    prompt: str
+    """The words of a fine-tune."""
+    answer: str
+    """How the answer to these is read, such as ``boxes``."""
+    beams: int
+    """Beams of the search."""
+    tokens: int
+    """Longest answer; 0 for the checkpoint's."""
+    precision: str
+    """Precision of the graphs, as ``--precision`` has it."""
+    constrain: bool
+    """Whether answers keep the grammar of their task."""
+    labels: str
+    """The only labels that may be used, with commas between."""
+    recall: float
+    """Where lists of boxes may end, as `GenerationPolicy` has it; 0 for the model's choice."""
+    min_score: float
+    """Score below which detections are left out."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A task on the picture."""
+
+    task: str
+    """One of `TASKS`."""
+    request: Request
+    """What the runtime is asked, with the path of the picture."""
+    options: GenerationOptions
+    """Overrides of the model's policy."""
+
+
+def read_form(values: Mapping[str, Any], limits: Limits = LIMITS) -> Form:
+    """Reads the fields as the browser sends them.
+
+    Args:
+        values: Field -> value. The picture is an object with a ``path``, others are as in `Form`,
+            and null is a field that is left empty.
+        limits: Most tasks, beams and tokens.
+
+    Raises:
+        InputError: A field is something else than it may be, or too long; or nothing is chosen.
+    """
+    fields = Fields(values, _FILE, InputError)
+    return Form(
+        picture=_picture(fields),
+        tasks=_tasks(fields, limits),
+        text=_text(fields, "text"),
+        region=_text(fields, "region"),
+        prompt=_text(fields, "prompt"),
+        answer=_text(fields, "answer"),
+        beams=fields.integer("beams", 1, limits.beams),
+        tokens=fields.integer("tokens", 0, limits.tokens, 0),
+        precision=_text(fields, "precision"),
+        constrain=fields.boolean("constrain", False),
+        labels=_text(fields, "labels"),
+        recall=fields.number("recall", 0, limits.tokens, 0.0),
+        min_score=fields.number("min_score", 0, 1, 0.0),
+    )
+
+
+def questions(form: Form, policy: GenerationPolicy, limits: Limits = LIMITS) -> list[Question]:
+    """What the runtime is asked, checked as far as it can be without the picture.
+
+    ``labels`` and ``recall`` are for those of the tasks for which they have a meaning.
+
+    Args:
+        form: What is filled in.
+        policy: The model's; options that equal the policy's are left out.
+        limits: Most beams and tokens.
+
+    Raises:
+        InputError: A task lacks its input, an option is out of range, or a rule has a meaning for
+            none of the tasks.
+    """
+    asked = [(task, _request(form, task)) for task in form.tasks]
+    read = {task: check_question(request) for task, request in asked}
+    rules: GenerationOptions = {}
+    if form.labels.strip():
+        rules["labels"] = [label for label in form.labels.split(",") if label.strip()]
+    if form.recall:
+        rules["recall"] = int(form.recall) if form.recall.is_integer() else form.recall
+    for name, has_meaning in (("labels", has_labels), ("recall", is_list)):
+        if name in rules and not any(has_meaning(kind) for _, kind in read.values()):
+            check_rules(*read[form.tasks[0]], ANY_MODEL.replace(**rules))
+    found = []
+    for task, request in asked:
+        kind = read[task][1]
+        options = _options(form, policy)
+        if "labels" in rules and has_labels(kind):
+            options["labels"] = rules["labels"]
+        if "recall" in rules and is_list(kind):
+            options["recall"] = rules["recall"]
+        limits.bounded(policy.replace(**options), bool(form.tokens))
+        found.append(Question(task, request, options))
+    return found
+
+
+def takes(tasks: Sequence[str]) -> tuple[bool, bool, bool]:
+    """Whether some of the tasks take text, a region, and the words of a fine-tune."""
+    kinds = {Task.parse(task).input_kind for task in tasks if task != PROMPT}
+    return InputKind.TEXT in kinds, InputKind.REGION in kinds, PROMPT in tasks
+
+
+def _request(form: Form, task: str) -> Request:
+    if task == PROMPT:
+        return Request(form.picture, prompt=form.prompt, answer=form.answer or None)
+    kind = Task.parse(task).input_kind
+    return Request(
+        form.picture,
+        task,
+        form.text if kind is InputKind.TEXT else None,
+        _region(form.region) if kind is InputKind.REGION else None,
+    )
+
+
+def _options(form: Form, policy: GenerationPolicy) -> GenerationOptions:
+    options: GenerationOptions = {}
+    if form.beams != policy.num_beams:
+        options["num_beams"] = form.beams
+    if form.tokens:
+        options["max_new_tokens"] = form.tokens
+    if form.constrain:
+        options["constrain"] = True
+    if form.min_score:
+        options["min_score"] = form.min_score
+    return options
+
+
+def _region(text: str) -> Region | None:
+    """Numbers that commas part, or else the text, which may be location tokens."""
+    if not text.strip():
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
+    return tuple(int(number) if number.is_integer() else number for number in numbers)
+
+
+def _picture(fields: Fields) -> str:
+    found = fields.get("picture")
+    if found is None:
+        raise ImageError("give a picture first: upload one, paste one, or choose an example")
+    path = found.get("path") if isinstance(found, Mapping) else None
+    if not isinstance(path, str):
+        raise fields.refused("picture", "a file that was uploaded")
+    return path
+
+
+def _tasks(fields: Fields, limits: Limits) -> tuple[str, ...]:
+    found = fields.get("tasks", [])
+    if not isinstance(found, list) or not all(one in TASKS for one in found):
+        raise fields.refused("tasks", f"a list of some of {', '.join(TASKS)}")
+    if not 1 <= len(found) <= limits.tasks:
+        raise TaskError(f"choose 1 to {limits.tasks} tasks")
+    return tuple(dict.fromkeys(found))
+
+
+def _text(fields: Fields, name: str) -> str:
+    text = "" if fields.get(name) is None else fields.text(name)
+    if len(text) > LONGEST:
+        raise _too_long(name, len(text))
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise fields.refused(name, "text without halves of characters")
+    return text
+
+
+def _too_long(name: str, length: int) -> FlorenceError:
+    return InputError(f"{_FILE}: {name} has {length} characters; it may have {LONGEST}")

@@ -1,0 +1,167 @@
+"""What the page shows: answers with their drawings, scores, and the time of every stage."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from florence_onnx.answering import answer_batch
+from florence_onnx.drawing import draw
+from florence_onnx.encoding import encode
+from florence_onnx.errors import ImageError, InputError
+from florence_onnx.images.pixels import to_rgb
+from florence_onnx.model import Florence2
+from florence_onnx.page.form import LIMITS, Question
+from florence_onnx.plain_text import lines
+from florence_onnx.preparing import prepare, read_picture
+from florence_onnx.requests import EncodedImage
+from florence_onnx.results import Result
+from florence_onnx.tasks import AnswerKind
+
+_LONGEST_SIDE = 2048
+"""Pixels of a drawing's longer side: what a browser has use for."""
+_STAGES = ("embed_encoder", "search", "parse")
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Answers to several tasks on one picture, as the page shows them."""
+
+    drawings: Sequence[tuple[Any, str]]
+    """The picture with an answer drawn, a Pillow image, and the task: of answers that locate
+    something."""
+    text: str
+    """All answers as text."""
+    scores: Sequence[Row]
+    """Task, label, score, scores of location and label, box; a row of what an answer locates, or
+    for an answer that is text."""
+    times: Sequence[Row]
+    """Task, stage and milliseconds; no task for what is done once for all of them."""
+    records: Sequence[dict[str, Any]]
+    """`Result.record` of every answer."""
+
+
+SCORES = ("task", "label", "score", "of location", "of label", "box: x1, y1, x2, y2")
+"""Heads of `Shown.scores`."""
+TIMES = ("task", "stage", "ms")
+"""Heads of `Shown.times`."""
+
+
+class _Clock:
+    """Times of stages, each from the end of the one before."""
+
+    def __init__(self) -> None:
+        self.times: list[Row] = []
+        self._last = time.perf_counter()
+
+    def ends(self, stage: str, task: str = "") -> None:
+        now = time.perf_counter()
+        self.times.append((task, stage, f"{1000 * (now - self._last):.1f}"))
+        self._last = now
+
+
+def show(model: Florence2, asked: Sequence[Question], seconds: float = LIMITS.seconds) -> Shown:
+    """Answers questions about one picture, which passes the vision encoder once.
+
+    Args:
+        model: The model.
+        asked: Questions about the same picture.
+        seconds: Time for all of them.
+
+    Raises:
+        InputError: The picture cannot be read, an input does not suit it, or the time is up.
+        ModelError: A graph fails.
+    """
+    end = time.monotonic() + seconds
+    clock = _Clock()
+    rgb = _pixels(asked[0].request.image)
+    picture = read_picture(model.assets, rgb)
+    clock.ends("read and resize")
+    encoded = encode(model.graphs, picture)
+    clock.ends("vision")
+    results = []
+    drawings = []
+    for question in asked:
+        result = _answer(model, question, encoded, clock, end)
+        results.append(result)
+        if result.detections:
+            drawings.append((_drawing(rgb, result), question.task))
+            clock.ends("draw", question.task)
+    tasks = [question.task for question in asked]
+    return Shown(
+        drawings,
+        _text(tasks, results),
+        [row for task, result in zip(tasks, results, strict=True) for row in _scores(task, result)],
+        clock.times,
+        [result.record() for result in results],
+    )
+
+
+def _pixels(path: Any) -> npt.NDArray[np.uint8]:
+    """The pixels of an uploaded file, whose place on this machine is no matter of the user's."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError("the picture is here no longer; upload it again") from error
+    return to_rgb(content)
+
+
+def _answer(
+    model: Florence2, question: Question, encoded: EncodedImage, clock: _Clock, end: float
+) -> Result:
+    def is_in_time(request: int = 0) -> bool:
+        return time.monotonic() < end
+
+    def watch(stage: str) -> None:
+        if stage in _STAGES:
+            clock.ends(stage, question.task)
+
+    prepared = prepare(model.assets, question.request, encoded)
+    policy = model.policy.replace(**question.options)
+    [result] = answer_batch(model.assets, model.graphs, [prepared], policy, watch, is_in_time)
+    if not is_in_time():
+        raise InputError(
+            "the time of a request is up; choose fewer tasks, or fewer beams or tokens"
+        )
+    return result
+
+
+def _drawing(rgb: npt.NDArray[np.uint8], result: Result) -> Any:
+    drawing = draw(rgb, result)
+    drawing.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    return drawing
+
+
+def _text(tasks: Sequence[str], results: Sequence[Result]) -> str:
+    """The lines that ``florence-onnx run`` prints, under the names of the tasks."""
+    if len(results) == 1:
+        return "\n".join(lines(results[0]))
+    parts = [
+        "\n".join((f"{task}:", *(f"  {line}" for line in lines(result))))
+        for task, result in zip(tasks, results, strict=True)
+    ]
+    return "\n".join(parts)
+
+
+def _scores(task: str, result: Result) -> list[Row]:
+    if result.answer_kind is AnswerKind.TEXT:
+        return [(task, "(the text)", _number(result.confidence), "", "", "")]
+    rows: list[Row] = []
+    for found in result.detections:
+        scores = found.scores
+        numbers = ("", "", "")
+        if scores is not None:
+            numbers = (_number(scores.score), _number(scores.location), _number(scores.label))
+        box = ", ".join(f"{value:.1f}" for value in found.box)
+        rows.append((task, found.label, *numbers, box))
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,38 @@
+"""The command that shows the page."""
+
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from florence_onnx.cli.program import main
+from florence_onnx.page.blocks import EXAMPLES
+from florence_onnx_export.scenes.drawing import draw
+from florence_onnx_export.scenes.scene import sample_scene
+from tests.helpers.tiny import TINY
+
+
+def test_the_examples_are_scenes_that_the_demo_model_was_not_trained_on() -> None:
+    paths = sorted(EXAMPLES.glob("*.png"))
+    assert len(paths) == 3
+    for path in paths:
+        scene = sample_scene(int(path.stem.removeprefix("scene-")), "held-out")
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture), np.asarray(draw(scene)))
+
+
+def test_a_machine_without_gradio(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["demo", "--model", str(TINY)]) == 2
+    assert "pip install 'florence-onnx[demo]'" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["demo", "--model", str(TINY), "--port", port]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
