@@ -313,6 +313,8 @@ def test_the_command(
     folder = save_adapter(tmp_path / "a", factors(weights, QUERY, HEAD))
     out = tmp_path / "out"
     assert main(["export", str(folder), str(out), "--base", str(native.checkpoint)]) == 0
-    assert f"note: the adapter in {folder} was merged into" in capsys.readouterr().err
+    note = f"the adapter in {folder} was merged into {native.checkpoint}"
+    assert f"note: {note}\n" in capsys.readouterr().err
+    assert note in json.loads((out / "export_report.json").read_text())["repairs"]
     assert main(["export", str(folder), str(out), "--force"]) == 2
     assert "--base" in capsys.readouterr().err
