@@ -29,7 +29,7 @@ from florence_onnx.engine.geometry import (
     returned_sizes,
 )
 from florence_onnx.engine.halves import run
-from florence_onnx.engine.hub_contract import ENCODERS
+from florence_onnx.engine.hub_contract import ENCODERS, SUFFIXES
 from florence_onnx.engine.layouts import (
     MERGED,
     SLOTS,
@@ -255,15 +255,19 @@ def _open(
         # The fallback of ONNX Runtime to the CPU prints on stdout, and check_obtained is stricter.
         session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common base.
-        others = [name for name in map(provider_name, providers) if name != CPU]
-        place = f" with {', '.join(others)}" if others else ""
+        named = [name for name in map(provider_name, providers) if name != CPU]
+        place = f" with {', '.join(named)}" if named else ""
         lacking = next((m for m in (p.search(str(error)) for p in _LACKING) if m), None)
         if lacking:
-            present = precisions_of(graph_files(path.parents[1]))
+            others = [
+                name
+                for name in precisions_of(graph_files(path.parents[1]))
+                if path.name != Path(contract.graph_file(graph, name, SUFFIXES)).name
+            ]
+            instead = f", or open another precision: {', '.join(others)}" if others else ""
             raise ModelFileError(
                 f"{path} needs the operator {lacking[1]}, which onnxruntime {ort.__version__}"
-                f"{place} lacks; install a newer one (pip install -U 'florence-onnx[cpu]'), or "
-                f"open another precision; present: {', '.join(present) or 'none complete'}"
+                f"{place} lacks; install a newer one (pip install -U 'florence-onnx[cpu]'){instead}"
             ) from error
         raise ModelFileError(
             f"{path} is not a graph ONNX Runtime can run{place}: {first_line(error)} (onnxruntime "
