@@ -1,4 +1,4 @@
-"""``florence-onnx demo``: try a model on a page in the browser."""
+"""Command ``florence-onnx demo``: tries a model on a page in the browser."""
 
 import argparse
 from collections.abc import Mapping
@@ -77,12 +77,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def source_of(arguments: argparse.Namespace, precision: str, is_chosen: bool) -> Source:
-    """How a model was opened, for programs and commands.
+    """Makes the source of an opened model, for programs and commands.
 
     Args:
-        arguments: Those of the command.
-        precision: The precision that it was opened in.
-        is_chosen: Whether a command would take another precision without being told.
+        arguments: Arguments of the command.
+        precision: Precision of the opened model.
+        is_chosen: Whether a command without an option would take another precision.
     """
     flags = ["--precision", precision] if is_chosen or precision != "fp32" else []
     for provider in arguments.provider or ():

@@ -1,1 +1,1 @@
-"""A page in the browser to try a model on: ``florence-onnx demo``."""
+"""Page in the browser to try a model: ``florence-onnx demo``."""

@@ -1,4 +1,4 @@
-"""The page as an application, with a limit to what is sent to it."""
+"""Application of the page, with a limit of the size of requests."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _FORM_BYTES = 1 << 20
-"""Bytes of a request besides a picture."""
+"""Bytes of a request without the picture."""
 _STYLE = """
 #picture img { object-fit: contain; }
 #drawings .thumbnail-lg { aspect-ratio: 4 / 3; }
@@ -27,7 +27,7 @@ _STYLE = """
 
 @contextmanager
 def folder_for_files() -> Iterator[Path]:
-    """A folder that Gradio keeps pictures and drawings in, removed with all that is in it."""
+    """Yields a folder for Gradio's pictures and drawings, which is removed at the end."""
     variable = "GRADIO_TEMP_DIR"
     before = os.environ.get(variable)
     with TemporaryDirectory(prefix="florence-onnx-") as folder:
@@ -44,7 +44,7 @@ def make_app(page: Any) -> "FastAPI":
     """Makes the application.
 
     Args:
-        page: From `make_page`.
+        page: Result of `make_page`.
     """
     import gradio as gr
     from fastapi import FastAPI
@@ -63,7 +63,7 @@ def make_app(page: Any) -> "FastAPI":
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Default(),  # Its fonts come with Gradio.
+        theme=gr.themes.Default(),  # Gradio brings the fonts of this theme.
         css=_STYLE,
         head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
     )
@@ -74,14 +74,14 @@ def make_app(page: Any) -> "FastAPI":
 
 
 class BodyLimit:
-    """Refuses requests with a body that is too large, or that does not say its size."""
+    """Middleware that refuses a request whose body is too large, or of unknown size."""
 
     def __init__(self, app: "ASGIApp", most: int) -> None:
         """Wraps an application.
 
         Args:
             app: The application.
-            most: Bytes of a body.
+            most: Limit of a body in bytes.
         """
         self._app, self._most = app, most
 

@@ -1,4 +1,4 @@
-"""The components of the page, made of Gradio; `form` and `showing` decide what they mean."""
+"""Components of the page, made with Gradio; `form` and `showing` have their meaning."""
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -24,8 +24,8 @@ def make_page(models: Models, source: Callable[[str], Source]) -> Any:
     """Makes the page, a ``gradio.Blocks``.
 
     Args:
-        models: What answers.
-        source: How the model is opened in a precision, for programs and commands.
+        models: Models that answer.
+        source: Makes the source of the model in a precision, for programs and commands.
     """
     import gradio as gr
 
@@ -66,7 +66,7 @@ def make_page(models: Models, source: Callable[[str], Source]) -> Any:
 
 
 def _gallery(shown: Shown) -> Any:
-    """One drawing is shown large, several beside each other; none takes no room."""
+    """Shows one drawing large, several drawings side by side, and nothing without a drawing."""
     import gradio as gr
 
     several = len(shown.drawings) > 1
@@ -88,7 +88,7 @@ def _rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _add_fields(models: Models) -> tuple[Mapping[str, Any], Any]:
-    """Field of the form -> its component; and the button."""
+    """Makes the component of every field of the form, and the button."""
     import gradio as gr
 
     picture = gr.Image(
@@ -198,7 +198,7 @@ def _add_options(models: Models) -> Mapping[str, Any]:
 
 
 def _add_outputs() -> list[Any]:
-    """The components of what `make_page`'s function returns, in its order."""
+    """Makes the components of the outputs, in the order of the outputs."""
     import gradio as gr
 
     drawings = gr.Gallery(

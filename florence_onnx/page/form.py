@@ -1,4 +1,4 @@
-"""The fields of the page, checked and put into the runtime's words."""
+"""Form of the page: fields, checks, and questions for the runtime."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from florence_onnx.serving.limits import Limits
 from florence_onnx.tasks import InputKind, Task
 
 PROMPT = "prompt"
-"""Stands among the tasks for the words of a fine-tune."""
+"""Name, among the tasks, of the prompt of a fine-tune."""
 TASKS = (*(task.name.lower() for task in Task), PROMPT)
-"""What can be chosen."""
+"""Tasks that can be chosen."""
 LONGEST = 2000
-"""Characters of a field."""
+"""Limit of a field in characters."""
 LIMITS = Limits(queue=16, seconds=300.0)
 """Limits of the page: for one person or a few, not for the load of a service."""
 
@@ -30,44 +30,44 @@ _FILE = "the form"
 
 @dataclass(frozen=True)
 class Form:
-    """What is filled in; an empty text is a field that is left empty."""
+    """Values of the form. An empty text is a field that is left empty."""
 
     picture: str
     """Path of the picture file that was uploaded."""
     tasks: Sequence[str]
-    """Some of `TASKS`."""
+    """Tasks that are chosen, of `TASKS`."""
     text: str
-    """For the tasks that take text."""
+    """Text, for the tasks that take text."""
     region: str
-    """For the tasks that take a region: ``x1,y1,x2,y2`` in pixels, or four location tokens."""
+    """Region, for the tasks that take one: ``x1,y1,x2,y2`` in pixels, or four location tokens."""
     prompt: str
-    """The words of a fine-tune."""
+    """Prompt of a fine-tune."""
     answer: str
-    """How the answer to these is read, such as ``boxes``."""
+    """Kind of the answer to the prompt, such as ``boxes``."""
     beams: int
     """Beams of the search."""
     tokens: int
-    """Longest answer; 0 for the checkpoint's."""
+    """Limit of the answer in tokens; 0 for the checkpoint's limit."""
     precision: str
-    """Precision of the graphs, as ``--precision`` has it."""
+    """Precision of the graphs, as in ``--precision``."""
     constrain: bool
-    """Whether answers keep the grammar of their task."""
+    """Tells whether answers keep the grammar of the task."""
     labels: str
-    """The only labels that may be used, with commas between."""
+    """Labels that may be used, with commas between; empty for all labels."""
     recall: float
-    """Where lists of boxes may end, as `GenerationPolicy` has it; 0 for the model's choice."""
+    """Rule for the end of lists of boxes, as in `GenerationPolicy`; 0 for the model's choice."""
     min_score: float
     """Score below which detections are left out."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A task on the picture."""
+    """Question of a task about the picture."""
 
     task: str
-    """One of `TASKS`."""
+    """Name of the task, of `TASKS`."""
     request: Request
-    """What the runtime is asked, with the path of the picture."""
+    """Request to the runtime, with the path of the picture."""
     options: GenerationOptions
     """Overrides of the model's policy."""
 
@@ -81,7 +81,7 @@ def read_form(values: Mapping[str, Any], limits: Limits = LIMITS) -> Form:
         limits: Most tasks, beams and tokens.
 
     Raises:
-        InputError: A field is something else than it may be, or too long; or nothing is chosen.
+        InputError: A field has a wrong value or is too long, or no task is chosen.
     """
     fields = Fields(values, _FILE, InputError)
     return Form(
@@ -102,12 +102,12 @@ def read_form(values: Mapping[str, Any], limits: Limits = LIMITS) -> Form:
 
 
 def questions(form: Form, policy: GenerationPolicy, limits: Limits = LIMITS) -> list[Question]:
-    """What the runtime is asked, checked as far as it can be without the picture.
+    """Makes the questions for the runtime, with all checks that need no picture.
 
-    ``labels`` and ``recall`` are for those of the tasks for which they have a meaning.
+    ``labels`` and ``recall`` go only to the tasks for which these rules have a meaning.
 
     Args:
-        form: What is filled in.
+        form: Values of the form.
         policy: The model's; options that equal the policy's are left out.
         limits: Most beams and tokens.
 
@@ -139,7 +139,7 @@ def questions(form: Form, policy: GenerationPolicy, limits: Limits = LIMITS) -> 
 
 
 def takes(tasks: Sequence[str]) -> tuple[bool, bool, bool]:
-    """Whether some of the tasks take text, a region, and the words of a fine-tune."""
+    """Tells whether any of the tasks takes text, a region, or the prompt of a fine-tune."""
     kinds = {Task.parse(task).input_kind for task in tasks if task != PROMPT}
     return InputKind.TEXT in kinds, InputKind.REGION in kinds, PROMPT in tasks
 
@@ -170,7 +170,7 @@ def _options(form: Form, policy: GenerationPolicy) -> GenerationOptions:
 
 
 def _region(text: str) -> Region | None:
-    """Numbers that commas part, or else the text, which may be location tokens."""
+    """Reads numbers with commas between; returns any other text, such as location tokens."""
     if not text.strip():
         return None
     try:

@@ -1,4 +1,4 @@
-"""The model of the page, in one precision at a time."""
+"""Models of the page: one model in one precision at a time."""
 
 from collections.abc import Callable, Iterable
 from threading import Lock
@@ -9,7 +9,7 @@ from florence_onnx.serving.memory import give_back
 
 
 class Models:
-    """A model that can be opened in several precisions, of which the last one is kept."""
+    """Model that can be opened in several precisions. Only the last precision is kept."""
 
     def __init__(
         self,
@@ -18,13 +18,13 @@ class Models:
         others: Iterable[str],
         open_model: Callable[[str], Florence2],
     ) -> None:
-        """Takes an opened model.
+        """Stores an opened model.
 
         Args:
             model: The model.
-            precision: The precision that it was opened in.
-            others: Others that it may be opened in.
-            open_model: Opens it in one of these.
+            precision: Precision of the opened model.
+            others: Further precisions of the model.
+            open_model: Opens the model in a precision.
         """
         self._open_model, self._lock = open_model, Lock()
         self._model: Florence2 | None = model
@@ -32,11 +32,11 @@ class Models:
         self.precisions = tuple(dict.fromkeys((precision, *others)))
 
     def at(self, precision: str) -> Florence2:
-        """The model in a precision; one in another precision is closed before it is opened.
+        """Returns the model in a precision. A model in another precision is closed first.
 
         Raises:
-            PrecisionError: It is none of `precisions`.
-            ModelError: It cannot be opened.
+            PrecisionError: The precision is not among `precisions`.
+            ModelError: The model cannot be opened.
         """
         if precision not in self.precisions:
             raise PrecisionError(

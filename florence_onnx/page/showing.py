@@ -1,4 +1,4 @@
-"""What the page shows: answers with their drawings, scores, and the time of every stage."""
+"""Output of the page: answers with drawings, scores, and the time of every stage."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind
 
 _LONGEST_SIDE = 2048
-"""Pixels of a drawing's longer side: what a browser has use for."""
+"""Longer side of a drawing in pixels, enough for a browser."""
 _STAGES = ("embed_encoder", "search", "parse")
 
 Row = tuple[str, ...]
@@ -31,20 +31,20 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Shown:
-    """Answers to several tasks on one picture, as the page shows them."""
+    """Output for several tasks about one picture."""
 
     drawings: Sequence[tuple[Any, str]]
-    """The picture with an answer drawn, a Pillow image, and the task: of answers that locate
-    something."""
+    """Drawings of the answers that locate things: the picture with an answer, a Pillow image, and
+    the task."""
     text: str
-    """All answers as text."""
+    """Text of all answers."""
     scores: Sequence[Row]
-    """Task, label, score, scores of location and label, box; a row of what an answer locates, or
-    for an answer that is text."""
+    """Rows of task, label, score, scores of location and label, and box: a row per located thing,
+    or per answer that is text."""
     times: Sequence[Row]
-    """Task, stage and milliseconds; no task for what is done once for all of them."""
+    """Rows of task, stage and milliseconds; without a task for a stage of all tasks."""
     records: Sequence[dict[str, Any]]
-    """`Result.record` of every answer."""
+    """Records of the answers; see `Result.record`."""
 
 
 SCORES = ("task", "label", "score", "of location", "of label", "box: x1, y1, x2, y2")
@@ -54,7 +54,7 @@ TIMES = ("task", "stage", "ms")
 
 
 class _Clock:
-    """Times of stages, each from the end of the one before."""
+    """Clock for stages, each from the end of the stage before."""
 
     def __init__(self) -> None:
         self.times: list[Row] = []
@@ -72,7 +72,7 @@ def show(model: Florence2, asked: Sequence[Question], seconds: float = LIMITS.se
     Args:
         model: The model.
         asked: Questions about the same picture.
-        seconds: Time for all of them.
+        seconds: Limit of the time for all questions.
 
     Raises:
         InputError: The picture cannot be read, an input does not suit it, or the time is up.
@@ -104,7 +104,7 @@ def show(model: Florence2, asked: Sequence[Question], seconds: float = LIMITS.se
 
 
 def _pixels(path: Any) -> npt.NDArray[np.uint8]:
-    """The pixels of an uploaded file, whose place on this machine is no matter of the user's."""
+    """Reads the pixels of an uploaded file; errors do not name the file's place."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -139,7 +139,7 @@ def _drawing(rgb: npt.NDArray[np.uint8], result: Result) -> Any:
 
 
 def _text(tasks: Sequence[str], results: Sequence[Result]) -> str:
-    """The lines that ``florence-onnx run`` prints, under the names of the tasks."""
+    """Writes the lines of ``florence-onnx run``, under the names of the tasks."""
     if len(results) == 1:
         return "\n".join(lines(results[0]))
     parts = [

@@ -1,4 +1,4 @@
-"""What was asked on the page, as Python and as commands that ask the same."""
+"""Snippets of Python and of commands for the questions on the page."""
 
 import json
 import shlex
@@ -22,18 +22,18 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class Source:
-    """How a model was opened."""
+    """Source of an opened model."""
 
     model: str
-    """A folder, a hub id, or ``demo``."""
+    """Folder, hub id, or ``demo``."""
     options: Mapping[str, Any]
     """Options of `Florence2.load`."""
     flags: Sequence[str]
-    """The same as flags of the command line."""
+    """Options as flags of the command line."""
 
 
 def as_python(asked: Sequence[Question], source: Source) -> str:
-    """A program that asks the same questions and prints the same records."""
+    """Writes a program that asks the same questions and prints the same records."""
     image = _literal(picture_name(asked[0].request))
     opened = ", ".join((_literal(source.model), *_keywords(source.options)))
     head = f"from florence_onnx import Florence2\n\nmodel = Florence2.load({opened})\n"
@@ -47,12 +47,12 @@ def as_python(asked: Sequence[Question], source: Source) -> str:
 
 
 def as_command(asked: Sequence[Question], source: Source) -> str:
-    """A command for every question, which prints the same record."""
+    """Writes a command for every question, which prints the same record."""
     return "".join(f"{shlex.join(_words(question, source))}\n" for question in asked)
 
 
 def picture_name(request: Request) -> str:
-    """The name of the uploaded file, without the folder that it is kept in."""
+    """Name of the uploaded file, without the folder."""
     return Path(str(request.image)).name
 
 
@@ -76,7 +76,7 @@ def _keywords(options: Mapping[str, Any]) -> list[str]:
 
 
 def _literal(value: Any) -> str:
-    """A value in Python's syntax, text in the quotes that formatters prefer."""
+    """Writes a value in Python's syntax, text in the quotes that formatters prefer."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
@@ -110,6 +110,6 @@ def _words(question: Question, source: Source) -> list[str]:
 
 
 def _flag(flag: str, value: Any) -> list[str]:
-    """A flag and its value, in one word where the value looks like a flag."""
+    """Writes a flag and its value, in one word where the value looks like a flag."""
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
