@@ -400,25 +400,28 @@ def test_a_folder_of_a_repository(
     assert findings[0] == "tokenizer.json was taken from org/base"
 
 
+@pytest.mark.parametrize("inside", ["", "a", "a/b"])
 def test_what_lies_beside_the_weights_of_a_repository(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, inside: str
 ) -> None:
     """An adapter and a second set of weights, told when files are fetched and ever after."""
     an_adapter_beside(tmp_path / "a")
     use_empty_cache(monkeypatch, tmp_path / "hub")
     files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     others = dict.fromkeys(("pytorch_model.bin", "model.fp16.safetensors"), b"other")
-    with serve_hub("org/tuned", {**files, **others}) as hub:
+    source, start = ("org/tuned:" + inside, inside + "/") if inside else ("org/tuned", "")
+    served = {start + name: content for name, content in {**files, **others}.items()}
+    with serve_hub("org/tuned", {"README.md": b"", **served}) as hub:
         use_hub(monkeypatch, hub.url)
-        fetched = diagnose(capsys, "org/tuned")
+        fetched = diagnose(capsys, source)
         asked = len(hub.requests)
-        assert diagnose(capsys, "org/tuned") == fetched
+        assert diagnose(capsys, source) == fetched
         assert len(hub.requests) == asked
-    assert not hub.fetched & {*others, "adapter_model.safetensors"}
+    assert not hub.fetched & {start + name for name in (*others, "adapter_model.safetensors")}
     exportable, (left, beside) = fetched
     assert exportable
     assert left == (
-        "model.safetensors was read; org/tuned also holds pytorch_model.bin, "
+        f"model.safetensors was read; {source} also holds pytorch_model.bin, "
         "model.fp16.safetensors, which may be another model, and was not fetched"
     )
     assert "an adapter lies beside the weights" in beside
