@@ -36,6 +36,8 @@ class Output:
     """Digest of the model's files."""
     settings: Mapping[str, Any]
     """Settings of the answers; see `Plan.settings`."""
+    file: Path | None = None
+    """File of the answers, those of earlier runs among them."""
     annotations: Journal | None = None
     errors: Journal | None = None
     notes: list[str] = field(default_factory=list)
@@ -143,7 +145,7 @@ def open_output(
     path = folder / ANNOTATIONS
     with ExitStack() as stack:
         stack.enter_context(work_folder(folder))
-        output = Output(model, settings)
+        output = Output(model, settings, path)
         _refuse_foreign(folder / ERRORS, ("path", "error"))
         _refuse_foreign(path, (*_KEY, *_IDENTITY))
         if mode == "replace":

@@ -13,10 +13,9 @@ from types import FrameType
 from typing import Any
 
 from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, MODES, Output, open_output
-from florence_onnx.annotate.pipeline import Annotation
 from florence_onnx.annotate.questions import Plan, plan_questions
 from florence_onnx.annotate.sources import find_items
-from florence_onnx.assets.identity import model_digest
+from florence_onnx.cli.annotators import add_ray_options, here, on_ray
 from florence_onnx.cli.options import (
     add_generation_options,
     add_hub_options,
@@ -25,7 +24,6 @@ from florence_onnx.cli.options import (
     add_picture_options,
     add_prompt_options,
     generation_options,
-    open_model,
     path,
     requested_tiles,
     whole_number,
@@ -44,6 +42,7 @@ EXAMPLES = f"""examples:
   florence-onnx annotate 'photos/**/*.jpg' shard-00.tar --task caption+grounding --out labelled
   find photos -name '*.png' | florence-onnx annotate - --task od --out labelled --json
   florence-onnx annotate photos --task open_vocabulary_detection --text "a car" --out labelled
+  florence-onnx annotate /mnt/photos --task od --out labelled --ray auto --gpus-per-actor 0.5
 
 OUT/{ANNOTATIONS} has one line per picture and task, OUT/{ERRORS} what failed in the last run.
 A picture is encoded once for all tasks. Run the same command again to go on after Ctrl-C, a kill or
@@ -84,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_generation_options(parser)
     add_model_options(parser)
     add_hub_options(parser)
+    add_ray_options(parser)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -132,27 +132,26 @@ def execute(arguments: argparse.Namespace) -> int:
         _tell({"pictures": len(items), "tasks": names}, arguments.json)
         return 0
     require_packages(("PIL",), NAME, "annotate")
-    model = open_model(arguments)
-    # Wrong options are refused before anything is written.
-    model.policy.replace(**plan.options)
-    model.assets.at_size(plan.image_size)
-    digest = model_digest(model.graphs.folder, [*model.graphs.files.values()])
     with ExitStack() as stack:
+        annotator = (
+            here(arguments, plan) if arguments.ray is None else on_ray(arguments, plan, stack)
+        )
         output = stack.enter_context(
-            nullcontext(Output(digest, plan.settings()))
+            nullcontext(Output(annotator.digest, plan.settings()))
             if arguments.out == _NULL
-            else open_output(Path(arguments.out), arguments.mode, digest, plan.settings())
+            else open_output(Path(arguments.out), arguments.mode, annotator.digest, plan.settings())
         )
         for note in output.notes:
             say(f"note: {note}")
         watch = stack.enter_context(progress(len(items), plan.limit))
         stopped = stack.enter_context(_interrupts())
         began = time.perf_counter()
-        summary = Annotation(model, plan, output, stopped=stopped, watch=watch).run(items)
+        summary = annotator.run(items, output, stopped, watch)
         seconds = time.perf_counter() - began
     asked = summary.pictures - summary.skipped
     rate = {"seconds": round(seconds, 3), "pictures_per_second": round(asked / seconds, 3)}
-    _tell({**vars(summary), **rate, "precision": model.precision, "model": digest}, arguments.json)
+    opened = {"precision": annotator.precision, "model": annotator.digest}
+    _tell({**vars(summary), **rate, **opened}, arguments.json)
     if summary.interrupted:
         return 130
     return 2 if summary.errors else 0

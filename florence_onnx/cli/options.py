@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from florence_onnx.choosing import usual_precision
 from florence_onnx.cli.status import exit_on_termination
@@ -202,15 +203,22 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
         model = Florence2.load(
             arguments.model,
             precision=precision,
-            providers=requested_providers(arguments),
             threads=arguments.threads,
-            revision=arguments.revision,
-            cache_dir=arguments.cache_dir,
-            local_files_only=arguments.local_files_only,
+            **load_options(arguments),
         )
     if precision == AUTO or hint is not None:
         say(f"precision: {model.precision}{hint or ''}")
     return model
+
+
+def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Florence2.load` about providers and the hub."""
+    return {
+        "providers": requested_providers(arguments),
+        "revision": arguments.revision,
+        "cache_dir": arguments.cache_dir,
+        "local_files_only": arguments.local_files_only,
+    }
 
 
 def precision_of(text: str) -> Precision:

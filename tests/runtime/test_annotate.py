@@ -348,6 +348,40 @@ def test_what_fails_is_written_and_asked_again(
     assert lines(tmp_path / "out", ERRORS) == []
 
 
+@pytest.mark.parametrize("kind", ["folder", "list", "shard"])
+def test_a_source_that_vanishes_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What is gone is an error for each picture; it is asked when the source is back."""
+    photos, out, names = tmp_path / "photos", tmp_path / "out", [f"{n:02}.png" for n in range(30)]
+    for seed, name in enumerate(names):
+        save(photos / name, seed)
+    (tmp_path / "list.txt").write_text("".join(f"{photos}/{name}\n" for name in names))
+    files = {name: (photos / name).read_bytes() for name in names}
+    shard = shard_of(photos / "s.tar", files)
+    source = {"folder": photos, "list": tmp_path / "list.txt", "shard": shard}[kind]
+    encode, away = encoding.encode, tmp_path / "away"
+
+    def vanishing(*arguments: Any) -> Any:
+        if photos.exists():
+            photos.rename(away)
+        return encode(*arguments)
+
+    command = (source, "--task", "od", "--out", out)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode", vanishing)
+        annotate(*command, status=2)
+    found, errors = lines(out), lines(out, ERRORS)
+    assert {"No such file" in line["error"] for line in errors} == {True}
+    assert 0 < len(found) < len(names)
+    assert len({line["path"] for line in [*found, *errors]}) == len(found) + len(errors) == 30
+    away.rename(photos)
+    annotate(*command)
+    assert lines(out)[: len(found)] == found
+    assert len({line["path"] for line in lines(out)}) == len(lines(out)) == 30
+    assert lines(out, ERRORS) == []
+
+
 def test_a_batch_that_fails_is_answered_one_by_one(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

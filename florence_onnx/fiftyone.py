@@ -1,0 +1,99 @@
+"""Answers in the fields of a FiftyOne dataset; fiftyone, which made the dataset, has the types."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from florence_onnx.model import Florence2
+from florence_onnx.preparing import check_question
+from florence_onnx.requests import Failure, Request
+from florence_onnx.results import Detection, Result
+from florence_onnx.tasks import AnswerKind, Task
+from florence_onnx.tiling import TilesOption
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from florence_onnx.generation.options import GenerationOptions
+
+
+def apply(
+    dataset: Any,
+    model: Florence2,
+    task: Task | str,
+    field: str,
+    *,
+    text: str | None = None,
+    tiles: TilesOption | None = None,
+    batch_size: int = 8,
+    **options: "Unpack[GenerationOptions]",
+) -> dict[str, str]:
+    """Answers a task on the picture of every sample, and saves the answers in a field.
+
+    Samples are saved as their answers come; after an end of any kind,
+    ``apply(dataset.exists(field, False), ...)`` goes on.
+
+    Args:
+        dataset: A dataset or view of pictures.
+        model: An opened model.
+        task: A task that takes no region, or the prompt of a fine-tune.
+        field: Gets ``Detections`` for boxes, ``Polylines`` for polygons and quadrilaterals, and a
+            ``Classification`` whose label is the text for text.
+        text: For a task that takes text.
+        tiles: As `Request` has it.
+        batch_size: Pictures that are answered together.
+        **options: As `Florence2.stream` takes them.
+
+    Returns:
+        The reason for each sample that has no answer, by the sample's id.
+
+    Raises:
+        InputError: The task, its input or an option is wrong.
+    """
+    check_question(Request(b"", task, text, tiles=tiles))
+    waiting: deque[Any] = deque()
+
+    def requests() -> Iterator[Request]:
+        for sample in dataset.iter_samples(progress=True):
+            waiting.append(sample)
+            yield Request(sample.filepath, task, text, tiles=tiles)
+
+    failures: dict[str, str] = {}
+    answers = model.stream(requests(), batch_size=batch_size, on_error="return", **options)
+    with dataset.save_context() as saving:
+        for answer in answers:
+            sample = waiting.popleft()
+            if isinstance(answer, Failure):
+                failures[sample.id] = str(answer.error)
+            else:
+                sample[field] = to_label(answer)
+                saving.save(sample)
+    return failures
+
+
+def to_label(result: Result) -> Any:
+    """An answer as a label of FiftyOne, whose coordinates are parts of the picture's sides."""
+    import fiftyone
+
+    kind = result.answer_kind
+    if kind is AnswerKind.TEXT:
+        return fiftyone.Classification(label=result.text, confidence=result.confidence)
+    width, height = result.image_size
+    if kind in (AnswerKind.POLYGONS, AnswerKind.QUADRILATERALS):
+        lines = []
+        for found in result.detections:
+            points = [[*zip(one[::2], one[1::2], strict=False)] for one in found.outlines]
+            parts = [[(x / width, y / height) for x, y in outline] for outline in points]
+            lines.append(fiftyone.Polyline(points=parts, closed=True, filled=True, **_named(found)))
+        return fiftyone.Polylines(polylines=lines)
+    boxes = []
+    for found in result.detections:
+        x1, y1, x2, y2 = found.box
+        box = [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
+        boxes.append(fiftyone.Detection(bounding_box=box, **_named(found)))
+    return fiftyone.Detections(detections=boxes)
+
+
+def _named(found: Detection) -> dict[str, Any]:
+    score = None if found.scores is None else found.scores.score
+    return {"label": found.label or "object", "confidence": score}
