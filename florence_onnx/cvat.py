@@ -12,18 +12,16 @@ from florence_onnx.requests import Request
 from florence_onnx.results import Detection
 from florence_onnx.tasks import AnswerKind, InputKind, Task
 
+_SHAPES = {AnswerKind.POLYGONS: "polygon", AnswerKind.QUADRILATERALS: "polygon"}
+_SHAPES[AnswerKind.BOXES_OR_POLYGONS] = "any"
+
 
 def create(
     model: str, labels: str, task: str = "od", precision: str = "fp32", threads: int | None = None
 ) -> "DetectionFunction":
     """What ``cvat-cli --function-module`` calls with the values of ``-p NAME=TYPE:VALUE``.
 
-    Args:
-        model: As `Florence2.load` takes it, and so are ``precision`` and ``threads``.
-        labels: Labels with commas between them; see `DetectionFunction`, as for ``task``.
-        task: A task.
-        precision: A precision.
-        threads: A number of threads.
+    ``labels`` have commas between them; see `DetectionFunction`, and `Florence2.load` for the rest.
     """
     names = [name.strip() for name in labels.split(",") if name.strip()]
     opened = Florence2.load(model, precision=precision, threads=threads)
@@ -61,8 +59,9 @@ class DetectionFunction:
         """The labels, as a ``DetectionFunctionSpec``."""
         from cvat_sdk import auto_annotation as cvat
 
-        specs = [cvat.label_spec(name, number) for number, name in enumerate(self._labels)]
-        return cvat.DetectionFunctionSpec(labels=specs)
+        kind = _SHAPES.get(self._task.answer_kind, "rectangle")
+        labels = [cvat.label_spec(name, id, type=kind) for id, name in enumerate(self._labels)]
+        return cvat.DetectionFunctionSpec(labels=labels)
 
     def detect(self, context: Any, image: Any) -> list[Any]:
         """Rectangles, or polygons where the task has outlines, as ``LabeledShapeRequest``.

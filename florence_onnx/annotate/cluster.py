@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from florence_onnx.annotate.sources import Item
 from florence_onnx.annotate.video import is_video
 from florence_onnx.errors import FlorenceError, InputError
 from florence_onnx.packages import require_packages
+from florence_onnx.terminal import standard_error
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine, and ends with the run."""
@@ -24,8 +25,6 @@ _ROWS = 32
 """Pictures that an actor takes at a time: they are asked again if the actor ends."""
 _BLOCKS = 10_000
 """Most blocks of a dataset: the process that runs it keeps track of each."""
-_TRIES = 5
-"""How often pictures are asked again whose actor has ended, as they may be what ends it."""
 _THREADS = 4
 """Usual processors of an actor: fewer mean more models in memory, more wait for each other."""
 _STORE = 256 << 20
@@ -49,19 +48,20 @@ def connected(address: str) -> Iterator[None]:
     require_packages(("ray", "pyarrow"), "--ray", "ray")
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
     ours: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE}
-    quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
-    try:
-        ray.init(address, **quiet, **(ours if address == LOCAL else {}))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"there is no Ray cluster at {address}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with redirect_stdout(standard_error()):  # Ray prints what happens to actors.
+        if ray.is_initialized():
+            yield
+            return
+        try:
+            ray.init(address, **quiet, **(ours if address == LOCAL else {}))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"there is no Ray cluster at {address}: {error}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Crew:
         """
         import ray
 
-        opened = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_calls=1)(_identity)
+        opened = ray.remote(num_cpus=self.threads, num_gpus=self.gpus)(_identity)
         with _failures():
             digest, precision = ray.get(opened.remote(self.model, self.plan, self._opening()))
         return digest, precision
@@ -154,7 +154,7 @@ class Crew:
         texts = [row_of(one, contents.get(one.path, {})) for one in self._chosen(items, contents)]
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         summary = Summary()
         with _failures():
             answered = ray.data.from_items(texts, override_num_blocks=self._blocks(len(texts)))
@@ -167,10 +167,9 @@ class Crew:
                     **self._opening(),
                 },
                 batch_size=None,  # A block.
-                concurrency=self.actors,
+                compute=ray.data.ActorPoolStrategy(size=self.actors),
                 num_cpus=self.threads,
                 num_gpus=self.gpus,
-                max_task_retries=_TRIES,
             )
             batches = answered.iter_batches(batch_size=None)
             for batch in batches:
@@ -258,7 +257,7 @@ def _failures() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, FlorenceError):
+        while isinstance(cause, ray.exceptions.RayError):
             cause = getattr(cause, "cause", None) or cause.__cause__
         if isinstance(cause, FlorenceError):
             raise cause from None

@@ -38,7 +38,7 @@ class Annotator:
             fn_constructor_kwargs={"model": "org/name", "tasks": ["od", "caption"]},
             batch_size=32,
             num_cpus=4,
-            concurrency=8,
+            compute=ray.data.ActorPoolStrategy(size=8),
         )
 
     A row is a picture: ``bytes`` of its file, or ``image``, a uint8 array as `Florence2.encode`

@@ -23,24 +23,27 @@ def model() -> Florence2:
 
 
 def detected(function: DetectionFunction, threshold: float | None = None) -> list[Any]:
-    """The shapes of the drawn scene, after the checks of CVAT's driver."""
+    """The shapes of the drawn scene, after the checks of CVAT's driver.
+
+    The labels of the CVAT task are numbered from 100.
+    """
     driver = pytest.importorskip("cvat_sdk.auto_annotation.driver")
-    models = pytest.importorskip("cvat_sdk.models")
+    specs = function.spec.labels
     labels = [
-        models.Label(id=100 + number, name=spec.name)
-        for number, spec in enumerate(function.spec.labels)
+        SimpleNamespace(id=100 + spec.id, name=spec.name, type="any", attributes=[], sublabels=[])
+        for spec in specs
     ]
-    context = driver._DetectionFunctionContextImpl(
-        frame_name="scene.png", conf_threshold=threshold, conv_mask_to_poly=False
-    )
+    context = driver._DetectionFunctionContextImpl(frame_name="scene.png", conf_threshold=threshold)
     with Image.open(SCENE) as image:
-        shapes = function.detect(context, image)
+        found = function.detect(context, image)
     mapper = driver._AnnotationMapper(
-        logging.getLogger(), function.spec.labels, labels, allow_unmatched_labels=False
+        logging.getLogger(), specs, labels, allow_unmatched_labels=False, conv_mask_to_poly=False
     )
-    mapper.validate_and_remap(shapes, 7)
-    assert all(shape.frame == 7 for shape in shapes)
-    return shapes
+    tags, shapes = mapper.validate_and_remap(found, 7)
+    assert tags == []
+    assert {shape.frame for shape in shapes} == {7}
+    assert len(shapes) == len(found)
+    return [*shapes]
 
 
 def test_boxes_of_the_labels_of_a_task(model: Florence2) -> None:
@@ -137,6 +140,9 @@ def test_a_function_of_cvat(model: Florence2) -> None:
     cvat = pytest.importorskip("cvat_sdk.auto_annotation")
     function = DetectionFunction(model, ["a", "b"])
     assert isinstance(function.spec, cvat.DetectionFunctionSpec)
-    assert [label.id for label in function.spec.labels] == [0, 1]
+    assert [(label.id, label.type) for label in function.spec.labels] == [
+        (0, "rectangle"),
+        (1, "rectangle"),
+    ]
     shapes = function.detect(SimpleNamespace(conf_threshold=None), Image.new("RGB", (64, 64)))
     assert shapes == []
