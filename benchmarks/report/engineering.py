@@ -68,8 +68,9 @@ quantise), `accuracy` (of the demo model), `scores` (what ranks detections, how 
 probabilities, and constraints), `tiles` (what is found on large pictures, as a whole and in
 tiles), `transformers_js` (a token in Node, on one folder). Four more have no results here yet:
 `actors` (of Ray), `annotating` (a folder), `constraints` (what a step costs) and `lists` (ends of
-lists). What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and `report/` writes
-the pages. A new table is a new script and a line in `ORDER` of `report/engineering.py`. The
+lists). What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and
+`report/` writes the pages. A new table is a new script and a line in `ORDER` of
+`report/engineering.py`. The
 OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:
 
 ```
