@@ -21,12 +21,15 @@ ORDER = {
     "scaling": "Scaling",
     "cold_start": "Cold start and memory",
     "streaming": "Memory of a long stream",
+    "transformers_js": "A token beside transformers.js",
+    "annotating": "Folders of pictures",
     "annotating_memory": "Memory of an annotation",
     "size": "Installed size",
     "filling": "From a checkpoint to a model",
     "preprocess": "Preprocessing a large picture",
     "profile": "Profile of the encoders",
     "choices": "Ways to quantise",
+    "quantising": "Quantising",
     "accuracy": "Accuracy of the demo model",
     "scores": "Scores and constraints",
     "tiles": "Large pictures in tiles",
@@ -143,7 +146,7 @@ def _distinction(record: Record) -> str:
     if record["benchmark"] == "accuracy":
         first = next(iter(next(iter(record["values"].values()))))
         return f", {record['scenes']} scenes, beside {first}"
-    if record["benchmark"] in ("choices", "filling"):
+    if record["benchmark"] in ("choices", "filling", "quantising"):
         return f", {record['model']}"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
     if provider != "CPU":

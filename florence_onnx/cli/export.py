@@ -10,9 +10,10 @@ from florence_onnx.checkpoints.checkpoint import Checkpoint
 from florence_onnx.cli.exporting import (
     add_accept_error,
     add_checkpoint,
-    add_pictures,
-    check_pictures,
+    add_rounding,
+    check_rounding,
     comma_list,
+    given_rounding,
     print_precisions,
     requested_checkpoint,
     require_quantizing,
@@ -87,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace the export that is in OUT; other files stay"
     )
     add_accept_error(parser)
-    add_pictures(parser)
+    add_rounding(parser)
     add_hub_options(parser)
 
 
@@ -156,8 +157,8 @@ def _adder(arguments: argparse.Namespace) -> AddPrecisions | None:
         hub_layout = importlib.import_module("florence_onnx_export.quantization.hub_layout")
         return partial(hub_layout.add_precisions, layout=layout, force=force)
     quantizing = importlib.import_module("florence_onnx_export.quantization.quantize")
-    own = arguments.pictures
-    return partial(quantizing.add_precisions, accept_error=force, pictures=own)
+    own, fast = arguments.pictures, arguments.fast
+    return partial(quantizing.add_precisions, accept_error=force, pictures=own, fast=fast)
 
 
 def _check(arguments: argparse.Namespace) -> Checkpoint:
@@ -166,10 +167,11 @@ def _check(arguments: argparse.Namespace) -> Checkpoint:
     check_precisions(arguments.precision, layout)
     if arguments.split_decoder and layout is SLOTS:
         raise ExportError(f"--split-decoder is of --layout {BROWSER}, which was not asked for")
-    check_pictures(arguments.pictures, arguments.precision)
-    if arguments.pictures is not None and layout is not SLOTS:
+    check_rounding(arguments, arguments.precision)
+    given = given_rounding(arguments)
+    if given and layout is not SLOTS:
         raise ExportError(
-            f"--pictures is not for --layout {BROWSER}, whose weights are rounded to the nearest"
+            f"{given[0]} is not for --layout {BROWSER}, whose weights are rounded to the nearest"
         )
     out, source = arguments.out, arguments.checkpoint
     if os.path.lexists(out):

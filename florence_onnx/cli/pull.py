@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 from florence_onnx.cli.exporting import (
-    add_pictures,
-    check_pictures,
+    add_rounding,
+    check_rounding,
+    given_rounding,
     require_quantizing,
     timed_progress,
 )
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"precision to have ready: {', '.join(hub_contract.SUFFIXES)}, or one per graph, as "
         "in vision_encoder=fp16,*=q4 (default fp32)",
     )
-    add_pictures(parser)
+    add_rounding(parser)
     add_hub_options(parser)
 
 
@@ -68,8 +69,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ModelNotFoundError(f"{source!r} is a folder here, so nothing is fetched")
     access = requested_access(arguments)
     wanted = {precision} if isinstance(precision, str) else {*precision.values()}
-    pictures = arguments.pictures
-    check_pictures(pictures, wanted)
+    check_rounding(arguments, wanted)
     cached = cached_folder(source, access)
     present = precisions_of(graph_files(cached)) if cached else ()
     check = partial(_check_quantising, wanted.difference(present))
@@ -80,10 +80,10 @@ def execute(arguments: argparse.Namespace) -> int:
             lacking = sorted(wanted.difference(precisions_of(names)))
             _check_quantising(lacking)
             quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
-            own = {} if pictures is None else {"pictures": pictures}
-            quantizer.quantize(folder, lacking, progress=timed_progress(), **own)
-        elif pictures is not None:
-            again = shlex.join(["--force", "--pictures", str(pictures)])
+            own, fast = arguments.pictures, arguments.fast
+            quantizer.quantize(folder, lacking, pictures=own, progress=timed_progress(), fast=fast)
+        elif arguments.pictures is not None:
+            again = shlex.join(["--force", *given_rounding(arguments)])
             say(
                 "note: the pictures are not used, because the graphs are there already; make them "
                 f"again with florence-onnx quantize {shlex.quote(str(folder))} --precision "

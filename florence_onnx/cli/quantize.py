@@ -7,8 +7,8 @@ import shlex
 from florence_onnx.checkpoints.contents import Contents
 from florence_onnx.cli.exporting import (
     add_accept_error,
-    add_pictures,
-    check_pictures,
+    add_rounding,
+    check_rounding,
     comma_list,
     print_precisions,
     require_quantizing,
@@ -23,6 +23,7 @@ SUMMARY = "Add 8-bit, 4-bit or float16 graphs to a model folder (needs the [quan
 EXAMPLES = """examples:
   florence-onnx quantize MODEL --precision q8
   florence-onnx quantize MODEL --precision q8,q4,fp16 --force
+  florence-onnx quantize MODEL --precision q8 --fast
   florence-onnx quantize MODEL --precision q8 --pictures ./photos
 
 q8    8-bit weights and activations; the fastest on a CPU
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--force", action="store_true", help="replace graphs that are there already"
     )
     add_accept_error(parser)
-    add_pictures(parser)
+    add_rounding(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -62,7 +63,7 @@ def execute(arguments: argparse.Namespace) -> int:
             f"{shlex.quote(arguments.model)} --precision {arguments.precision[0]}"
         )
     refuse(Contents.of_folder(folder).why_no_model())
-    check_pictures(arguments.pictures, arguments.precision)
+    check_rounding(arguments, arguments.precision)
     with exit_on_termination():
         quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
         entries = quantizer.quantize(
@@ -72,6 +73,7 @@ def execute(arguments: argparse.Namespace) -> int:
             accept_error=arguments.accept_error,
             pictures=arguments.pictures,
             progress=timed_progress(),
+            fast=arguments.fast,
         )
     print_precisions(entries)
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from benchmarks import (
     compare,
     filling,
     profile,
+    quantising,
     scaling,
     size,
     stages,
@@ -43,6 +45,7 @@ from florence_onnx import Task, answering
 from florence_onnx.assets.report import REPORT
 from florence_onnx.engine import contract
 from florence_onnx.terminal import size_text
+from florence_onnx_export.quantization.fidelity import Fidelity
 from florence_onnx_export.quantization.methods import METHODS
 from tests.helpers.hub import COMMIT
 
@@ -455,6 +458,61 @@ def test_filling(options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyP
     page = performance({"filling-cpu": record, "filling-large-cpu": large})
     assert "|  | ours, demo | torch, demo | ours, large |" in page
     assert "| export | 6 s | 60 s | 6 s |" in page
+
+
+def test_quantising(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command is another process; its part is played here."""
+    said = [
+        "[ 0.1 s] running the float32 graphs",
+        "[ 3.0 s] writing and measuring vision_encoder_quantized.onnx",
+        "[ 4.0 s] writing and measuring embed_tokens_quantized.onnx",
+        "[ 5.0 s] q8: first_logits differs from float32 by 4.00%, and 3% is allowed",
+        "[ 6.0 s] writing and measuring vision_encoder_quantized.onnx",
+        "[ 7.0 s] comparing q8 with float32",
+    ]
+    lines = tuple(command.Line(i + 1.0, 100.0, text) for i, text in enumerate(said))
+    asked: list[Sequence[str]] = []
+    measured: list[tuple[Path, str]] = []
+
+    def play(arguments: Sequence[str], variables: Mapping[str, str]) -> command.Run:
+        asked.append(arguments)
+        assert (Path(arguments[1]) / contract.graph_file(contract.ENCODER, "fp32")).is_file()
+        return command.Run(9.0, 12.0, 500.0, 200.0, lines)
+
+    def fidelity(folder: Path, precision: str) -> Fidelity:
+        measured.append((folder, precision))
+        return Fidelity(0.01, 0.02, 0.9, 105)
+
+    reference = SimpleNamespace(fidelity=fidelity)
+    monkeypatch.setattr(quantising, "run", play)
+    monkeypatch.setattr(quantising, "Reference", lambda folder: reference)
+    record = run(quantising.main, "--precision", "q8", "q4", "--pictures", "photos")
+    assert [arguments[2:] for arguments in asked] == [
+        ["--precision", name, "--force", "--pictures=photos", *way]
+        for name in ("q8", "q4")
+        for way in ([], ["--fast"])
+    ]
+    assert measured == [(Path(arguments[1]), arguments[3]) for arguments in asked]
+    assert not any(folder.exists() for folder, _ in measured)
+    assert list(record["values"]["quantise"]) == [
+        f"{name}{way}, tiny" for name in ("q8", "q4") for way in ("", " --fast")
+    ]
+    for side in record["values"]["quantise"]:
+        assert {case: sides[side]["median"] for case, sides in record["values"].items()} == {
+            "quantise": 9,
+            "float32 graphs on what errors are measured on": 1,
+            "vision encoder": 2,
+            "token embedding": 1,
+            "encoder": 0,
+            "decoder": 0,
+            "comparing with float32": 3,
+            "processor time": 12,
+            "peak memory": 500,
+            "peak of private memory": 200,
+            "error of the image features": 1,
+            "error of the first logits": 2,
+            "tokens of greedy answers that are equal": 90,
+        }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory is read from /proc")

@@ -4,6 +4,7 @@ import json
 import operator
 import shutil
 from collections import namedtuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ from florence_onnx_export import exporter
 from florence_onnx_export.quantization import calibration, pictures
 from florence_onnx_export.quantization import quantize as quantizing
 from florence_onnx_export.quantization.bounds import BOUNDS, GRAPH_LIMITS, Bounds
-from florence_onnx_export.quantization.fidelity import (
-    relative_error,
-)
+from florence_onnx_export.quantization.fidelity import STEPS, Feeds, relative_error
 from florence_onnx_export.quantization.matmuls import matmul_weights
 from florence_onnx_export.quantization.methods import FP32, levels
 from florence_onnx_export.quantization.pictures import own_pictures
@@ -344,6 +343,38 @@ def test_weights_are_rounded_for_some_pictures_and_measured_on_others(
     assert {feed["pixel_values"].tobytes() for feed in feeds} == shown
 
 
+def test_the_fast_way_rounds_for_fewer_pictures_and_measures_on_fewer(
+    tiny: Path, photos: Path
+) -> None:
+    """And the bounds are those of the usual way."""
+    assert main(["quantize", str(tiny), "--precision", "q8", "--fast"]) == 0
+    entry = json.loads((tiny / REPORT).read_text())["precisions"]["q8"]
+    assert entry["fast"] is True and entry["fidelity"]["requests"] == len(Task)
+    assert entry["bounds"] == asdict(BOUNDS["q8"])
+    ways = [Reference(tiny, fast=fast) for fast in (False, True)]
+    usual, fast = ({graph: _shown(way, graph) for graph in _ROUNDED} for way in ways)
+    assert {graph: len(feeds) for graph, feeds in fast.items()} == {
+        contract.VISION_ENCODER: 2,
+        contract.ENCODER: 2,
+        contract.DECODER: 2 * STEPS,
+    }
+    for graph, feeds in fast.items():
+        assert len(usual[graph]) == 2 * len(feeds), graph
+    rows = [len(feeds[contract.DECODER][0]["inputs_embeds"]) for feeds in (usual, fast)]
+    assert rows == [len(Task), len(Task) // 3]
+    measured = {request.pixel_values.tobytes() for request in ways[1].requests}
+    assert not measured & {f["pixel_values"].tobytes() for f in fast[contract.VISION_ENCODER]}
+    own = own_pictures(photos, Assets.read(tiny), lambda line: None, fast=True)
+    assert (len(own.rounded_for), len(own.held_back)) == (2, 2)
+
+
+_ROUNDED = (contract.VISION_ENCODER, contract.ENCODER, contract.DECODER)
+
+
+def _shown(reference: Reference, graph: str) -> list[Feeds]:
+    return list(reference.measured(graph)._calibration())
+
+
 def test_no_more_pictures_are_used_than_are_needed(
     tiny: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +405,11 @@ def test_pictures_that_no_weights_are_rounded_for(
     browser = ["--precision", "fp32,q8", "--layout", "transformers.js"]
     assert main(["export", *arguments, *browser]) == 2
     assert "--pictures is not for --layout transformers.js" in capsys.readouterr().err
+    fast = [*arguments[:2], "--fast"]
+    assert main(["export", *fast]) == 2
+    assert "--fast needs a precision to round weights for" in capsys.readouterr().err
+    assert main(["export", *fast, *browser]) == 2
+    assert "--fast is not for --layout transformers.js" in capsys.readouterr().err
 
 
 def test_a_hub_id_is_no_folder() -> None:

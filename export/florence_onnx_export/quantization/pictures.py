@@ -43,7 +43,9 @@ class OwnPictures:
         }
 
 
-def own_pictures(folder: Path, assets: Assets, progress: Callable[[str], None]) -> OwnPictures:
+def own_pictures(
+    folder: Path, assets: Assets, progress: Callable[[str], None], fast: bool = False
+) -> OwnPictures:
     """Reads pictures of a folder and the folders in it, at most `MOST`, chosen at random.
 
     Every call chooses the same pictures of a folder. No picture, and no copy of a picture, is in
@@ -53,6 +55,7 @@ def own_pictures(folder: Path, assets: Assets, progress: Callable[[str], None]) 
         folder: The folder.
         assets: The model's other files.
         progress: Called with a line of text for every picture that cannot be read.
+        fast: Whether no more than `LEAST` pictures are read.
 
     Raises:
         InputError: ``folder`` is no folder, or fewer than `LEAST` different pictures in it can be
@@ -62,8 +65,9 @@ def own_pictures(folder: Path, assets: Assets, progress: Callable[[str], None]) 
         raise InputError(f"{folder} is not a folder; give one with at least {LEAST} pictures")
     files = sorted(path for path in folder.rglob("*") if _is_picture(path))
     requests: dict[bytes, Request] = {}
+    most = LEAST if fast else MOST
     for index in np.random.default_rng(0).permutation(len(files)):
-        if len(requests) == MOST:
+        if len(requests) == most:
             break
         try:
             pixels = to_rgb(files[index])

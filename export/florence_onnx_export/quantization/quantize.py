@@ -44,6 +44,7 @@ def quantize(
     accept_error: bool = False,
     pictures: Path | None = None,
     progress: Progress = lambda message: None,
+    fast: bool = False,
 ) -> dict[str, Any]:
     """Adds graphs of other precisions to a model folder, and their errors to the report.
 
@@ -55,6 +56,7 @@ def quantize(
         pictures: Folder of pictures for calibration, in place of drawn pictures. Every second
             picture is held back for the measurement of errors.
         progress: Called with a line of text at the start of every long step.
+        fast: Whether fewer pictures are rounded for and measured on. The bounds are the same.
 
     Returns:
         The report's entry per precision.
@@ -84,7 +86,7 @@ def quantize(
     for precision in precisions:
         _replaced(folder, precision, force)
     try:
-        reference = _reference(folder, pictures, progress)
+        reference = _reference(folder, pictures, fast, progress)
         return {
             precision: _add_precision(reference, precision, force, accept_error, progress)
             for precision in precisions
@@ -101,12 +103,13 @@ def add_precisions(
     progress: Progress,
     accept_error: bool,
     pictures: Path | None = None,
+    fast: bool = False,
 ) -> dict[str, Any]:
     """Makes precisions from the float32 graphs, and removes float32 if nobody asked for it."""
     others = [name for name in dict.fromkeys(precisions) if name != "fp32"]
     entries = {}
     if others:
-        reference = _reference(folder, pictures, progress)
+        reference = _reference(folder, pictures, fast, progress)
         for name in others:
             entries[name] = make_precision(reference, name, folder, accept_error, progress)
     if "fp32" not in precisions:
@@ -116,10 +119,10 @@ def add_precisions(
     return entries
 
 
-def _reference(folder: Path, pictures: Path | None, progress: Progress) -> Reference:
-    own = pictures and own_pictures(pictures, Assets.read(folder), progress)
+def _reference(folder: Path, pictures: Path | None, fast: bool, progress: Progress) -> Reference:
+    own = pictures and own_pictures(pictures, Assets.read(folder), progress, fast)
     progress("running the float32 graphs")
-    return Reference(folder, own=own) if own else Reference(folder)
+    return Reference(folder, own=own or None, fast=fast)
 
 
 def check_quantizable(precisions: Sequence[str]) -> None:
@@ -186,7 +189,9 @@ def make_precision(
         beyond = beyond_bounds(precision, fidelity, BOUNDS[precision])
     if beyond:
         raise ValidationError(f"{beyond}; pass --accept-error to write it all the same")
-    more: dict[str, Any] = {"pictures": reference.own.to_dict()} if reference.own else {}
+    more: dict[str, Any] = {"fast": True} if reference.fast else {}
+    if reference.own:
+        more["pictures"] = reference.own.to_dict()
     more["mixed_precision"] = {graph: methods for graph, methods in mixed.items() if methods}
     return make_entry(folder, _parts(folder, precision), start, fidelity, BOUNDS[precision], more)
 

@@ -26,12 +26,19 @@ from florence_onnx_export.quantization.running import lean_options
 SAMPLES = 3
 """Number of requests on which single graphs are measured for the choice of matmuls."""
 
+_FAST = 1
+"""Drawn pictures that errors are measured on where that should be fast."""
+
 
 class Reference:
     """Answers of the float32 graphs to the requests, for comparison with other precisions."""
 
     def __init__(
-        self, folder: Path, pictures: int = PICTURES, own: OwnPictures | None = None
+        self,
+        folder: Path,
+        pictures: int = PICTURES,
+        own: OwnPictures | None = None,
+        fast: bool = False,
     ) -> None:
         """Runs the float32 graphs of a model folder.
 
@@ -39,11 +46,14 @@ class Reference:
             folder: The model folder.
             pictures: Number of drawn pictures on which errors are measured.
             own: Pictures of the user for measurement and calibration, in place of drawn pictures.
+            fast: Whether fewer drawn pictures serve for measurement and calibration.
         """
         self.folder = folder
         self.assets = Assets.read(folder)
         self.own = own
-        self.requests = own.held_back if own else drawn_requests(self.assets, range(pictures))
+        self.fast = fast
+        seeds = range(_FAST if fast else pictures)
+        self.requests = own.held_back if own else drawn_requests(self.assets, seeds)
         model = self._open()
         self.answers = answer(model, self.assets, self.requests)
         samples = list(zip(self.requests, self.answers.features, strict=True))[:SAMPLES]
@@ -59,8 +69,8 @@ class Reference:
             **{name: list(s.of(layers).outputs) for name, s in model.layout.graphs.items()},
             contract.DECODER: ["logits"],
         }
-        seen = own.rounded_for if own else calibration_requests(self.assets)
-        self._calibration = Calibration(self._open, self.assets, seen)
+        seen = own.rounded_for if own else calibration_requests(self.assets, fast)
+        self._calibration = Calibration(self._open, self.assets, seen, fast)
 
     def measured(self, graph: str) -> Measured:
         """Returns a float32 graph with inputs for the measurement of errors."""

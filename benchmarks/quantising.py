@@ -1,0 +1,98 @@
+"""Measures what lower precisions cost to make: time by step, memory, and the errors they leave.
+
+    python -m benchmarks.quantising
+    python -m benchmarks.quantising --precision q8 q4 --pictures ./photos
+
+The command line quantises an export, each precision in a process of its own, as usual and with
+`--fast`. The time runs from the start of the process to its end. Errors of both ways are measured
+on all drawn pictures that errors are measured on as usual; no weights are rounded for them.
+
+The peak memory is the most that was resident, pages of mapped files included. The system can drop
+these pages at any time; the private memory leaves them out.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.checkpoint import prepare
+from benchmarks.harness.command import Run, run
+from benchmarks.harness.common import make_parser, progress, publish
+from benchmarks.harness.measuring import describe
+from florence_onnx_export.quantization.reference import Reference
+
+STEPS = {
+    "running": "float32 graphs on what errors are measured on",
+    "writing and measuring vision": "vision encoder",
+    "writing and measuring embed": "token embedding",
+    "writing and measuring encoder": "encoder",
+    "writing and measuring decoder": "decoder",
+    "comparing": "comparing with float32",
+}
+"""Beginning of a line on stderr -> the step that it begins."""
+ERRORS = {
+    "image_features": "error of the image features",
+    "first_logits": "error of the first logits",
+    "token_agreement": "tokens of greedy answers that are equal",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures and publishes."""
+    parser = make_parser(__doc__, repeats=1)
+    parser.set_defaults(precision=["q8"])
+    parser.add_argument("--pictures", metavar="FOLDER", help="pictures to round weights for")
+    arguments = parser.parse_args(argv)
+    precisions, arguments.precision = arguments.precision, ["fp32"]
+    setup = prepare(arguments)
+    own = [f"--pictures={arguments.pictures}"] if arguments.pictures else []
+    sides = {f"{p}{way}": (p, way.split()) for p in precisions for way in ("", " --fast")}
+    measured: dict[str, tuple[list[Run], dict[str, Any]]] = {}
+    reference = Reference(setup.exported)
+    for side, (precision, way) in sides.items():
+        progress(side)
+        with tempfile.TemporaryDirectory(dir=setup.home) as place:
+            folder = Path(shutil.copytree(setup.exported, Path(place, "model")))
+            command = ["quantize", str(folder), "--precision", precision, "--force", *own, *way]
+            runs = [run(command, {}) for _ in range(arguments.repeats)]
+            measured[side] = runs, reference.fidelity(folder, precision).to_dict()
+    name = Path(arguments.model).name
+    values: dict[str, dict[str, Any]] = {}
+    for side, found in measured.items():
+        for case, value in costs(*found).items():
+            values.setdefault(case, {})[f"{side}, {name}"] = value
+    content = {"unit": "s", "values": values, "ratios": {}}
+    publish("quantising", arguments, argv, content, setup.provider)
+
+
+def costs(runs: Sequence[Run], fidelity: dict[str, Any]) -> dict[str, Any]:
+    """Case -> what was measured of one precision."""
+    found = {
+        "quantise": describe([r.seconds for r in runs]),
+        **{step: describe([seconds(r, step) for r in runs]) for step in STEPS.values()},
+        "processor time": describe([r.processor for r in runs]),
+        "peak memory": {**describe([r.peak for r in runs]), "unit": "MB"},
+        "peak of private memory": {**describe([r.private for r in runs]), "unit": "MB"},
+    }
+    for key, case in ERRORS.items():
+        found[case] = {**describe([100 * fidelity[key]]), "unit": "%"}
+    return found
+
+
+def seconds(run: Run, step: str) -> float:
+    """How long a step of a command took, all times that it was taken together."""
+    begun = [(line.seconds, _step(line.text)) for line in run.lines]
+    ends = [*(second for second, _ in begun[1:]), run.seconds]
+    return sum(end - start for (start, name), end in zip(begun, ends, strict=True) if name == step)
+
+
+def _step(text: str) -> str:
+    said = text.split("] ")[-1]
+    return next((step for word, step in STEPS.items() if said.startswith(word)), "")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
