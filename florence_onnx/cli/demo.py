@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     require_packages(("gradio", "PIL"), "demo", "demo")
-    models = _opened(arguments)
+    models = open_models(arguments)
 
     def source(precision: str) -> Source:
         return source_of(arguments, precision, len(models.precisions) > 1)
@@ -102,7 +102,8 @@ def source_of(arguments: argparse.Namespace, precision: str, is_chosen: bool) ->
     return Source(arguments.model, options, flags)
 
 
-def _opened(arguments: argparse.Namespace) -> Models:
+def open_models(arguments: argparse.Namespace) -> Models:
+    """Opens the model, and finds the precisions that its folder holds."""
     asked = chosen_precision(arguments)[0]
     model = warmed_up(arguments.model, arguments)
     folder = locate(

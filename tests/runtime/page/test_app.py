@@ -1,6 +1,7 @@
 """The page as an application: its limits, and what it does not do."""
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from florence_onnx.page.form import LIMITS
 from florence_onnx.page.models import Models
 from florence_onnx.page.snippets import Source
 from tests.helpers.page import filled
+from tests.helpers.picture_files import png_chunk
 from tests.helpers.tiny import TINY, picture
 
 pytest.importorskip("gradio")
@@ -107,6 +109,10 @@ def test_errors_are_the_packages_own(client: Any, page: Any, tmp_path: Path) -> 
         path = uploaded(client, name, b"<svg>no picture</svg>")
         told = answer(client, page, filled(path))
         assert "picture" in told["error"] or "bytes given" in told["error"]
+    size = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", size) + png_chunk(b"IDAT", b"x")
+    told = answer(client, page, filled(uploaded(client, "a.png", bomb)))
+    assert "60000x60000" in told["error"] or "pixels" in told["error"]
     told = answer(client, page, filled(path, ["region_to_ocr"], region="<b>"))
     assert "&lt;b&gt;" in told["error"] and "<b>" not in told["error"]
     told = answer(client, page, {**filled(path), "beams": 1000})

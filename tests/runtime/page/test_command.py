@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from florence_onnx.cli.program import main
+from florence_onnx.cli.demo import open_models
+from florence_onnx.cli.program import build_parser, main
 from florence_onnx.page.blocks import EXAMPLES
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.scene import sample_scene
@@ -36,3 +37,15 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
         port = str(taken.getsockname()[1])
         assert main(["demo", "--model", str(TINY), "--port", port]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("asked", [None, "auto", "vision_encoder=fp32,*=fp32"])
+def test_the_precision_that_was_asked_for_is_the_first(asked: str | None) -> None:
+    flags = ["--precision", asked] if asked else []
+    words = ["demo", "--model", str(TINY), "--threads", "1", *flags]
+    models = open_models(build_parser().parse_args(words))
+    mixed = (asked,) if asked and "=" in asked else ()
+    assert models.precisions == (*mixed, "fp32")
+    first = models.at(models.precisions[0])
+    assert first.precision == "fp32"
+    assert (models.at("fp32") is first) is (mixed == ())
