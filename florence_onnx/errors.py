@@ -1,7 +1,5 @@
 """Exceptions of florence_onnx and of the exporter.
 
-::
-
     FlorenceError
     ├── ModelError                    a model folder cannot be used
     │   ├── ModelNotFoundError        (FileNotFoundError) no such folder or hub id

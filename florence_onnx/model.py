@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 class Florence2(Verbs):
     """Model Florence-2, opened on ONNX Runtime.
 
-    ::
-
         model = Florence2.load("folder-or-hub-id")
         result = model("photo.jpg", Task.OD)
         result.detections

@@ -163,24 +163,25 @@ class Result:
     def record(self, image: str | None = None) -> dict[str, Any]:
         """Makes the JSON object that ``florence-onnx run --json`` prints.
 
-        ============  ========================================================================
-        image         The ``image`` given here; absent without.
-        schema        Version of these fields, `SCHEMA`.
-        size          [width, height] of the picture in pixels.
-        task          The tag of the task, or the prompt given in place of a task.
-        answer        `to_dict`: the answer in the form of the reference.
-        text          The generated text without special tokens.
-        generated     The generated text with special tokens.
-        score         The score of the sequence in the search; null if there is none.
-        confidence    Mean probability of the tokens, 0 to 1; null if not known.
-        truncated     Whether the limit of the length ended the text.
-        detections    Things that the answer locates, each with ``label`` and ``box``, with
-                      ``quad`` or ``polygons`` where the task gives these, in pixels; ``scores``
-                      (``location``, ``label`` or null, ``score``) where these are known; and
-                      ``reversed``, true, where the corners of the box had to be put in order.
-        alternatives  Records of the other returned sequences; absent where there are none.
-        tiles         Boxes of the tiles that were asked about, in pixels; absent without tiles.
-        ============  ========================================================================
+        | field | |
+        |---|---|
+        | `image` | The ``image`` given here; absent without. |
+        | `schema` | Version of these fields. |
+        | `size` | [width, height] of the picture in pixels. |
+        | `task` | The tag of the task, or the prompt given in place of a task. |
+        | `answer` | `to_dict`: the answer in the form of the reference. |
+        | `text` | The generated text without special tokens. |
+        | `generated` | The generated text with special tokens. |
+        | `score` | The score of the sequence in the search; null if there is none. |
+        | `confidence` | Mean probability of the tokens, 0 to 1; null if not known. |
+        | `truncated` | Whether the limit of the length ended the text. |
+        | `detections` | Things that the answer locates; see below. |
+        | `alternatives` | Records of the other returned sequences; absent where there are none. |
+        | `tiles` | Boxes of the tiles that were asked about, in pixels; absent without tiles. |
+
+        A detection has ``label`` and ``box``, with ``quad`` or ``polygons`` where the task gives
+        these, in pixels; ``scores`` (``location``, ``label`` or null, ``score``) where these are
+        known; and ``reversed``, true, where the corners of the box had to be put in order.
 
         Args:
             image: The name of the picture, such as the path of the file.

@@ -15,7 +15,7 @@ says that we are faster or smaller.
 
 "ours" is this package. "transformers" is its Florence-2 on PyTorch, "torch.compile" the same,
 compiled, and "openvino" OpenVINO on graphs that are traced from transformers, with our search.
-[benchmarks](../benchmarks/README.md) has every result, the methods, and what was tried.
+`benchmarks/README.md` has every result, the methods, and what was tried.
 """
 
 _SECTIONS = {
@@ -113,4 +113,4 @@ def _transformers(record: Record) -> str:
 
 
 def _folded(summary: str, content: str) -> str:
-    return f"<details><summary>{summary}</summary>\n\n{content}\n</details>\n"
+    return f'<details markdown="1"><summary>{summary}</summary>\n\n{content}\n</details>\n'

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,17 +14,16 @@ from florence_onnx.cli.program import main
 from florence_onnx.generation.settings import UNSAID, notes
 from tests.helpers.exports import Exported
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
+from tests.helpers.pages import commands, page
 from tests.helpers.plain_checkpoints import original_arrays, save_arrays, save_json, save_plain
 from tests.helpers.tiny import change_json, picture
 
-PAGE = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+PAGE = page("checkpoints.md")
 Capture = pytest.CaptureFixture[str]
 
 
-def commands(name: str) -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    return [words[1:] for words in lines if words[1] == name]
+def named(name: str) -> list[list[str]]:
+    return [words[1:] for words in commands(PAGE) if words[1] == name]
 
 
 @pytest.fixture
@@ -55,8 +53,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.usefixtures("place")
 def test_the_doctors_commands(capsys: Capture) -> None:
-    assert len(commands("doctor")) == 4
-    for command in commands("doctor"):
+    assert len(named("doctor")) == 4
+    for command in named("doctor"):
         assert main(command) == 0, command
         out = capsys.readouterr().out
         if "--json" in command:
@@ -73,7 +71,7 @@ def test_the_comparison(
     (tmp_path / "checkpoint").symlink_to(native.checkpoint)
     Image.fromarray(picture(1, 50, 60)).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    (command,) = commands("verify")
+    (command,) = named("verify")
     assert main(command) == 0
     assert "| all | 15 of 15 | 15 of 15 |" in capsys.readouterr().out
 

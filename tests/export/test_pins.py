@@ -66,7 +66,7 @@ def test_everything_that_the_tests_install_has_one_version() -> None:
 @pytest.mark.parametrize(
     ("name", "extras"),
     [
-        ("constraints.txt", ("cpu", "cli", "export", "test")),
+        ("constraints.txt", ("cpu", "cli", "export", "test", "docs")),
         ("demo.txt", ("cpu", "cli", "demo")),
         ("floors.txt", ("cpu", "cli")),
         ("export-floors.txt", ("export",)),

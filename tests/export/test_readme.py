@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,22 +13,12 @@ from florence_onnx.skeletons import filling
 from tests.helpers.checkpoints import save_original
 from tests.helpers.exports import Exported
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
+from tests.helpers.pages import ROOT, blocks, commands, copy_docs, page, run_snippet
 from tests.helpers.tiny import picture
 
-ROOT = Path(__file__).parents[2]
 RELEASED = "microsoft/Florence-2-base"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def commands() -> list[list[str]]:
-    """All but the installations, which the set-up of the tests themselves runs."""
-    lines = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
-    split = [shlex.split(line) for line in lines]
-    return [words for words in split if words and words[0] not in ("pip", "pytest")]
+COMMANDS = [words for words in commands(README) if words[0] != "pytest"]
 
 
 def run(words: list[str]) -> int:
@@ -43,9 +32,9 @@ def folder(native: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone's pictures, a photo to ask and learn about, a checkpoint in Microsoft's format."""
     folder = tmp_path_factory.mktemp("readme")
     Image.fromarray(picture(7, 200, 240)).save(folder / "photo.jpg")
-    shutil.copytree(ROOT / "docs", folder / "docs")
+    copy_docs(folder)
     for name in ("train.jsonl", "held-out.jsonl"):
-        (folder / name).write_text(blocks("json")[0])
+        (folder / name).write_text(blocks(README, "json")[0])
     save_original(native.model, folder / "checkpoint")
     return folder
 
@@ -68,19 +57,20 @@ def test_commands_then_snippets(
             path.name: path.read_bytes() for path in native.checkpoint.iterdir()
         }
         use_hub(monkeypatch, hub.url)
-        assert len(commands()) >= 5
-        for command in commands():
+        assert len(COMMANDS) >= 5
+        for command in COMMANDS:
             assert run(command) == 0, command
             printed[shlex.join(command)] = capsys.readouterr().out
     silent = [command for command, output in printed.items() if not output]
     # Two steps of training log nothing.
     assert [command for command in silent if " train " not in command] == []
-    assert commands()[0] == ["florence-onnx", "run", "photo.jpg", "--task", "od"]
+    assert COMMANDS[0] == ["florence-onnx", "run", "photo.jpg", "--task", "od"]
     (demo,) = (output for command, output in printed.items() if "--model demo" in command)
-    assert blocks("console")[0] == demo
-    assert len(blocks("python")) >= 2
-    for snippet in blocks("python"):
-        exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102
+    assert blocks(README, "console")[0] == demo
+    assert blocks(page("index.md"), "console") == [demo]
+    assert len(blocks(README, "python")) >= 2
+    for snippet in blocks(README, "python"):
+        run_snippet(snippet, "README.md", {})
 
 
 def test_the_architecture_names_what_is_there() -> None:

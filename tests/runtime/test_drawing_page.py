@@ -2,26 +2,25 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "drawing.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+from tests.helpers.pages import blocks, copy_docs, page, run_snippet
+
+SNIPPETS = blocks(page("drawing.md"), "python")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(DOCS, tmp_path / "docs")
+    copy_docs(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def run(snippet: str) -> None:
-    exec(compile(snippet, "drawing.md", "exec"), {})  # noqa: S102
+    run_snippet(snippet, "drawing.md", {})
 
 
 def test_the_page_has_the_snippets_that_are_run() -> None:

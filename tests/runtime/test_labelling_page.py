@@ -3,8 +3,6 @@
 import argparse
 import json
 import re
-import shlex
-import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -13,23 +11,17 @@ import pytest
 from florence_onnx.annotate.output import SCHEMA
 from florence_onnx.cli import annotate, convert
 from florence_onnx.cli.program import main
+from tests.helpers.pages import DOCS, commands, copy_docs, page
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "labelling.md").read_text(encoding="utf-8")
-
-
-def commands() -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    words = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    return [line for line in words if line[0] != "pip"]
+PAGE = page("labelling.md")
 
 
 def test_the_commands_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(DOCS, "docs")
-    given = commands()
+    copy_docs(tmp_path)
+    given = commands(PAGE)
     assert len(given) >= 7
     for words in given:
         assert words[0] == "florence-onnx"
