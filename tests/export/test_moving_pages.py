@@ -9,28 +9,42 @@ import pytest
 from PIL import Image
 
 from florence_onnx.cli.program import main
-from tests.helpers.pages import ROOT, blocks, page, run_snippet
+from florence_onnx.locating import UNGROUNDED_WORDS
+from florence_onnx.resolver import DEMO
+from florence_onnx.tasks import AnswerKind
+from tests.helpers.pages import DOCS, ROOT, blocks, page, run_snippet
 
+CHECKPOINT = ROOT / "tests" / "fixtures" / "demo"
 PACKAGES = ROOT / "tests" / "node" / "node_modules"
 TRANSFORMERS, TRANSFORMERS_JS = page("from-transformers.md"), page("from-transformers-js.md")
 
 
-def test_from_transformers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def save_photo(folder: Path) -> int:
+    """Saves the scene under the name that the pages have; gives the longer side in pixels."""
+    with Image.open(DOCS / "scene.png") as scene:
+        scene.convert("RGB").save(folder / "photo.jpg", quality=95)
+        return max(scene.size)
+
+
+def test_from_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = blocks(TRANSFORMERS, "python")
+    name = "florence-community/Florence-2-base-ft"
     answers = []
-    for snippet, folder in ((theirs, CHECKPOINT), (ours, Path(demo.__file__).parent)):
+    for snippet, folder in ((theirs, CHECKPOINT), (ours, DEMO)):
         place = tmp_path / str(len(answers))
-        (place / "florence-community").mkdir(parents=True)
-        (place / "florence-community" / "Florence-2-base-ft").symlink_to(folder)
+        shutil.copytree(folder, place / name)
         save_photo(place)
         monkeypatch.chdir(place)
+        # The released checkpoints bring it.
+        parsing: dict[str, object] = {kind.value: {} for kind in AnswerKind}
+        parsing[AnswerKind.GROUNDING.value] = {"banned_grounding_tokens": sorted(UNGROUNDED_WORDS)}
+        config = {"processor_class": "Florence2Processor", "post_processor_config": parsing}
+        (place / name / "processor_config.json").write_text(json.dumps(config))
         variables: dict[str, object] = {}
         run_snippet(snippet, "from-transformers.md", variables)
         answers.append(variables["answer"])
     assert answers[0] == answers[1]
-    assert isinstance(answers[0], dict) and answers[0]["<OD>"]
+    assert isinstance(answers[0], dict) and len(answers[0]["<OD>"]["labels"]) > 3
 
 
 @pytest.mark.skipif(
@@ -41,12 +55,9 @@ def test_from_transformers_js(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (theirs,), (ours,) = blocks(TRANSFORMERS_JS, "js"), blocks(TRANSFORMERS_JS, "python")
-    checkpoint = ROOT / "tests" / "fixtures" / "demo"
-    name = "onnx-community/Florence-2-base-ft"
-    assert main(["export", str(checkpoint), str(tmp_path / name), "--layout=transformers.js"]) == 0
-    with Image.open(ROOT / "docs" / "scene.png") as scene:
-        scene.convert("RGB").save(tmp_path / "photo.jpg", quality=95)
-        longest = max(scene.size)
+    folder = tmp_path / "onnx-community" / "Florence-2-base-ft"
+    assert main(["export", str(CHECKPOINT), str(folder), "--layout=transformers.js"]) == 0
+    longest = save_photo(tmp_path)
     (tmp_path / "node_modules").symlink_to(PACKAGES)
     local = "import { env } from '@huggingface/transformers';\nenv.allowRemoteModels = false;\n"
     (tmp_path / "page.mjs").write_text(f"{local}env.localModelPath = '{tmp_path}';\n{theirs}")

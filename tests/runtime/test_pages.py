@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from florence_onnx import Florence2, Result
-from florence_onnx.cli.program import main
+from florence_onnx.cli.program import build_parser, main
 from tests.helpers.pages import blocks, commands, copy_docs, page, run_snippet
 from tests.helpers.tiny import picture
 
@@ -69,3 +69,10 @@ def test_the_parser_alone() -> None:
     answer = variables["answer"]
     assert isinstance(answer, Result)
     assert [found.label for found in answer.detections] == ["car"]
+
+
+def test_the_command_for_the_demo_is_one_that_there_is() -> None:
+    """The page itself is opened by the tests in page/."""
+    (words,) = (words for words in commands(page("demo.md")) if words[0] == "florence-onnx")
+    arguments = build_parser().parse_args(words[1:])
+    assert (words[1], arguments.model) == ("demo", "demo")
