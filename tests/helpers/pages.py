@@ -36,5 +36,5 @@ def run_snippet(snippet: str, name: str, variables: dict[str, object]) -> None:
 
 
 def copy_docs(folder: Path) -> None:
-    """Copies docs/ into a folder, but for the pictures of tasks, which many commands would ask."""
-    shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("pictures"))
+    """Copies docs/ into a folder, with the scene and its drawing as the only pictures to ask."""
+    shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("pictures", "demo.png"))
