@@ -8,7 +8,7 @@
     │   ├── GraphRunError             (RuntimeError) a graph failed, or returned NaN or other shapes
     │   ├── TokenizerError            (ValueError) the tokenizer is none of a Florence-2
     │   ├── PrecisionError            (ValueError) the folder has no graphs of this precision
-    │   ├── SessionOptionsError       (ValueError) wrong session options, or threads= besides
+    │   ├── SessionOptionsError       (ValueError) wrong session options, threads or fast_math
     │   └── ProviderError             (RuntimeError) a provider was asked for and not obtained
     ├── InputError                    (ValueError) a request cannot be answered
     │   ├── ImageError                not a picture the model can read
@@ -69,7 +69,7 @@ class PrecisionError(ModelError, ValueError):
 
 
 class SessionOptionsError(ModelError, ValueError):
-    """Signals ``session_options=`` of another type, or beside an option that contradicts them."""
+    """Signals a wrong value of ``session_options=``, ``threads=`` or ``fast_math=``."""
 
 
 class ProviderError(ModelError, RuntimeError):

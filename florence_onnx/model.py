@@ -10,6 +10,7 @@ from florence_onnx import preparing
 from florence_onnx.cascading import Cascade, CascadeResult
 from florence_onnx.choosing import locate
 from florence_onnx.encoding import encode
+from florence_onnx.engine.options import check_fast_math
 from florence_onnx.engine.precision import Precision
 from florence_onnx.engine.providers import Providers
 from florence_onnx.errors import ModelWarning
@@ -50,6 +51,7 @@ class Florence2(Verbs):
         providers: Providers | None = None,
         threads: int | None = None,
         session_options: "SessionOptions | None" = None,
+        fast_math: bool = False,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -69,7 +71,10 @@ class Florence2(Verbs):
                 for CUDA where CUDA is installed and loads, else the CPU.
             threads: Threads inside an operator, on the CPU; None for one per physical core that
                 the process's affinity and container allow.
-            session_options: ONNX Runtime's options for all four graphs; instead of ``threads``.
+            session_options: ONNX Runtime's options for all four graphs; instead of ``threads`` and
+                ``fast_math``.
+            fast_math: Whether float32 matmuls are computed in bfloat16, less exactly, on an Arm
+                processor with Linux that can. Refused elsewhere; not measured by us.
             revision: Branch, tag or commit of a hub id; the main branch by default.
             cache_dir: Folder for fetched files and made models, instead of the usual caches.
             local_files_only: Whether only the cache is used, and the hub never asked.
@@ -85,9 +90,12 @@ class Florence2(Verbs):
             ModelWarning: A generation setting of the checkpoint is not supported here, as
                 ``model.assets.notes`` says too; or ``"auto"`` has passed over a precision.
         """
+        check_fast_math(fast_math)  # Before a model is fetched.
 
         def opened(folder: Path, name: Precision) -> "Florence2":
-            assets, graphs = open_folder(folder, name, providers, threads, session_options)
+            assets, graphs = open_folder(
+                folder, name, providers, threads, session_options, fast_math
+            )
             return cls(assets.at_size(image_size), graphs)
 
         access = Access(revision, None if cache_dir is None else Path(cache_dir), local_files_only)

@@ -20,7 +20,8 @@ def open_folder(
     precision: Precision,
     providers: Providers | None,
     threads: int | None,
-    session_options: "SessionOptions | None",
+    session_options: "SessionOptions | None" = None,
+    fast_math: bool = False,
 ) -> tuple[Assets, Graphs]:
     """Opens the graphs of a folder at one precision, and reads the files at the same time.
 
@@ -30,7 +31,9 @@ def open_folder(
         ModelError: A file is missing, damaged, or of another model than the graphs.
     """
     with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(open_graphs, folder, precision, providers, threads, session_options)
+        opening = pool.submit(
+            open_graphs, folder, precision, providers, threads, session_options, fast_math
+        )
         assets = Assets.read(folder)
         graphs = opening.result()
     size = assets.preprocessor.size

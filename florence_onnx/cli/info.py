@@ -3,6 +3,7 @@
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from florence_onnx.assets.reading import Assets
@@ -15,8 +16,9 @@ from florence_onnx.cli.options import (
     requested_access,
     requested_providers,
 )
+from florence_onnx.engine.precision import Precision
 from florence_onnx.engine.present import present_precisions
-from florence_onnx.engine.sessions import open_graphs
+from florence_onnx.engine.sessions import Graphs, open_graphs
 from florence_onnx.terminal import show
 
 NAME = "info"
@@ -38,11 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     providers = requested_providers(arguments)
+    threads, fast_math = arguments.threads, arguments.fast_math
+
+    def opened_from(folder: Path, precision: Precision) -> tuple[Path, Graphs]:
+        return folder, open_graphs(folder, precision, providers, threads, fast_math=fast_math)
+
     folder, opened = locate(
         arguments.model,
         chosen_precision(arguments)[0],
         providers,
-        lambda folder, name: (folder, open_graphs(folder, name, providers, arguments.threads)),
+        opened_from,
         requested_access(arguments),
     )
     assets, precision = Assets.read(folder), opened.precision

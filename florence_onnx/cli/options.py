@@ -168,6 +168,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads (default: one per physical core that this process may use)",
     )
+    parser.add_argument(
+        "--fast-math",
+        action="store_true",
+        help="float32 matmuls in bfloat16, less exact, on Arm processors that have it",
+    )
 
 
 def add_hub_options(parser: argparse.ArgumentParser) -> None:
@@ -204,6 +209,7 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
             arguments.model,
             precision=precision,
             threads=arguments.threads,
+            fast_math=arguments.fast_math,
             **load_options(arguments),
         )
     if precision == AUTO or hint is not None:

@@ -2,10 +2,12 @@
 
 import math
 import os
+import platform
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from florence_onnx.engine.processor import has_bfloat16_matmuls, has_int8_dot_products
 from florence_onnx.errors import SessionOptionsError
 
 if TYPE_CHECKING:
@@ -13,10 +15,13 @@ if TYPE_CHECKING:
     from onnxruntime import SessionOptions as SessionOptions
 
 _MOST_THREADS = 1024
+_FAST = "mlas.enable_gemm_fastmath_arm64_bfloat16"
 
 
-def check_options(given: "ort.SessionOptions | None", threads: int | None) -> None:
-    """Refuses a wrong number of threads, wrong session options, and threads beside session options.
+def check_options(
+    given: "ort.SessionOptions | None", threads: int | None, fast_math: bool = False
+) -> None:
+    """Refuses wrong options, and ``threads`` or ``fast_math`` beside session options.
 
     Raises:
         SessionOptionsError: An argument is wrong, or both are given.
@@ -27,8 +32,13 @@ def check_options(given: "ort.SessionOptions | None", threads: int | None) -> No
         raise SessionOptionsError(
             f"threads is {threads!r}; it must be a whole number from 1 to {_MOST_THREADS}, or None"
         )
+    check_fast_math(fast_math)
     if given is None:
         return
+    if fast_math:
+        raise SessionOptionsError(
+            f"give fast_math or session_options, not both: fast_math is the options' entry {_FAST}"
+        )
     if threads is not None:
         raise SessionOptionsError(
             "give threads or session_options, not both: threads is the options' "
@@ -40,7 +50,24 @@ def check_options(given: "ort.SessionOptions | None", threads: int | None) -> No
         )
 
 
-def default_options(graph: str, precision: str, threads: int | None) -> "ort.SessionOptions":
+def check_fast_math(fast_math: bool) -> None:
+    """Refuses ``fast_math`` on a processor that has no use for it.
+
+    Raises:
+        SessionOptionsError: The processor has none, or ``fast_math`` is no bool.
+    """
+    if type(fast_math) is not bool:
+        raise SessionOptionsError(f"fast_math is {fast_math!r:.80}; it must be True or False")
+    if fast_math and not has_bfloat16_matmuls():
+        raise SessionOptionsError(
+            "fast_math is for Arm processors with bfloat16 on Linux (bf16 in /proc/cpuinfo), and "
+            f"this is {platform.machine()} on {platform.system()} without; leave it out"
+        )
+
+
+def default_options(
+    graph: str, precision: str, threads: int | None, fast_math: bool = False
+) -> "ort.SessionOptions":
     """Makes the options for a graph where the caller gives no options."""
     import onnxruntime as ort
 
@@ -49,6 +76,14 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
     options.intra_op_num_threads = default_threads() if threads is None else threads
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
+    compute_exactly(options)
+    if fast_math:
+        options.add_session_config_entry(_FAST, "1")
+        # A scale that ONNX Runtime fuses into a matmul is left out by its bfloat16 kernel
+        # (https://github.com/microsoft/onnxruntime/pull/32152).
+        options.add_session_config_entry(
+            "optimization.disable_specified_optimizers", "MatMulScaleFusion"
+        )
     if graph.startswith("decoder_"):
         return options
     # Idle threads spin for tens of milliseconds, and take the processor from the graph that runs
@@ -64,6 +99,17 @@ def default_options(graph: str, precision: str, threads: int | None) -> "ort.Ses
         # These graphs have hundreds of rows, and read weights from the mapped file.
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
+
+
+def compute_exactly(options: "ort.SessionOptions") -> None:
+    """Has sums of 8-bit numbers not saturate where the processor has no 8-bit dot products.
+
+    The instructions of AVX2 and AVX-512 without VNNI add pairs of such numbers in 16 bits, and
+    activations times weights do not fit. The option makes weights unsigned, for which ONNX Runtime
+    has slower instructions that are exact. Other processors know no such fault.
+    """
+    if not has_int8_dot_products():
+        options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 @cache

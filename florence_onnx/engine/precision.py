@@ -1,11 +1,9 @@
 """Precisions of graphs: the precision that is asked for, or one that suits the machine."""
 
-import platform
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
+from florence_onnx.engine.processor import has_int8_dot_products, is_x86
 from florence_onnx.engine.providers import (
     CPU,
     CUDA,
@@ -14,6 +12,7 @@ from florence_onnx.engine.providers import (
     provider_name,
 )
 from florence_onnx.errors import PrecisionError
+from florence_onnx.terminal import say
 
 AUTO = "auto"
 
@@ -41,7 +40,9 @@ extras require this version too, but an older ONNX Runtime may come from elsewhe
 def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[str, ...]:
     """Lists the precisions that suit the providers of the graphs and the processor, best first.
 
-    The precision q4 is never in the list, because 4 bits cost accuracy: a caller has to ask for q4.
+    Without 8-bit dot products (AVX2 without VNNI) float32 is alone in the list for the CPU: 8 bits
+    are exact there by slower instructions only (`compute_exactly`), whose gain is not known. The
+    precision q4 is never in the list, because 4 bits cost accuracy: a caller has to ask for q4.
     """
     first = {provider_name(wanted[0]) for wanted in providers.values()}
     if first == {CUDA}:
@@ -51,41 +52,31 @@ def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[st
     return ("fp32",)
 
 
+EXACT = (1, 30)
+"""The first ONNX Runtime that `options.compute_exactly` makes exact in our 8-bit graphs."""
+
+
 def check_runtime(precision: str) -> None:
-    """Raises PrecisionError if the installed ONNX Runtime lacks operators of a precision."""
+    """Raises PrecisionError if the installed ONNX Runtime lacks operators of a precision.
+
+    A note on stderr tells that sums of 8-bit numbers may saturate, where the processor and the ONNX
+    Runtime are such.
+    """
     import onnxruntime as ort
 
-    needed = NEEDS.get(precision, (0, 0))
-    found = re.match(r"(\d+)\.(\d+)", ort.__version__)
-    if found and (int(found[1]), int(found[2])) < needed:
+    needed = NEEDS.get(precision)
+    numbers = re.match(r"(\d+)\.(\d+)", ort.__version__)
+    if needed is None or numbers is None:
+        return
+    found = (int(numbers[1]), int(numbers[2]))
+    if needed <= found < EXACT and is_x86() and not has_int8_dot_products():
+        say(
+            f"note: precision {precision} may be wrong here: this processor tells of no VNNI, and "
+            f"onnxruntime {ort.__version__} lets sums saturate; upgrade to 1.30, or use fp32"
+        )
+    if found < needed:
         raise PrecisionError(
             f"precision {precision} needs onnxruntime >= {needed[0]}.{needed[1]}, and "
             f"{ort.__version__} is installed; run pip install -U 'florence-onnx[cpu]' (or [gpu], "
             "[openvino] for these builds), or use precision fp32"
         )
-
-
-_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-"""Features for 8-bit dot products on x86 and Arm, by the names in Linux."""
-
-
-def has_int8_dot_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tells whether the processor multiplies and adds 8-bit numbers in one instruction.
-
-    Without such instructions, ONNX Runtime needs several instructions, which on x86 use 16-bit sums
-    that may saturate. Where the system does not tell (Windows), the answer is no.
-
-    Args:
-        cpuinfo: File in which Linux lists the features of the processor.
-    """
-    if sys.platform == "darwin":
-        return platform.machine() == "arm64"
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return not _DOT_PRODUCTS.isdisjoint(value.split())
-    return False

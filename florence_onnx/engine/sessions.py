@@ -1,7 +1,7 @@
 """Sessions of a model's graphs, opened and checked against the contract."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,6 +152,7 @@ def open_graphs(
     providers: Providers | None = None,
     threads: int | None = None,
     session_options: "ort.SessionOptions | None" = None,
+    fast_math: bool = False,
 ) -> Graphs:
     """Opens and checks the graphs of a model folder.
 
@@ -162,6 +163,7 @@ def open_graphs(
             None for CUDA where CUDA works, else the CPU.
         threads: Threads inside an operator; None for `default_threads`.
         session_options: Options for all sessions instead of this package's.
+        fast_math: Whether float32 matmuls on an Arm CPU are computed in bfloat16.
 
     Raises:
         PrecisionError: The folder holds no graphs of this precision, or these need a newer ONNX
@@ -169,15 +171,19 @@ def open_graphs(
         ModelFileError: A graph's file is missing, truncated or foreign.
         GraphContractError: A graph has other inputs or outputs.
         ProviderError: A provider was asked for and not obtained.
-        SessionOptionsError: ``session_options`` are of another type, or ``threads`` are given too.
+        SessionOptionsError: ``session_options`` are of another type, or ``threads`` or
+            ``fast_math`` are given too, or the processor has no use for ``fast_math``.
     """
     require_onnxruntime()
-    check_options(session_options, threads)
+    check_options(session_options, threads, fast_math)
     finish_replacement(folder)
     layout = check_precision(folder, precision)
 
+    def options(graph: str, precision: str) -> "ort.SessionOptions":
+        return session_options or default_options(graph, precision, threads, fast_math)
+
     def opened(layout: Layout, precision: Precision) -> Graphs:
-        return _open_layout(layout, folder, precision, providers, threads, session_options)
+        return _open_layout(layout, folder, precision, providers, options)
 
     pair = of_pair(precision)
     if layout is not MERGED or not SPLIT.is_whole(graph_files(folder), pair):
@@ -196,18 +202,14 @@ def _open_layout(
     folder: Path,
     precision: Precision,
     providers: Providers | None,
-    threads: int | None,
-    session_options: "ort.SessionOptions | None",
+    options_of: "Callable[[str, str], ort.SessionOptions]",
 ) -> Graphs:
-    """Opens the graphs of a layout; see `open_graphs`."""
+    """Opens the graphs of a layout with the options of each graph and its precision."""
     precisions = by_graph(precision, layout.graphs)
     for name in set(precisions.values()):
         check_runtime(name)
     chosen = providers_by_graph(providers, layout.graphs, layout.others)
-    options = {
-        name: session_options or default_options(name, precisions[name], threads)
-        for name in layout.graphs
-    }
+    options = {name: options_of(name, precisions[name]) for name in layout.graphs}
     files = layout.files(graph_files(folder), precision)
     paths = {name: folder / file for name, file in files.items()}
 

@@ -54,6 +54,15 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def config_entry(session: Any, name: str) -> str | None:
+    """An entry of the options that a session was opened with."""
+    try:
+        found: str = session.get_session_options().get_session_config_entry(name)
+    except RuntimeError:  # There is none.
+        return None
+    return found
+
+
 def picture(seed: int, height: int = 24, width: int = 32) -> npt.NDArray[np.uint8]:
     """Coarse random blocks, which look different from each other at any size."""
     blocks = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from florence_onnx import Florence2
 from florence_onnx.choosing import locate
 from florence_onnx.cli.program import main
-from florence_onnx.engine import contract
+from florence_onnx.engine import contract, processor
 from florence_onnx.engine.precision import NEEDS, check_runtime, suitable_precisions
 from florence_onnx.engine.providers import CPU, CUDA
 from florence_onnx.errors import (
@@ -26,7 +27,7 @@ from florence_onnx.errors import (
 )
 from tests.helpers.apart import move_weight
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
-from tests.helpers.tiny import TINY, copy_tiny
+from tests.helpers.tiny import TINY, config_entry, copy_tiny
 
 VNNI = pytest.mark.parametrize("dot_products", [True], indirect=True)
 
@@ -100,6 +101,34 @@ def test_the_first_that_is_there(
 ) -> None:
     folder = holding(tmp_path, *present)
     assert locate(folder, "auto", [CPU], place) == (folder, chosen)
+
+
+HASWELL = "fpu sse4_2 fma movbe avx f16c bmi1 avx2 bmi2"
+SKYLAKE = f"{HASWELL} avx512f avx512dq avx512cd avx512bw avx512vl"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="does not read files")
+@pytest.mark.parametrize(
+    ("flags", "chosen", "exact"),
+    [
+        (HASWELL, "fp32", True),
+        (SKYLAKE, "fp32", True),
+        (f"{HASWELL} avx_vnni", "q8", False),
+        (f"{SKYLAKE} avx512_vnni", "q8", False),
+    ],
+)
+def test_auto_by_the_features_that_linux_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, chosen: str, exact: bool
+) -> None:
+    """Without VNNI sums of q8 saturate; where q8 is asked for, they must not."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    folder = holding(tmp_path, "fp32", "q8")
+    assert Florence2.load(folder, precision="auto", providers=[CPU], threads=1).precision == chosen
+    asked = Florence2.load(folder, precision="q8", providers=[CPU], threads=1)
+    sessions = asked.graphs.sessions.values()
+    entries = {config_entry(session, "session.x64quantprecision") for session in sessions}
+    assert entries == {"1" if exact else None}
 
 
 @VNNI
@@ -241,6 +270,35 @@ def test_an_onnx_runtime_with_8_bit_blocks(monkeypatch: pytest.MonkeyPatch, vers
     monkeypatch.setattr(ort, "__version__", version)
     for precision in contract.PRECISIONS:
         check_runtime(precision)
+
+
+@pytest.mark.parametrize(
+    ("version", "machine", "dot_products", "warned"),
+    [
+        ("1.29.0", "x86_64", False, True),
+        ("1.22.0", "AMD64", False, True),
+        ("1.30.0", "x86_64", False, False),
+        ("1.29.0", "x86_64", True, False),
+        ("1.29.0", "aarch64", False, False),
+    ],
+    indirect=["dot_products"],
+)
+def test_an_onnx_runtime_whose_sums_saturate(
+    version: str,
+    machine: str,
+    dot_products: bool,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ort, "__version__", version)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for precision in contract.PRECISIONS:
+        check_runtime(precision)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" may be wrong")[0] for line in lines] == (
+        ["note: precision q8", "note: precision q4"] if warned else []
+    )
 
 
 @VNNI

@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from florence_onnx.engine.precision import has_int8_dot_products
+from florence_onnx.engine import processor
+from florence_onnx.engine.processor import has_bfloat16_matmuls, has_int8_dot_products
 
 linux = pytest.mark.skipif(sys.platform == "darwin", reason="does not read files")
+
+
+@pytest.fixture
+def cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the processor is described, by a test."""
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    return tmp_path / "cpuinfo"
 
 
 @linux
@@ -27,15 +35,16 @@ linux = pytest.mark.skipif(sys.platform == "darwin", reason="does not read files
         ("", False),
     ],
 )
-def test_features_of_processors(tmp_path: Path, line: str, expected: bool) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
+def test_features_of_processors(cpuinfo: Path, line: str, expected: bool) -> None:
     cpuinfo.write_text(f"processor\t: 0\nmodel name\t: avx_vnni\n{line}\n\nprocessor\t: 1\n")
-    assert has_int8_dot_products(cpuinfo) is expected
+    assert has_int8_dot_products() is expected
 
 
 @linux
-def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
-    assert not has_int8_dot_products(tmp_path / "cpuinfo")
+def test_a_system_that_does_not_tell(cpuinfo: Path) -> None:
+    assert not cpuinfo.exists()
+    assert not has_int8_dot_products()
+    assert not has_bfloat16_matmuls()
 
 
 @pytest.mark.parametrize(("machine", "expected"), [("arm64", True), ("x86_64", False)])
@@ -43,3 +52,18 @@ def test_macs(monkeypatch: pytest.MonkeyPatch, machine: str, expected: bool) -> 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platform, "machine", lambda: machine)
     assert has_int8_dot_products() is expected
+
+
+@linux
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("Features\t: fp asimd asimddp i8mm bf16 sve", True),
+        ("Features\t: fp asimd asimddp i8mm", False),
+        ("flags\t\t: fpu avx2 avx512_bf16 amx_bf16", False),
+        ("", False),
+    ],
+)
+def test_matmuls_in_bfloat16(cpuinfo: Path, line: str, expected: bool) -> None:
+    cpuinfo.write_text(f"processor\t: 0\n{line}\n")
+    assert has_bfloat16_matmuls() is expected

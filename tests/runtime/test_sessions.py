@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from florence_onnx import Florence2, FlorenceError
+from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.engine.checks import check_widths
 from florence_onnx.engine.gather import gather_graph
@@ -27,7 +28,7 @@ from florence_onnx.errors import (
     SessionOptionsError,
 )
 from tests.helpers.hub import use_empty_cache, use_hub
-from tests.helpers.tiny import TINY, copy_tiny, picture
+from tests.helpers.tiny import TINY, config_entry, copy_tiny, picture
 
 FILES = [contract.graph_file(name, "fp32") for name in contract.GRAPHS]
 
@@ -117,6 +118,56 @@ def test_session_options_and_threads() -> None:
 def test_what_is_not_session_options(given: Any) -> None:
     with pytest.raises(SessionOptionsError, match=r"must be an onnxruntime\.SessionOptions"):
         Florence2.load(TINY, session_options=given)
+
+
+FAST = "mlas.enable_gemm_fastmath_arm64_bfloat16"
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
+    name = "florence_onnx.engine.options.has_bfloat16_matmuls"
+    monkeypatch.setattr(name, lambda: bfloat16)
+
+
+def test_fast_math(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, bfloat16=True)
+    given: tuple[dict[str, Any], ...] = ({"fast_math": True}, {"fast_math": False}, {})
+    for options in given:
+        opened = Florence2.load(TINY, threads=1, **options).graphs
+        entries = {config_entry(session, FAST) for session in opened.sessions.values()}
+        assert entries == {"1" if options.get("fast_math") else None}
+    with pytest.raises(SessionOptionsError, match="fast_math or session_options, not") as error:
+        Florence2.load(TINY, fast_math=True, session_options=ort.SessionOptions())
+    assert_one_line(error.value)
+
+
+@pytest.mark.parametrize("source", [TINY, "someone/Florence-2-tiny"])
+def test_fast_math_on_another_processor(
+    source: str | Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is refused before a model is looked for."""
+    use_empty_cache(monkeypatch, tmp_path)
+    pretend(monkeypatch, bfloat16=False)
+    with pytest.raises(SessionOptionsError, match=r"^fast_math is for Arm processors") as error:
+        Florence2.load(source, fast_math=True)
+    assert_one_line(error.value)
+
+
+@pytest.mark.parametrize("fast_math", ["yes", 1, None])
+def test_fast_math_is_yes_or_no(fast_math: Any) -> None:
+    with pytest.raises(SessionOptionsError, match="must be True or False"):
+        Florence2.load(TINY, fast_math=fast_math)
+
+
+@pytest.mark.parametrize("command", [["info"], ["bench", "--tokens", "3", "--repeats", "1"]])
+def test_fast_math_of_commands(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*command, str(TINY), "--threads", "1", "--fast-math"]
+    pretend(monkeypatch, bfloat16=False)
+    assert main(command) == 2
+    assert capsys.readouterr().err.startswith("florence-onnx: error: fast_math is for Arm")
+    pretend(monkeypatch, bfloat16=True)
+    assert main(command) == 0
 
 
 def test_the_number_of_threads_changes_no_answer() -> None:

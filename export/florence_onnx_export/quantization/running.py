@@ -5,6 +5,8 @@ import sys
 
 import onnxruntime as ort
 
+from florence_onnx.engine.options import compute_exactly
+
 
 def lean_options(packed: bool) -> ort.SessionOptions:
     """Options of a session that leaves no memory behind when the session is closed.
@@ -21,6 +23,7 @@ def lean_options(packed: bool) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     options.enable_cpu_mem_arena = False  # The memory of an arena stays after the session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    compute_exactly(options)
     if not packed:
         options.add_session_config_entry("session.disable_prepacking", "1")
     return options
