@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from florence_onnx.model import Florence2
 from florence_onnx.serving.memory import give_back
@@ -22,6 +22,7 @@ class _Served:
     source: str
     model: Florence2 | None = None
     opening: "asyncio.Task[None] | None" = None
+    waiting: "list[asyncio.Future[None]]" = field(default_factory=list)
     users: int = 0
     used: float = 0.0
 
@@ -49,7 +50,7 @@ class Models:
         self._served = {name: _Served(name, source) for name, source in sources.items()}
         self._open_model, self._metrics = open_model, metrics
         self._max_open, self._idle = max_open or len(sources), idle
-        self._released = asyncio.Event()
+        self._queue: list[_Served] = []
         self.is_ready = False
 
     @property
@@ -67,13 +68,17 @@ class Models:
         Raises:
             FlorenceError: A model cannot be opened.
         """
-        for served in list(self._served.values())[: self._max_open]:
-            await self._opened(served)
+        for name in self.names[: self._max_open]:
+            async with self.use(name):
+                pass
         self.is_ready = True
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Florence2]:
         """Yields a model, which stays open during the block.
+
+        Where requests wait until another model may be opened, later ones wait behind them, those
+        for open models too: a model that is always in use would never make room.
 
         Raises:
             RefusalError: There is no model of this name.
@@ -84,7 +89,7 @@ class Models:
             raise RefusalError(
                 404, "model_not_found", f"there are the models {', '.join(self.names)}"
             )
-        served.users += 1  # Before opening, so that no other request closes the model.
+        await self._turn(served)
         try:
             yield await self._opened(served)
         finally:
@@ -101,34 +106,59 @@ class Models:
                 if served.model is not None and not served.users and served.used <= before:
                     await self._close(served)
 
+    async def _turn(self, served: _Served) -> None:
+        """Waits until the model is open or may be opened, and counts one more user of it."""
+        turn = asyncio.get_running_loop().create_future()
+        served.waiting.append(turn)
+        if served not in self._queue:
+            self._queue.append(served)
+        self._let_in()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # Both happened at once.
+                served.users -= 1
+            elif turn in served.waiting:
+                served.waiting.remove(turn)
+                if not served.waiting:
+                    self._queue.remove(served)
+            self._release()
+            raise
+
+    def _let_in(self) -> None:
+        """Gives all who wait for the first model of the queue their turn, as long as it has room.
+
+        They are its users before it is open, or it could be closed as soon as it is.
+        """
+        while self._queue and self._has_room(self._queue[0]):
+            served = self._queue.pop(0)
+            turns = [turn for turn in served.waiting if not turn.cancelled()]
+            served.waiting.clear()
+            served.users += len(turns)
+            for turn in turns:
+                turn.set_result(None)
+
+    def _has_room(self, served: _Served) -> bool:
+        """Tells whether a model is open or may be; closes the one not used for the longest time."""
+        taken = [one for one in self._served.values() if one.model or one.opening or one.users]
+        if served in taken or len(taken) < self._max_open:
+            return True
+        closable = [one for one in taken if one.model and not one.users]
+        if closable:
+            min(closable, key=lambda one: one.used).model = None
+        return bool(closable)
+
     async def _opened(self, served: _Served) -> Florence2:
         while served.model is None:
-            if served.opening is None and not await self._has_room():
-                continue  # Other requests may have come first meanwhile.
             if served.opening is None:
                 served.opening = asyncio.create_task(self._open(served))
                 served.opening.add_done_callback(_look)
             await asyncio.shield(served.opening)
         return served.model
 
-    async def _has_room(self) -> bool:
-        """Tells whether one more model may be open; else waits until the number may have changed.
-
-        The model that was not used for the longest time is closed.
-        """
-        taken = [one for one in self._served.values() if one.model or one.opening]
-        if len(taken) < self._max_open:
-            return True
-        closable = [one for one in taken if one.model and not one.users]
-        if closable:
-            await self._close(min(closable, key=lambda one: one.used))
-        else:
-            self._released.clear()
-            await self._released.wait()
-        return False
-
     async def _open(self, served: _Served) -> None:
         try:
+            await asyncio.to_thread(give_back)  # What a model held that has just been closed.
             served.model = await asyncio.to_thread(self._open_model, served.source)
             served.used = time.monotonic()
         finally:
@@ -141,8 +171,8 @@ class Models:
         self._release()
 
     def _release(self) -> None:
+        self._let_in()
         self._metrics.models_open.set(sum(one.model is not None for one in self._served.values()))
-        self._released.set()
 
 
 def _look(task: "asyncio.Task[None]") -> None:

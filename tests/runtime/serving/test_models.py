@@ -81,6 +81,54 @@ def test_a_model_in_use_stays_open_and_others_wait(opener: Opener) -> None:
     assert set(opener.opened) == {"a", "b", "c"}
 
 
+def test_a_busy_model_makes_room_for_those_who_wait(opener: Opener) -> None:
+    async def run() -> None:
+        models = Models(ABC, opener, Metrics(), max_open=1)
+        order: list[str] = []
+
+        async def use(name: str) -> None:
+            async with models.use(name):
+                order.append(name)
+
+        async with models.use("a"):
+            others = [asyncio.create_task(use(name)) for name in ("b", "a", "c", "b", "a")]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert order == [], "the other requests for a come after the first for b"
+        await asyncio.gather(*others)
+        assert order == ["b", "b", "a", "a", "c"]
+
+    asyncio.run(run())
+    assert opener.opened == ["a", "b", "a", "c"]
+
+
+def test_who_gives_up_waiting_is_in_nobody_s_way(opener: Opener) -> None:
+    async def run() -> None:
+        models = Models(ABC, opener, Metrics(), max_open=1)
+        order: list[str] = []
+
+        async def use(name: str) -> None:
+            async with models.use(name):
+                order.append(name)
+
+        async with models.use("a"):
+            lost, found = (asyncio.create_task(use(name)) for name in ("b", "a"))
+            await asyncio.sleep(0)
+            lost.cancel()
+            await found
+            assert order == ["a"]
+        await use("c")
+        late = asyncio.create_task(use("c"))
+        await asyncio.sleep(0)
+        late.cancel()
+        await asyncio.wait([late])
+        await use("b")
+        assert [models.is_open(name) for name in "abc"] == [False, True, False]
+
+    asyncio.run(run())
+    assert opener.opened == ["a", "c", "b"]
+
+
 def test_many_requests_open_a_model_once(opener: Opener) -> None:
     async def run() -> None:
         models = Models(ABC, opener, Metrics())
