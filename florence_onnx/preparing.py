@@ -92,11 +92,12 @@ def check_request(request: object) -> Request:
     return request
 
 
-def check_prepared(prepared: object) -> Sequence[Prepared]:
+def check_prepared(assets: Assets, prepared: object) -> Sequence[Prepared]:
     """Returns the batch of a sequence of prepared requests, or of one prepared request.
 
     Raises:
-        InputError: ``prepared`` is something else.
+        InputError: ``prepared`` is something else, or was prepared by a model with another size of
+            pictures or another tokenizer.
     """
     batch = [prepared] if isinstance(prepared, Prepared) else prepared
     if not isinstance(batch, Sequence) or not all(isinstance(one, Prepared) for one in batch):
@@ -104,6 +105,12 @@ def check_prepared(prepared: object) -> Sequence[Prepared]:
             f"answer() takes what prepare() returned, or a list of that, "
             f"not {type(prepared).__name__}: {prepared!r:.80}"
         )
+    for one in batch:
+        if one.origin not in (None, assets.origin):
+            raise InputError(
+                f"the request was prepared by {one.origin}, and cannot be answered by "
+                f"{assets.origin}; prepare it with the model that is to answer it"
+            )
     return batch
 
 
@@ -139,7 +146,7 @@ def prepare(
     asked, answer_kind = check_question(request)
     prompt = fill_prompt(asked, request.text, request.region, picture.size)
     ids = tuple(assets.encode_prompt(prompt, _image_tokens(assets, picture)))
-    return Prepared(picture, asked, answer_kind, ids, request.text)
+    return Prepared(picture, asked, answer_kind, ids, request.text, assets.origin)
 
 
 def _image_tokens(assets: Assets, picture: Picture | TiledPicture | EncodedImage) -> int:

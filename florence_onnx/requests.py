@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from florence_onnx.assets.origin import Origin
 from florence_onnx.images.pixels import ImageInput
 from florence_onnx.images.preprocessor import Preprocessor
 from florence_onnx.picture_sizes import ImageSize
@@ -123,6 +124,8 @@ class Prepared:
     """Token ids of the prompt."""
     text: str | None = None
     """Text that the task takes."""
+    origin: Origin | None = None
+    """Model that prepared the request; None for any model."""
 
 
 @dataclass(frozen=True, eq=False)

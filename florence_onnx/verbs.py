@@ -66,10 +66,11 @@ class Verbs:
             One result per request, in order; for a single request, a result.
 
         Raises:
-            InputError: An option is wrong, or an encoded picture is of another model.
+            InputError: An option is wrong, or a request was prepared or its picture encoded by
+                another model.
         """
         policy = self.policy.replace(**options)
-        batch = preparing.check_prepared(prepared)
+        batch = preparing.check_prepared(self.assets, prepared)
         results = answer_batch(self.assets, self.graphs, batch, policy) if batch else []
         return results[0] if isinstance(prepared, Prepared) else results
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from florence_onnx.assets.origin import Origin
 from florence_onnx.checkpoints.config import ModelConfig, is_native
 from florence_onnx.errors import ModelFileError, TaskError, TokenizerError
 from florence_onnx.fields import Fields
@@ -33,6 +34,8 @@ class Assets:
     """Rows of the tables of positions: the limit of encoder input and of answers, in tokens."""
     picture_sizes: PictureSizes
     """Sizes that pictures may have in place of the preprocessor's size."""
+    origin: Origin
+    """Origin of the requests that are prepared with these assets."""
     image_token_id: int | None = None
     """Token for an image feature in the prompt of transformers; None in Microsoft's format, which
     has no such token."""
@@ -85,6 +88,7 @@ class Assets:
             policy,
             policy.max_positions,
             sizes,
+            Origin.of(folder, preprocessor),
             _image_token(content),
             (*cut, *notes(said)),
         )

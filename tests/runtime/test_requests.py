@@ -1,6 +1,6 @@
 """What is refused: pictures, tasks, inputs, options and arguments that are wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +304,37 @@ def test_an_encoded_picture_of_another_model(model: Florence2) -> None:
     prepared = [model.prepare(Request(image, "od")) for image in (encoded, narrower)]
     with pytest.raises(ImageError, match=r"was encoded by another model: image features"):
         model.answer(prepared)
+
+
+def _of_other_pictures(folder: Path) -> None:
+    size = {"height": 96, "width": 64}
+    change_json(
+        folder / "preprocessor_config.json",
+        lambda content: content.update(size=size, crop_size=size),
+    )
+
+
+def _of_another_tokenizer(folder: Path) -> None:
+    other = {"type": "NFC"}
+    change_json(folder / "tokenizer.json", lambda content: content.update(normalizer=other))
+
+
+@pytest.mark.parametrize("change", [_of_other_pictures, _of_another_tokenizer])
+def test_a_request_that_another_model_has_prepared(
+    model: Florence2, change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    folder = copy_tiny(tmp_path)
+    same = Florence2.load(folder, threads=1).prepare(Request(picture(1), "od"))
+    assert model.answer(same, **SHORT) == model(picture(1), "od", **SHORT)
+    change(folder)
+    other = Florence2.load(folder, threads=1)
+    prepared = model.prepare(Request(picture(1), "od"))
+    for batch in (prepared, [other.prepare(Request(picture(1), "od")), prepared]):
+        with pytest.raises(InputError, match=r"^the request was prepared by ") as error:
+            other.answer(batch, **SHORT)
+        assert f"{TINY} (pictures of 64x64, tokenizer " in str(error.value)
+        assert f"by {folder} (pictures of " in str(error.value)
+        assert "\n" not in str(error.value)
 
 
 def test_an_encoded_picture_that_was_changed(model: Florence2) -> None:
