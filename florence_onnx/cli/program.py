@@ -2,9 +2,10 @@
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from florence_onnx import __version__
 from florence_onnx.cli import (
@@ -50,8 +51,17 @@ COMMANDS = (
 )
 
 
+_NEGATIVE = re.compile(r"-(\.?[0-9]|inf|nan)", re.IGNORECASE)
+"""The beginning of what is meant for a number, or for several."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Parser whose errors hold no control characters of the input."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # No option begins so. Otherwise argparse takes -5,0,10,10 for one, and misses the value.
+        self._negative_number_matcher = _NEGATIVE
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))

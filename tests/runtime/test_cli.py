@@ -418,6 +418,36 @@ def test_settings_that_are_not_supported_are_a_line(
     assert json.loads(capsys.readouterr().out)["notes"] == [sentence]
 
 
+# values that begin with a minus sign
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--region", "-5,0,10,10", "(-5.0, 0.0, 10.0, 10.0) is outside the picture"),
+        ("--region", "-.5,0,10,10", "is outside the picture"),
+        ("--region", "-inf,0,10,10", "holds a value that is not finite"),
+        ("--min-score", "-1e-3", "min_score is -0.001"),
+        ("--recall", "-1e1", "recall is -10"),
+        ("--beams", "-1", "num_beams is -1"),
+        ("--tiles", "-1x2", "'-1x2' is not auto, or columns and rows"),
+        ("--image-size", "-64x64", "'-64x64' is not a number of pixels"),
+        ("--threads", "-2", "'-2' is not a whole number of at least 1"),
+    ],
+)
+def test_what_looks_negative_is_a_value(
+    photo: str, option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = "region_to_category" if option == "--region" else "od"
+    try:
+        assert main(["run", photo, "--task", task, *MODEL, option, value]) == 2
+    except SystemExit as exit_:
+        assert exit_.code == 2
+    err = capsys.readouterr().err
+    assert message in err.splitlines()[-1]
+    assert "expected one argument" not in err
+
+
 # bench
 
 
