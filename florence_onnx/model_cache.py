@@ -22,6 +22,7 @@ from florence_onnx.engine.present import present_precisions
 from florence_onnx.errors import (
     ExportError,
     FolderBusyError,
+    ModelFileError,
     ModelNotFoundError,
     OutputExistsError,
 )
@@ -209,18 +210,29 @@ def remove(repository: str, access: Access = ANYHOW) -> int:
 
     Raises:
         ModelNotFoundError: There is no model of the repository.
+        ModelFileError: Files cannot be removed, such as on a read-only disk.
     """
     found = [model for model in cached_models(access) if model.repository == repository]
     if not found:
         there = ", ".join(sorted({model.repository for model in cached_models(access)})) or "none"
         raise ModelNotFoundError(f"no model of {repository!r} is in the cache; there are: {there}")
-    freed = sum(_remove_made(model) for model in found if model.made)
-    commits = [model.commit for model in found if not model.made]
-    if commits:
-        freed += _remove_fetched(repository, commits, access)
-    home = _home(repository, access)
-    shutil.rmtree(home / _REFERENCES, ignore_errors=True)
-    _remove_empty(home)
+    for folder in (place for model in found for place in (model.folder, model.folder.parent)):
+        if not os.access(folder, os.W_OK):
+            raise ModelFileError(f"{repository} cannot be removed: {folder} cannot be written")
+    try:
+        freed = sum(_remove_made(model) for model in found if model.made)
+        commits = [model.commit for model in found if not model.made]
+        if commits:
+            freed += _remove_fetched(repository, commits, access)
+        home = _home(repository, access)
+        shutil.rmtree(home / _REFERENCES, ignore_errors=True)
+        _remove_empty(home)
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise ModelFileError(
+            f"{repository} cannot be removed as a whole: {error.filename}: {error.strerror}"
+        ) from error
     return freed
 
 

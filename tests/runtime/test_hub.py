@@ -1,5 +1,6 @@
 """Downloads from a hub on 127.0.0.1: what is said before, and what can happen meanwhile."""
 
+import errno
 import importlib.util
 import os
 from collections import namedtuple
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from florence_onnx import DiskSpaceError, Florence2, ModelNotFoundError, hub
+from florence_onnx import DiskSpaceError, Florence2, ModelNotFoundError, hub, model_cache
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.hub import Access
@@ -164,6 +165,36 @@ def test_a_pull_without_a_network(
     assert main(["pull", NAME, "--local-files-only"]) == 0
     assert capsys.readouterr().out.strip() == str(folder)
     assert resolve(NAME) == folder
+
+
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_remove_where_nothing_can_be_removed(
+    served: Hub,
+    cache: Path,
+    foreseen: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on a disk that is read-only, which the system may or may not tell beforehand."""
+    folder = resolve(NAME)
+    before = files_of(folder)
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder / "config.json"))
+
+    if foreseen:
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    else:
+        monkeypatch.setattr(model_cache, "_remove_fetched", refuse)
+    capsys.readouterr()
+    assert main(["remove", NAME]) == 2
+    reason = (
+        f"cannot be removed: {folder} cannot be written"
+        if foreseen
+        else f"cannot be removed as a whole: {folder / 'config.json'}: Read-only file system"
+    )
+    assert capsys.readouterr().err == f"florence-onnx: error: {NAME} {reason}\n"
+    assert files_of(folder) == before
 
 
 def test_list_and_remove(served: Hub, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
