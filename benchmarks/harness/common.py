@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness.environment import available_threads, environment
+from benchmarks.harness.environment import environment
+from florence_onnx.machine import available_threads
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.harness.common import BEAMS, ROOT, BenchmarkError, Setup, make_picture
 from benchmarks.peers import open_peer
+from florence_onnx.machine import peak_bytes
 
 TASK, TOKENS = "<CAPTION>", 20
 
@@ -81,17 +81,6 @@ def main(argv: Sequence[str]) -> None:
         "peak_bytes": peak_bytes(),
     }
     print(json.dumps(line), flush=True)
-
-
-def peak_bytes() -> int:
-    """Peak of this process's resident set in bytes, shared pages of files included."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage below would begin with the memory of the parent process.
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.harness.common import ROOT
 from benchmarks.report.engineering import render
 from benchmarks.report.front import accuracy_table, between_markers, fronttable
+from benchmarks.report.machines import machines
 from benchmarks.report.performance import performance
 from benchmarks.report.records import Record, read_records
 from florence_onnx.files import write_whole
@@ -33,7 +34,7 @@ def pages(records: Mapping[str, Record]) -> dict[Path, str]:
     """Page -> content of the page."""
     return {
         ROOT / "benchmarks" / "README.md": render(records),
-        ROOT / "docs" / "performance.md": performance(records),
+        ROOT / "docs" / "performance.md": f"{performance(records)}\n{machines()}",
         README: between_markers(README.read_text(encoding="utf-8"), fronttable(records)),
         CARD: between_markers(CARD.read_text(encoding="utf-8"), accuracy_table(records)),
     }

@@ -9,9 +9,12 @@ from florence_onnx.cli.options import (
     add_model,
     add_model_options,
     open_model,
+    path,
     whole_number,
 )
 from florence_onnx.engine.providers import runtime_version
+from florence_onnx.errors import InputError
+from florence_onnx.machine_rows import BEAMS, TOKENS, describe_run, place_for, write_row
 from florence_onnx.profiling import STAGES, random_picture, time_stages
 from florence_onnx.terminal import say, show
 
@@ -20,8 +23,12 @@ SUMMARY = "Time every stage of a request on this machine."
 EXAMPLES = """examples:
   florence-onnx bench MODEL
   florence-onnx bench MODEL --beams 1 --tokens 100 --repeats 15 --json
+  florence-onnx bench MODEL --precision q8 --report my-machine
 
 The picture is 1280x960 random pixels: speed does not depend on what a picture shows.
+--report is for the table of machines in docs/performance.md. It writes a JSON file, and beside it a
+Markdown file with the row. They tell the machine, the versions, the stages and the peak memory of
+this process, and no names of files or people.
 """
 
 
@@ -33,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # A first token, a token to time, and the last token, which may be forced without a step.
     parser.add_argument(
-        "--tokens", type=whole_number(3), default=32, help="answer length (default 32, least 3)"
+        "--tokens",
+        type=whole_number(3),
+        default=TOKENS,
+        help=f"answer length (default {TOKENS}, least 3)",
     )
     parser.add_argument(
         "--repeats", type=whole_number(1), default=7, help="counted runs (default 7)"
@@ -42,13 +52,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--warmup", type=whole_number(0), default=1, help="runs not counted (default 1)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--report",
+        type=path,
+        metavar="DIR|FILE.json",
+        help=f"also write a row about this machine; of {TOKENS} tokens and {BEAMS} beams",
+    )
+    parser.add_argument(
+        "--machine", metavar="NAME", help="the machine's name in --report (default: its processor)"
+    )
     add_model_options(parser)
     add_hub_options(parser)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
+    _check_report(arguments)
     model = open_model(arguments)
+    beams = BEAMS if arguments.report else arguments.beams or model.policy.num_beams
+    run = describe_run(model, arguments.fast_math, arguments.threads, arguments.machine)
+    row = place_for(arguments.report, run) if arguments.report else None
     say(f"timing {arguments.warmup} + {arguments.repeats} runs")
     seconds = time_stages(
         model,
@@ -56,14 +79,14 @@ def execute(arguments: argparse.Namespace) -> int:
         tokens=arguments.tokens,
         repeats=arguments.repeats,
         warmup=arguments.warmup,
-        **({"num_beams": arguments.beams} if arguments.beams else {}),
+        num_beams=beams,
     )
     if arguments.json:
         content = {
             "seconds": seconds,
             "tokens": arguments.tokens,
             "repeats": arguments.repeats,
-            "beams": arguments.beams or model.policy.num_beams,
+            "beams": beams,
             "precision": model.precision,
             "providers": model.providers,
             "onnxruntime": runtime_version(),
@@ -73,4 +96,24 @@ def execute(arguments: argparse.Namespace) -> int:
     else:
         for stage in (*STAGES, "total"):
             show(f"{stage:14} {1000 * seconds[stage]:10.1f} ms")
+    if row is not None:
+        write_row(row, run, seconds, arguments.repeats)
+        say(f"wrote {row} and {row.with_suffix('.md').name}")
     return 0
+
+
+def _check_report(arguments: argparse.Namespace) -> None:
+    """Refuses a row that could not be compared with others, and a name for no row.
+
+    Raises:
+        InputError: That is asked for.
+    """
+    if arguments.report is None and arguments.machine is not None:
+        raise InputError("--machine names the machine in a report; give --report too")
+    if arguments.report is not None and (
+        arguments.tokens != TOKENS or arguments.beams not in (None, BEAMS)
+    ):
+        raise InputError(
+            f"rows of --report compare answers of {TOKENS} tokens with {BEAMS} beams; leave out "
+            "--tokens and --beams"
+        )

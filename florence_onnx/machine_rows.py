@@ -1,0 +1,140 @@
+"""Rows of the table that compares machines: what ``bench --report`` measured on each.
+
+docs/performance.md has the table. Its rows are comparable, because all time the same request.
+"""
+
+import datetime
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from florence_onnx.engine.providers import CPU
+from florence_onnx.errors import OutputExistsError
+from florence_onnx.files import write_whole
+from florence_onnx.machine import describe_machine, peak_bytes
+from florence_onnx.model import Florence2
+from florence_onnx.profiling import STAGES
+
+TOKENS, BEAMS = 32, 3
+"""The request of every row: the length of its answer, and its beams."""
+
+_MODELS = {(768, 6, 768, 768): "base", (1024, 12, 768, 768): "large"}
+"""Width, layers of the decoder, height and width of pictures -> the name of the released model."""
+
+_HEAD = (
+    *("machine", "cores", "memory", "model", "precision", "ONNX Runtime"),
+    *(stage.replace("_", " ") for stage in STAGES),
+    *("whole request", "peak memory", "measured"),
+)
+
+
+def describe_run(
+    model: Florence2, fast_math: bool, threads: int | None, name: str | None
+) -> dict[str, Any]:
+    """What a row tells besides measurements: the machine and the model, for JSON.
+
+    Args:
+        model: The model that is to be timed.
+        fast_math: Whether the model was opened with this option.
+        threads: The threads it was opened with; None for as many as suit the machine.
+        name: Name of the machine; None for the processor's.
+    """
+    machine = describe_machine()
+    geometry, (height, width) = model.graphs.geometry, model.assets.preprocessor.size
+    shape = (geometry["hidden_size"], geometry["decoder_layers"], height, width)
+    return {
+        "benchmark": "bench",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "machine": name or machine["cpu"],
+        **machine,
+        "threads": threads,
+        "model": _MODELS.get(shape, "other, width {}, {} layers, {}x{}".format(*shape)),
+        "precision": model.precision,
+        "fast_math": fast_math,
+        "providers": sorted({first for first, *_ in model.providers.values()}),
+        "tokens": TOKENS,
+        "beams": BEAMS,
+    }
+
+
+def place_for(given: Path, run: Mapping[str, Any]) -> Path:
+    """The JSON file to write, whose folder is made, with the row beside it.
+
+    Args:
+        given: A file whose name ends in ``.json``, or a folder.
+        run: What `describe_run` returned, which names the file in a folder.
+
+    Raises:
+        OutputExistsError: There is such a file, or such a row.
+        OSError: The folder cannot be made.
+    """
+    words = " ".join(run[key] for key in ("machine", "model", "precision"))
+    name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    path = given if given.suffix == ".json" else given / f"{name}.json"
+    for file in (path, path.with_suffix(".md")):
+        if file.exists():
+            raise OutputExistsError(f"{file} exists already; remove it or name another file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_row(
+    path: Path, run: Mapping[str, Any], seconds: Mapping[str, float], repeats: int
+) -> None:
+    """Writes what was measured as JSON, and as a table of one row beside it.
+
+    Args:
+        path: The JSON file.
+        run: What `describe_run` returned.
+        seconds: What `profiling.time_stages` returned for `TOKENS` tokens and `BEAMS` beams.
+        repeats: Counted requests.
+    """
+    peak = peak_bytes()
+    measured = {
+        "repeats": repeats,
+        "seconds": dict(seconds),
+        "peak_mb": None if peak is None else round(peak / 1e6),
+    }
+    record = {**run, **measured}
+    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path.with_suffix(".md"), table([record]))
+
+
+def table(records: Iterable[Mapping[str, Any]]) -> str:
+    """The table in Markdown, a row per record, like models and precisions together."""
+    rows = sorted(
+        records,
+        key=lambda one: (one["model"], one["precision"], one["seconds"]["total"], one["machine"]),
+    )
+    lines = [_HEAD, ("---",) * len(_HEAD), *map(_cells, rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(one: Mapping[str, Any]) -> list[str]:
+    packages = one["packages"]
+    engine = next((text for name, text in packages.items() if name.startswith("onnxruntime")), "")
+    others = [name.removesuffix("ExecutionProvider") for name in one["providers"] if name != CPU]
+    precision = one["precision"] + (", fast_math" if one["fast_math"] else "")
+    return [
+        _words(one["machine"]),
+        str(one["cores"]) if one["threads"] is None else f"{one['threads']} of {one['cores']}",
+        "" if one["memory_gb"] is None else f"{one['memory_gb']:.0f} GB",
+        one["model"],
+        precision + (f" on {'+'.join(others)}" if others else ""),
+        engine,
+        *(_time(one["seconds"][stage]) for stage in (*STAGES, "total")),
+        "" if one["peak_mb"] is None else f"{one['peak_mb']} MB",
+        one["date"],
+    ]
+
+
+def _time(seconds: float) -> str:
+    value, unit = (1000 * seconds, "ms") if seconds < 1 else (seconds, "s")
+    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
+def _words(name: str) -> str:
+    """A name on one line, with no sign that ends a cell or begins a tag."""
+    return " ".join(name.split()).replace("|", "/").replace("<", "(").replace(">", ")")
