@@ -209,7 +209,6 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
             arguments.model,
             precision=precision,
             threads=arguments.threads,
-            fast_math=arguments.fast_math,
             **load_options(arguments),
         )
     if precision == AUTO or hint is not None:
@@ -218,9 +217,10 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
 
 
 def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `Florence2.load` about providers and the hub."""
+    """Arguments of `Florence2.load` about the processor, providers and the hub."""
     return {
         "providers": requested_providers(arguments),
+        "fast_math": arguments.fast_math,
         "revision": arguments.revision,
         "cache_dir": arguments.cache_dir,
         "local_files_only": arguments.local_files_only,
