@@ -34,9 +34,9 @@ from florence_onnx.preparing import read_picture
 
 TOKENS = 50
 FIRST = 16
-"""Pictures that are not counted."""
+"""Number of first pictures that are not counted."""
 ANSWERS = 10_000
-"""Answers that are written."""
+"""Number of answers that are written."""
 WIDTH, HEIGHT = 1280, 960
 
 Watch = Callable[[Summary], object]
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
 def _measured(
     setup: Setup, precision: str, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """What each side does in a second, and the ratio of actors and one process."""
+    """Measures the pictures of each side in a second, and the ratio of actors to one process."""
     plan = Plan(
         plan_questions(["od"], None, None, None),
         {"num_beams": BEAMS, "min_new_tokens": TOKENS, "max_new_tokens": TOKENS},
@@ -107,7 +107,7 @@ def _measured(
 
 
 def _rate(run: Run, items: Sequence[Item], plan: Plan, out: Path) -> float:
-    """Pictures a second from the first ones on."""
+    """Computes the pictures in a second, without the first pictures."""
     seen: list[tuple[int, float]] = []
 
     def watch(summary: Summary) -> None:
@@ -121,7 +121,7 @@ def _rate(run: Run, items: Sequence[Item], plan: Plan, out: Path) -> float:
 
 
 def _written(plan: Plan, annotations: Path, out: Path) -> float:
-    """Seconds in which answers are taken from rows, as of actors, and written."""
+    """Measures the seconds for answers that are read from rows, as from actors, and written."""
     _, line = next(read_lines(annotations))
     rows = [(json.dumps([{**line, "path": f"{one}.jpg"}]), "[]") for one in range(ANSWERS)]
     crew = Crew("", plan, {}, actors=1, threads=1, gpus=0.0)

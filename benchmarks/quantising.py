@@ -1,14 +1,14 @@
-"""Measures what lower precisions cost to make: time by step, memory, and the errors they leave.
+"""Measures the making of lower precisions: time per step, memory, and the errors of the graphs.
 
     python -m benchmarks.quantising
     python -m benchmarks.quantising --precision q8 q4 --pictures ./photos
 
-The command line quantises an export, each precision in a process of its own, as usual and with
-`--fast`. The time runs from the start of the process to its end. Errors of both ways are measured
-on all drawn pictures that errors are measured on as usual; no weights are rounded for them.
+The command line quantises an export, each precision in a new process, as usual and with `--fast`.
+The time is from the start of the process to its end. Errors of both ways are measured on the drawn
+pictures that are usual for errors, for which no weights are rounded.
 
-The peak memory is the most that was resident, pages of mapped files included. The system can drop
-these pages at any time; the private memory leaves them out.
+The peak memory is the peak of the resident set, pages of mapped files included. The system can drop
+these pages at any time; the private memory does not include these pages.
 """
 
 import shutil
@@ -32,7 +32,7 @@ STEPS = {
     "writing and measuring decoder": "decoder",
     "comparing": "comparing with float32",
 }
-"""Beginning of a line on stderr -> the step that it begins."""
+"""Beginning of a line on stderr -> name of the step that begins with the line."""
 ERRORS = {
     "image_features": "error of the image features",
     "first_logits": "error of the first logits",
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def costs(runs: Sequence[Run], fidelity: dict[str, Any]) -> dict[str, Any]:
-    """Case -> what was measured of one precision."""
+    """Case -> measured values of one precision."""
     found = {
         "quantise": describe([r.seconds for r in runs]),
         **{step: describe([seconds(r, step) for r in runs]) for step in STEPS.values()},
@@ -83,7 +83,7 @@ def costs(runs: Sequence[Run], fidelity: dict[str, Any]) -> dict[str, Any]:
 
 
 def seconds(run: Run, step: str) -> float:
-    """How long a step of a command took, all times that it was taken together."""
+    """Sums the seconds of a step over all its runs in a command."""
     begun = [(line.seconds, _step(line.text)) for line in run.lines]
     ends = [*(second for second, _ in begun[1:]), run.seconds]
     return sum(end - start for (start, name), end in zip(begun, ends, strict=True) if name == step)

@@ -1,6 +1,6 @@
 """Auto-annotation in CVAT: the function that its command line, its SDK and its agents call.
 
-cvat-sdk, which cvat-cli brings, has the types.
+The types are in cvat-sdk, which cvat-cli installs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ _SHAPES[AnswerKind.BOXES_OR_POLYGONS] = "any"
 def create(
     model: str, labels: str, task: str = "od", precision: str = "fp32", threads: int | None = None
 ) -> "DetectionFunction":
-    """What ``cvat-cli --function-module`` calls with the values of ``-p NAME=TYPE:VALUE``.
+    """Makes the function for ``cvat-cli --function-module``, from ``-p NAME=TYPE:VALUE``.
 
-    ``labels`` have commas between them; see `DetectionFunction`, and `Florence2.load` for the rest.
+    ``labels`` is a list with commas; see `DetectionFunction`, and `Florence2.load` for the rest.
     """
     names = [name.strip() for name in labels.split(",") if name.strip()]
     opened = Florence2.load(model, precision=precision, threads=threads)
@@ -29,10 +29,10 @@ def create(
 
 
 class DetectionFunction:
-    """A detection function of ``cvat_sdk.auto_annotation``: ``spec`` and ``detect``."""
+    """Detection function for ``cvat_sdk.auto_annotation``, with ``spec`` and ``detect``."""
 
     def __init__(self, model: Florence2, labels: Sequence[str], task: Task | str = "od") -> None:
-        """Sets what is looked for.
+        """Stores the model, the task and the labels.
 
         Args:
             model: An opened model.
@@ -56,7 +56,7 @@ class DetectionFunction:
 
     @property
     def spec(self) -> Any:
-        """The labels, as a ``DetectionFunctionSpec``."""
+        """Labels, as a ``DetectionFunctionSpec``."""
         from cvat_sdk import auto_annotation as cvat
 
         kind = _SHAPES.get(self._task.answer_kind, "rectangle")
@@ -64,10 +64,10 @@ class DetectionFunction:
         return cvat.DetectionFunctionSpec(labels=labels)
 
     def detect(self, context: Any, image: Any) -> list[Any]:
-        """Rectangles, or polygons where the task has outlines, as ``LabeledShapeRequest``.
+        """Finds rectangles, or polygons where the task has outlines, as ``LabeledShapeRequest``.
 
         Args:
-            context: Has the ``conf_threshold`` below which shapes are left out, or None.
+            context: Context with the ``conf_threshold`` below which shapes are left out, or None.
             image: The picture, of Pillow.
         """
         from cvat_sdk import auto_annotation as cvat
@@ -85,7 +85,7 @@ class DetectionFunction:
         return shapes
 
     def _found(self, image: Any, min_score: float) -> Iterator[tuple[int, Detection]]:
-        """What is located, each with the number of its label."""
+        """Finds the located things, each with the number of its label."""
         encoded = self._model.encode(image)
         texts: Sequence[str | None] = self._labels if self._takes_text else [None]
         asked = [Request(encoded, self._task, text) for text in texts]

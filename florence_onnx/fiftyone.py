@@ -1,4 +1,4 @@
-"""Answers in the fields of a FiftyOne dataset; fiftyone, which made the dataset, has the types."""
+"""Answers in the fields of a FiftyOne dataset. The types are from fiftyone."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -37,18 +37,18 @@ def apply(
         dataset: A dataset or view of pictures.
         model: An opened model.
         task: A task that takes no region, or the prompt of a fine-tune.
-        field: Gets ``Detections`` for boxes, ``Polylines`` for polygons and quadrilaterals, and a
-            ``Classification`` whose label is the text for text.
-        text: For a task that takes text.
-        tiles: As `Request` has it.
+        field: Name of the field for the answers: ``Detections`` for boxes, ``Polylines`` for
+            polygons and quadrilaterals, ``Classification`` with the text as label for text.
+        text: Text, for a task that takes text.
+        tiles: Tiles, as in `Request`.
         batch_size: Pictures that are answered together.
-        **options: As `Florence2.stream` takes them.
+        **options: Options, as in `Florence2.stream`.
 
     Returns:
         The reason for each sample that has no answer, by the sample's id.
 
     Raises:
-        InputError: The task, its input or an option is wrong.
+        InputError: The task, the input of the task or an option is wrong.
     """
     check_question(Request(b"", task, text, tiles=tiles))
     waiting: deque[Any] = deque()
@@ -72,7 +72,7 @@ def apply(
 
 
 def to_label(result: Result) -> Any:
-    """An answer as a label of FiftyOne, whose coordinates are parts of the picture's sides."""
+    """Makes a label of FiftyOne from an answer, with coordinates as parts of the sides."""
     import fiftyone
 
     kind = result.answer_kind

@@ -1,4 +1,4 @@
-"""An annotation by actors of a Ray cluster, written by the one process that started them."""
+"""Annotation by actors of a Ray cluster, written by the process that started the actors."""
 
 import json
 import logging
@@ -20,15 +20,15 @@ from florence_onnx.packages import require_packages
 from florence_onnx.terminal import standard_error
 
 LOCAL = "local"
-"""The address of a cluster that is started on this machine, and ends with the run."""
+"""Address for a new cluster on this machine, which ends with the run."""
 _ROWS = 32
-"""Pictures that an actor takes at a time: they are asked again if the actor ends."""
+"""Pictures that an actor takes at a time, and that are asked again if the actor ends."""
 _BLOCKS = 10_000
-"""Most blocks of a dataset: the process that runs it keeps track of each."""
+"""Limit of the blocks of a dataset, because a process keeps track of each block."""
 _THREADS = 4
-"""Usual processors of an actor: fewer mean more models in memory, more wait for each other."""
+"""Usual processors of an actor. Fewer need more models in memory, more wait for each other."""
 _STORE = 256 << 20
-"""Bytes of the object store of a local cluster, through which names and answers go."""
+"""Bytes of the object store of a local cluster, which transfers names and answers."""
 
 Contents = Mapping[str, Mapping[str, Sequence[int]]]
 """Path of a picture -> SHA-256 of its file -> numbers of the questions that are answered."""
@@ -36,21 +36,21 @@ Contents = Mapping[str, Mapping[str, Sequence[int]]]
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connects this process to a cluster, or to the one that it is connected to already.
+    """Connects this process to a cluster, or keeps an existing connection.
 
     Args:
-        address: As ``ray.init`` takes it, or `LOCAL`.
+        address: Address for ``ray.init``, or `LOCAL`.
 
     Raises:
         MissingDependencyError: Ray is not installed.
-        InputError: There is no cluster.
+        InputError: There is no cluster at the address.
     """
     require_packages(("ray", "pyarrow"), "--ray", "ray")
     import ray
 
     ours: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE}
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with redirect_stdout(standard_error()):  # Ray prints what happens to actors.
+    with redirect_stdout(standard_error()):  # Ray prints events of actors.
         if ray.is_initialized():
             yield
             return
@@ -66,7 +66,7 @@ def connected(address: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Crew:
-    """Actors with a model each, which answer what `Annotation` would in one process."""
+    """Crew of actors with a model each, which do the work of `Annotation`."""
 
     model: str
     plan: Plan
@@ -74,9 +74,9 @@ class Crew:
     """Arguments of `Florence2.load`."""
     actors: int
     threads: int
-    """Processors of an actor, and threads of its model."""
+    """Processors of an actor, and threads of the actor's model."""
     gpus: float
-    """GPUs of an actor: a part of one, or several."""
+    """GPUs of an actor: a part of a GPU, or several."""
 
     @classmethod
     def of(
@@ -89,10 +89,10 @@ class Crew:
         threads: int | None,
         gpus: float,
     ) -> "Crew":
-        """A crew that the connected cluster has room for, by default as many as it has room for.
+        """Makes a crew for the connected cluster, by default as large as the cluster has room for.
 
         Raises:
-            InputError: The cluster has room for fewer actors, or for none.
+            InputError: The cluster has room for fewer actors, or for no actor.
         """
         import ray
 
@@ -109,16 +109,16 @@ class Crew:
                 f"the Ray cluster has room for {room} actors of {needed}; give smaller --actors, "
                 "--threads or --gpus-per-actor"
             )
-        # A folder is the same one for actors that run elsewhere.
+        # An absolute path names the same folder for actors elsewhere.
         folder = Path(model)
         named = str(folder.absolute()) if folder.is_dir() else model
         return cls(named, plan, opening, actors or room, threads, gpus)
 
     def identify(self) -> tuple[str, str]:
-        """The digest and precision of the model, as a process of the cluster opens it.
+        """Finds the digest and precision of the model that a process of the cluster opens.
 
         Raises:
-            ModelError: The model cannot be had there.
+            ModelError: The process cannot open the model.
             InputError: An option is wrong.
         """
         import ray
@@ -141,8 +141,8 @@ class Crew:
         Args:
             items: The pictures, in files that every node can read under the same name.
             output: Takes the answers, in the order of their arrival.
-            stopped: Asked whenever answers arrive whether the run is to stop.
-            watch: Told of the state after that.
+            stopped: Called whenever answers arrive; true to stop the run.
+            watch: Called with the state after that.
 
         Raises:
             FlorenceError: The cluster fails.
@@ -181,7 +181,7 @@ class Crew:
         return summary
 
     def write(self, output: Output, rows: Iterable[tuple[str, str]], summary: Summary) -> None:
-        """Appends the answers about pictures, but for those that another row had too."""
+        """Appends the answers about pictures, each picture once."""
         questions = {(one.name, one.text): one for one in self.plan.questions}
         for annotations, errors in rows:
             if self._left(summary) == 0:
@@ -202,12 +202,12 @@ class Crew:
             summary.errors += len(failed)
 
     def _left(self, summary: Summary) -> int | None:
-        """How many pictures may still be asked about; None for any number."""
+        """Number of pictures that may still be asked about; None for any number."""
         limit = self.plan.limit
         return None if limit is None else limit - (summary.pictures - summary.skipped)
 
     def _chosen(self, items: Sequence[Item], contents: Contents) -> Iterator[Item]:
-        """The pictures to send: of those without answers, no more than may be asked about."""
+        """Chooses the pictures to send: pictures without answers, up to the limit."""
         count, all_questions = 0, len(self.plan.questions)
         for item in items:
             if is_video(item.file):
@@ -221,7 +221,7 @@ class Crew:
                 yield item
 
     def _blocks(self, rows: int) -> int:
-        """Parts of the dataset: an actor takes one at a time and hands back its answers at once."""
+        """Divides the dataset: an actor takes a part at a time and returns its answers together."""
         least = min(rows, 4 * self.actors)
         return max(1, least, min(_BLOCKS, -(-rows // _ROWS)))
 
@@ -235,7 +235,7 @@ def _identity(model: str, plan: Plan, opening: Mapping[str, Any]) -> tuple[str, 
 
 
 def _contents(output: Output, plan: Plan) -> Contents:
-    """What actors have to know of the answers that are there, so that they do not ask again."""
+    """Answers of earlier runs, for actors that must not ask again."""
     contents: dict[str, dict[str, list[int]]] = {}
     for _, line in read_lines(output.file) if output.file else ():
         path, content = line["path"], line["hash"]
@@ -250,7 +250,7 @@ def _contents(output: Output, plan: Plan) -> Contents:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Raises what an actor has raised on purpose, and tells in a line what else has happened."""
+    """Raises the known errors of actors; turns other errors into one line."""
     import ray
 
     try:

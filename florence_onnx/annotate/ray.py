@@ -1,4 +1,4 @@
-"""Pictures of a Ray dataset: each actor opens a model of its own and answers batches of rows."""
+"""Annotation of a Ray dataset: each actor opens a model and answers batches of rows."""
 
 import json
 import os
@@ -22,13 +22,13 @@ from florence_onnx.images.pixels import to_rgb
 from florence_onnx.model import Florence2
 
 ITEM = "item"
-"""Column of rows that the command makes: `row_of`."""
+"""Column of rows that the command makes; see `row_of`."""
 _PICTURES = (ITEM, "bytes", "image")
-"""Columns that hold pictures, the first that is there counts; the answered rows lack them."""
+"""Columns that hold pictures. The first column counts; answered rows lack these columns."""
 
 
 class Annotator:
-    """What ``ray.data.Dataset.map_batches`` takes: a model in an actor, and what it answers.
+    """Annotator for ``ray.data.Dataset.map_batches``: a model in an actor, with its questions.
 
     ::
 
@@ -41,11 +41,11 @@ class Annotator:
             compute=ray.data.ActorPoolStrategy(size=8),
         )
 
-    A row is a picture: ``bytes`` of its file, or ``image``, a uint8 array as `Florence2.encode`
-    takes it, or else ``path``, a file that every node can read. Rows come out as they went in,
-    but for ``bytes`` and ``image``, and with two texts more, each a JSON array: ``annotations``,
-    the lines that ``florence-onnx annotate`` would write about the picture, and ``errors``. A row
-    without ``path`` has the SHA-256 of its picture as the path of its lines.
+    A row is a picture: ``bytes`` of a file, or ``image``, a uint8 array for `Florence2.encode`, or
+    else ``path``, a file that every node can read. A row comes out with the same columns, but
+    without ``bytes`` and ``image``, and with two more texts, each a JSON array: ``annotations``,
+    the lines that ``florence-onnx annotate`` would write about the picture, and ``errors``. For a
+    row without ``path``, the path in the lines is the SHA-256 of the picture.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Annotator:
             model: A model folder, a hub id, or ``"demo"``.
             tasks: Names of tasks and of cascades, ``["od", "caption+grounding"]``; or a `Plan`,
                 which has room for texts, prompts and options, and whose limit does not count.
-            digest: What the digest of the model's files must be; None for any.
+            digest: Required digest of the model's files; None for any.
             **opening: Arguments of `Florence2.load`. ``threads`` is by default the number of
                 processors that Ray has given to the actor (``num_cpus``).
 
         Raises:
-            InputError: A task, its input or an option is wrong.
-            ModelError: The model cannot be had, or is another one than ``digest`` says.
+            InputError: A task, the input of a task or an option is wrong.
+            ModelError: The model cannot be opened, or has another digest than ``digest``.
         """
         if isinstance(tasks, str):
             raise InputError(f"tasks is {tasks!r}; give a list of tasks, such as ['od']")
@@ -76,9 +76,9 @@ class Annotator:
         opened = Florence2.load(model, **{"threads": _processors(), **opening})
         opened.assets.at_size(plan.image_size)
         self.precision = opened.precision
-        """The precision of the opened graphs."""
+        """Precision of the opened graphs."""
         self.digest = model_digest(opened.graphs.folder, [*opened.graphs.files.values()])
-        """The digest of the model's files."""
+        """Digest of the model's files."""
         if digest not in (None, self.digest):
             raise ModelFileError(
                 f"{opened.graphs.folder} has another model ({self.digest}) than the other nodes "
@@ -94,7 +94,7 @@ class Annotator:
             batch: Columns by name, in Ray's format ``"numpy"``, which is the default.
 
         Returns:
-            The columns, as the class tells.
+            The columns, as described for the class.
 
         Raises:
             InputError: No column holds pictures.
@@ -112,12 +112,12 @@ class Annotator:
 
 
 def row_of(item: Item, answered: Mapping[str, Sequence[int]]) -> str:
-    """A picture in a file, as the text of a row of the column `ITEM`.
+    """Writes a picture in a file as the text of a row of the column `ITEM`.
 
-    The text is ASCII: names of files need not be Unicode, as Arrow wants its text.
+    The text is ASCII, because Arrow takes Unicode only, and names of files need not be Unicode.
 
     Args:
-        item: The picture; its file is named from the root, as an actor may run elsewhere.
+        item: The picture. The file has an absolute path, because an actor may run elsewhere.
         answered: SHA-256 of a file at the picture's path -> the numbers of the questions that are
             answered about that file.
     """
@@ -133,22 +133,22 @@ class _Row:
     errors: list[Mapping[str, Any]] = field(default_factory=list)
 
     def line(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """A line with the names of the picture, in which its number stood."""
+        """Makes a line with the names of the picture in place of its number."""
         return {**line, "path": self.path or line["hash"] or "", "source": self.source}
 
 
 @dataclass
 class _Rows(Output):
-    """Takes the lines of a batch in, each to the row of its picture.
+    """Output that takes the lines of a batch, each for the row of its picture.
 
-    While a batch is asked, the source of a picture is the number of its row: two rows may have the
+    During a batch, the source of a picture is the number of its row, because two rows may have the
     same path.
     """
 
     rows: list[_Row] = field(default_factory=list)
 
     def claim(self, path: str, content: str, question: Question) -> None:
-        """Notes nothing: a picture in two rows is asked about in both."""
+        """Does nothing, so that a picture in two rows is asked about in both rows."""
 
     def add(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Keeps answers."""
@@ -193,17 +193,17 @@ class _Rows(Output):
 
 
 def _file_of(picture: Any) -> bytes:
-    """A picture file: the one of the row, or one that has the pixels of its array."""
+    """Returns the picture file of a row, or makes a file of the pixels of its array."""
     return picture if isinstance(picture, bytes) else write_bitmap(to_rgb(picture))
 
 
 def _column(lines: Sequence[Sequence[Mapping[str, Any]]]) -> npt.NDArray[np.object_]:
-    """Texts, as Arrow wants all rows of a column to be of one type."""
+    """Makes a column of texts, because Arrow needs one type for all rows of a column."""
     return np.array([json.dumps(of_row) for of_row in lines], dtype=object)
 
 
 def _processors() -> int | None:
-    """The processors that Ray has given to this process; None where Ray has not started it."""
+    """Number of processors from Ray for this process; None for a process not started by Ray."""
     ray = sys.modules.get("ray")  # Where Ray has started a process, it is imported.
     if ray is None or not ray.is_initialized():
         return None

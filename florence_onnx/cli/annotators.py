@@ -1,4 +1,4 @@
-"""What asks about the pictures of an annotation: this process, or actors of a Ray cluster."""
+"""Annotators of pictures: this process, or actors of a Ray cluster."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ Stopped = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Annotator:
-    """A model that is known to open and to take the options, and what asks it."""
+    """Annotator with a model that opens and takes the options."""
 
     digest: str
-    """The digest of the model's files."""
+    """Digest of the model's files."""
     precision: str
     run: Callable[[Sequence[Item], Output, Stopped, Watch], Summary]
 
@@ -58,7 +58,7 @@ def add_ray_options(parser: argparse.ArgumentParser) -> None:
 
 
 def here(arguments: argparse.Namespace, plan: Plan) -> Annotator:
-    """This process, with a model of its own."""
+    """Makes an annotator of this process."""
     for name in ("actors", "gpus_per_actor"):
         if getattr(arguments, name) is not None:
             raise InputError(f"--{name.replace('_', '-')} is about --ray; give --ray too")
@@ -75,7 +75,7 @@ def here(arguments: argparse.Namespace, plan: Plan) -> Annotator:
 
 
 def on_ray(arguments: argparse.Namespace, plan: Plan, stack: ExitStack) -> Annotator:
-    """Actors of a Ray cluster, to which this process is connected until the stack is closed."""
+    """Makes an annotator of Ray actors; the connection ends when the stack is closed."""
     stack.enter_context(connected(arguments.ray))
     precision, hint = chosen_precision(arguments)
     crew = Crew.of(
@@ -87,7 +87,7 @@ def on_ray(arguments: argparse.Namespace, plan: Plan, stack: ExitStack) -> Annot
         gpus=arguments.gpus_per_actor or 0.0,
     )
     digest, opened = crew.identify()
-    if precision == AUTO:  # All actors are to take the one that suits the first.
+    if precision == AUTO:  # All actors take the precision that suits the first actor.
         crew = replace(crew, opening={**crew.opening, "precision": opened})
     say(f"precision: {opened}{hint or ''}")
     say(f"actors: {crew.actors}, threads of each: {crew.threads}")

@@ -58,7 +58,7 @@ def add_accept_error(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rounding(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for what the weights of q8 and q4 are rounded for."""
+    """Adds the options for the rounding of weights in q8 and q4."""
     parser.add_argument(
         "--pictures",
         type=path,
@@ -75,7 +75,7 @@ def add_rounding(parser: argparse.ArgumentParser) -> None:
 
 
 def given_rounding(arguments: argparse.Namespace) -> list[str]:
-    """The options of `add_rounding` that are given, with their values."""
+    """Lists the options of `add_rounding` that are given, with their values."""
     own = [] if arguments.pictures is None else ["--pictures", str(arguments.pictures)]
     return [*own, "--fast"] if arguments.fast else own
 

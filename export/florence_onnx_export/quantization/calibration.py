@@ -23,8 +23,8 @@ _SEEDS = range(PICTURES, PICTURES + 4)
 """Seeds of drawn pictures on which no error is measured."""
 
 _FAST = 2
-"""How many of them are taken where rounding should be fast. One leaves an error of the image
-features of 2.1 % in q8 of the base geometry, which is beyond the bound; two leave 1.5 %."""
+"""Number of these pictures for fast rounding. With one picture, the image features have an error of
+2.1 % in q8 of the base geometry, which is beyond the bound; with two pictures, 1.5 %."""
 
 _APART = 3
 """Step between the tasks that the encoder gets of one picture; pictures take turns in the tasks. A
