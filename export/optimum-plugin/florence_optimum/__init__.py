@@ -1,0 +1,1 @@
+"""Florence-2 for ``optimum-cli export onnx``: the graphs of the hub's layout."""
