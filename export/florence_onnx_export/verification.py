@@ -22,7 +22,7 @@ from florence_onnx.images.pixels import to_rgb
 from florence_onnx.requests import Prepared
 from florence_onnx.tasks import InputKind
 from florence_onnx_export.agreement import Answers
-from florence_onnx_export.graphs.reference import transformers_model
+from florence_onnx_export.graphs.reference import image_features, transformers_model
 from florence_onnx_export.weights import torch_weights
 
 _TEXT = "a person"
@@ -107,7 +107,7 @@ class _Reference:
         self, pixels: Tensor, prepared: Prepared, policy: GenerationPolicy
     ) -> tuple[int, ...]:
         """Answers a prompt about pixel values [1,3,H,W] with ids, from start token to end."""
-        count = self._model.model.get_image_features(pixels).pooler_output.shape[1]
+        count = image_features(self._model, pixels).shape[1]
         # Microsoft's checkpoints have no image token: any id that the prompt lacks will do.
         rows = self._model.get_input_embeddings().weight.shape[0]
         image = next(i for i in range(rows - 1, -1, -1) if i not in prepared.input_ids)

@@ -7,12 +7,13 @@ import numpy as np
 import PIL
 import pytest
 import torch
+import transformers
 from PIL import Image
-from transformers import CLIPImageProcessorPil
 
 from florence_onnx import EncodedImage, Florence2, Request, Task
 from florence_onnx.images.pixels import to_rgb
 from florence_onnx.prompts import build_prompt
+from florence_onnx_export.graphs.reference import image_features
 from tests.helpers.exports import Exported
 from tests.helpers.tiny import input_of, picture
 
@@ -44,6 +45,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 LONGEST = 70
 
+# Transformers 4 knows its processor on Pillow by the name that later ones gave to another.
+PROCESSOR = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
+
 
 @pytest.fixture(scope="module", params=["native", "original"])
 def exported(request: pytest.FixtureRequest) -> Exported:
@@ -71,7 +75,7 @@ def generated(
     prompt = build_prompt(request.task, request.text, request.region, size)
     assets = model.assets.at_size(request.image_size)
     height, width = assets.preprocessor.size
-    processor = CLIPImageProcessorPil(
+    processor = PROCESSOR(
         size={"height": height, "width": width},
         do_center_crop=False,
         image_mean=assets.preprocessor.mean,
@@ -177,6 +181,6 @@ def test_features_equal_those_of_transformers(exported: Exported, model: Florenc
     scene = model.encode(picture(7, 200, 33))
     pixels = model.assets.preprocessor(picture(7, 200, 33))
     with torch.inference_mode():
-        expected = exported.model.model.get_image_features(torch.from_numpy(pixels)[None])
-    difference = np.abs(scene.image_features - expected.pooler_output[0].numpy())
-    assert difference.max() < 1e-4 * float(expected.pooler_output.abs().max())
+        expected = image_features(exported.model, torch.from_numpy(pixels)[None])
+    difference = np.abs(scene.image_features - expected[0].numpy())
+    assert difference.max() < 1e-4 * float(expected.abs().max())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,13 @@ def transformers_model(
         # Microsoft's model adds a bias to the logits; transformers' model has no bias there.
         model.lm_head.bias = torch.nn.Parameter(bias)
     return model.eval()
+
+
+def image_features(model: Any, pixels: Tensor) -> Tensor:
+    """Image features [B,N,D] of pixel values [B,3,H,W], in any version of transformers."""
+    features = model.get_image_features(pixels)
+    # Transformers 4 returns the tensor itself.
+    return features if isinstance(features, Tensor) else features.pooler_output
 
 
 def compare_with_transformers(
@@ -95,7 +103,7 @@ def _compare_stages(
 
     features = modules[contract.VISION_ENCODER](pixels)
     embeds = modules[contract.EMBED_TOKENS](ids)
-    expected_features = model.model.get_image_features(pixels).pooler_output
+    expected_features = image_features(model, pixels)
     expected_embeds = model.get_input_embeddings()(ids)
 
     sequence = torch.cat([expected_features, expected_embeds], dim=1)

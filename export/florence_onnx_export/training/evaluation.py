@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.tasks import Task
+from florence_onnx_export.graphs.reference import image_features
 from florence_onnx_export.scenes.answers import fixed_question
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import score
@@ -93,7 +94,7 @@ def model_inputs(
     """Makes the arguments of the network for pictures with one prompt each."""
     pixels = pixel_values(pictures).to(network.device)
     with torch.inference_mode():
-        tokens = network.get_image_features(pixels[:1]).pooler_output.shape[1]
+        tokens = image_features(network, pixels[:1]).shape[1]
     image = [network.config.image_token_id] * tokens
     ids = padded([image + tokenizer.encode(prompt).ids for prompt in prompts])
     ids = ids.to(network.device)

@@ -10,6 +10,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.assets.writing import RELEASED_PREPROCESSING
 from florence_onnx.locations import BINS
+from florence_onnx_export.graphs.reference import image_features
 from florence_onnx_export.training.batches import Batch
 from florence_onnx_export.training.dense import DenseHead
 from florence_onnx_export.training.losses import token_loss
@@ -52,7 +53,7 @@ class AnswerLoss:
         device = self._network.device
         pixels = pixel_values(batch.pictures).to(device)
         with self._autocast():
-            features = self._network.get_image_features(pixels).pooler_output
+            features = image_features(self._network, pixels)
         features = features.float()
         dense = features.new_zeros(())
         if head is not None:

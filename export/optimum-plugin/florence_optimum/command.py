@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -49,6 +50,8 @@ def export(args: Namespace) -> None:
                 f"optimum exports Florence-2 for the task {TASK} alone, in fp32, without "
                 "--monolith; florence-onnx export --layout transformers.js has other precisions"
             )
+        with suppress(OSError):
+            Path(args.output).rmdir()  # It goes only if it is empty.
         exporting.export(
             args.model,
             Path(args.output),

@@ -14,6 +14,8 @@ from optimum.utils import (
 )
 from torch import Tensor, nn
 
+from florence_onnx_export.graphs.reference import image_features
+
 
 class Part(nn.Module):
     """A part of transformers' model, which optimum exports as a graph."""
@@ -26,8 +28,7 @@ class Part(nn.Module):
 
 def see(model: Any, pixel_values: Tensor) -> dict[str, Any]:
     """Image features [B,N,D] of pixel values [B,3,H,W]."""
-    features = model.model.get_image_features(pixel_values)
-    return {"image_features": getattr(features, "pooler_output", features)}
+    return {"image_features": image_features(model, pixel_values)}
 
 
 def embed(model: Any, input_ids: Tensor) -> dict[str, Any]:
