@@ -13,8 +13,8 @@ MACHINES = RESULTS / "machines"
 _TEXT = """## Machines
 
 Each row is one run of `florence-onnx bench MODEL --report FOLDER`: a picture of 1280x960, `<OD>` of
-32 tokens, 3 beams, medians, and the peak memory of the process. [Add
-yours](../.github/CONTRIBUTING.md#how-to-add-a-machine).
+32 tokens, 3 beams, medians, and the peak memory of the process. Add
+yours (`.github/CONTRIBUTING.md`).
 
 {rows}
 x86 without VNNI, such as AVX2 alone: `precision="auto"` opens fp32. The fast 8-bit instructions of
