@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import cast
 
 from florence_onnx.assets.reading import Assets
@@ -11,6 +12,7 @@ from florence_onnx.engine.decoder import Ids
 from florence_onnx.engine.inputs import encoder_inputs
 from florence_onnx.engine.sessions import Graphs
 from florence_onnx.errors import GenerationError
+from florence_onnx.generation.grammar import Grammar
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.generation.processors import Scores
 from florence_onnx.generation.search import Hypothesis, search
@@ -121,8 +123,10 @@ def _answer(
     found = search(step, len(batch), policy, read, constraints, is_wanted)
     watch("search")
     results = [
-        _result(assets, prepared, hypotheses, policy)
-        for prepared, hypotheses in zip(batch, found, strict=True)
+        _result(assets, prepared, hypotheses, policy, grammar)
+        for prepared, hypotheses, grammar in zip(
+            batch, found, constraints or repeat(None, len(batch)), strict=True
+        )
     ]
     watch("parse")
     return results
@@ -142,14 +146,22 @@ def _result(
     prepared: Prepared,
     hypotheses: Sequence[Hypothesis],
     policy: GenerationPolicy,
+    grammar: Grammar | None,
 ) -> Result:
-    best, *others = [_read(assets, prepared, hypothesis, policy) for hypothesis in hypotheses]
+    found = [_read(assets, prepared, hypothesis, policy, grammar) for hypothesis in hypotheses]
+    best, *others = found
     return replace(best, alternatives=tuple(others)) if others else best
 
 
 def _read(
-    assets: Assets, prepared: Prepared, hypothesis: Hypothesis, policy: GenerationPolicy
+    assets: Assets,
+    prepared: Prepared,
+    hypothesis: Hypothesis,
+    policy: GenerationPolicy,
+    grammar: Grammar | None,
 ) -> Result:
+    most = policy.max_new_tokens - bool(policy.last_tokens)
+    is_cut = grammar is not None and grammar.is_cut_short(hypothesis.token_ids, most)
     result = read_answer(
         assets.tokenizer.decode(hypothesis.token_ids),
         prepared.asked,
@@ -159,7 +171,7 @@ def _read(
         token_spans=assets.tokenizer.spans(hypothesis.token_ids),
         log_probabilities=hypothesis.log_probs,
         score=hypothesis.score,
-        truncated=hypothesis.is_truncated,
+        truncated=hypothesis.is_truncated or is_cut,
     )
     kept = select(result.detections, prepared.answer_kind, policy)
     return result if len(kept) == len(result.detections) else replace(result, detections=kept)

@@ -2,8 +2,9 @@
 
 import math
 import operator
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from florence_onnx.errors import InputError
 from florence_onnx.tasks import AnswerKind, Task
@@ -43,9 +44,9 @@ class Tiles:
         if isinstance(self.grid, str) and self.grid == AUTO:
             return
         try:
-            if isinstance(self.grid, str):
+            if isinstance(self.grid, str | bytes | Mapping | Set):
                 raise TypeError
-            columns, rows = (operator.index(count) for count in self.grid)
+            columns, rows = map(_index, self.grid)
         except (TypeError, ValueError):
             columns = rows = 0
         if not (1 <= columns <= _MOST and 1 <= rows <= _MOST):
@@ -70,6 +71,13 @@ class Tiles:
             return (whole,)
         xs, ys = _spans(size[0], columns), _spans(size[1], rows)
         return (*((x1, y1, x2, y2) for y1, y2 in ys for x1, x2 in xs), whole)
+
+
+def _index(count: object) -> int:
+    """Reads a whole number, which True is not here."""
+    if isinstance(count, bool):
+        raise TypeError
+    return operator.index(cast(int, count))
 
 
 TilesOption = Literal["auto"] | tuple[int, int] | Tiles

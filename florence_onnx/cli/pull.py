@@ -82,12 +82,13 @@ def execute(arguments: argparse.Namespace) -> int:
             quantizer = importlib.import_module("florence_onnx_export.quantization.quantize")
             own, fast = arguments.pictures, arguments.fast
             quantizer.quantize(folder, lacking, pictures=own, progress=timed_progress(), fast=fast)
-        elif arguments.pictures is not None:
-            again = shlex.join(["--force", *given_rounding(arguments)])
+        elif given := given_rounding(arguments):
+            lower = ["--precision", ",".join(sorted(wanted - {"fp32"}))]
+            command = ["florence-onnx", "quantize", str(folder), *lower, "--force", *given]
+            again = f"; make them again with {shlex.join(command)}"
             say(
-                "note: the pictures are not used, because the graphs are there already; make them "
-                f"again with florence-onnx quantize {shlex.quote(str(folder))} --precision "
-                f"{','.join(sorted(wanted - {'fp32'}))} {again}"
+                f"note: {given[0]} is not used, because the graphs are there already"
+                f"{again if 'fp32' in precisions_of(names) else ''}"
             )
         check_precision(folder, precision)
     show(str(folder))

@@ -194,11 +194,19 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--recall",
-        type=float,
+        type=number,
         metavar="X",
         help="list more boxes: until the end is at least as likely as X below 1, or until there "
         "are X boxes",
     )
+
+
+def number(text: str) -> int | float:
+    """Reads a count, such as 1, or a probability, such as 1.0, which are not the same."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _options(arguments: argparse.Namespace) -> GenerationOptions:
@@ -208,8 +216,7 @@ def _options(arguments: argparse.Namespace) -> GenerationOptions:
     if arguments.labels is not None:
         options["labels"] = [label for label in arguments.labels.split(",") if label.strip()]
     if arguments.recall is not None:
-        recall = arguments.recall
-        options["recall"] = int(recall) if recall.is_integer() else recall
+        options["recall"] = arguments.recall
     return options
 
 
@@ -254,6 +261,9 @@ def _drawing_error(
 
 
 def _print_result(image: str, result: Answer, arguments: argparse.Namespace) -> None:
+    parts = [result.first, *result.then] if isinstance(result, CascadeResult) else [result]
+    if any(part.truncated for part in parts):
+        say(f"note: {printable(image)}: the limit of the length (--max-new-tokens) cut the answer")
     if arguments.json:
         show(json.dumps(result.record(image), ensure_ascii=False))
         return

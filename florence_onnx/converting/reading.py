@@ -57,6 +57,13 @@ class Labelled:
         return int(self.content[:8], 16) < share * (1 << 32)
 
 
+def _plain_stem(picture: Labelled) -> str:
+    """Makes the relative path of a picture without its suffix, inside the folder of the output."""
+    path = PurePosixPath(picture.name + SUFFIX * picture.is_frame)
+    parts = ["__" if part == ".." else part.replace(":", "_") for part in path.parts]
+    return PurePosixPath(*parts[path.is_absolute() :]).with_suffix("").as_posix()
+
+
 @dataclass(frozen=True)
 class Labels:
     """Pictures of an annotation file."""
@@ -81,20 +88,19 @@ class Labels:
         """Makes a different relative path without suffix for every picture.
 
         Pictures keep their folders. Of pictures whose names differ in the suffix or in case only,
-        all but the first get a number.
+        all but the first get a number, with which no other picture has the name.
         """
+        plain = {picture.name: _plain_stem(picture) for picture in self.pictures}
+        names = {stem.lower() for stem in plain.values()}
         stems: dict[str, str] = {}
         taken: set[str] = set()
-        for picture in self.pictures:
-            path = PurePosixPath(picture.name + SUFFIX * picture.is_frame)
-            parts = ["__" if part == ".." else part.replace(":", "_") for part in path.parts]
-            inside = PurePosixPath(*parts[path.is_absolute() :]).with_suffix("").as_posix()
+        for name, inside in plain.items():
             stem, number = inside, 1
-            while stem.lower() in taken:
+            while stem.lower() in taken or (number > 1 and stem.lower() in names):
                 number += 1
                 stem = f"{inside}_{number}"
             taken.add(stem.lower())
-            stems[picture.name] = stem
+            stems[name] = stem
         return stems
 
 

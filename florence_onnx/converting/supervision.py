@@ -32,7 +32,9 @@ def detections(picture: Labelled, numbers: Mapping[str, int]) -> Any:
 
     found = list(picture.found)
     if not found:
-        return supervision.Detections.empty()
+        nothing = supervision.Detections.empty()
+        nothing.data["class_name"] = np.array([], np.str_)
+        return nothing
     scores = [one.score for one in found if one.score is not None]
     return supervision.Detections(
         xyxy=np.array([one.box for one in found], np.float32),

@@ -13,7 +13,9 @@ groups. An answer may end after a complete group. A group begins only where the 
 has room for the whole group.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -151,6 +153,17 @@ class Grammar:
             return self._with_any_text(state, room, others)
         return self._with_labels(self.labels, state, room, others)
 
+    def is_cut_short(self, token_ids: Sequence[int], most: int) -> bool:
+        """Tells whether the limit of the length forbade tokens where a sequence ended.
+
+        Args:
+            token_ids: The sequence, from the start token to the end token.
+            most: Limit of the tokens after the start token.
+        """
+        state = reduce(self.follow, token_ids[:-1], State())
+        allowed = self.allowed(state, most - len(token_ids) + 2)
+        return not np.array_equal(allowed, self.allowed(state, _ANY))
+
     @property
     def _may_be_outlined(self) -> bool:
         return self.kind in (AnswerKind.POLYGONS, AnswerKind.BOXES_OR_POLYGONS)
@@ -213,7 +226,8 @@ class Grammar:
         is_between = state.node == 0
         if is_between or not (others or following.size):
             others.append(Kind.END)
-        if is_between and state.places == 0:  # Released models begin with <s> more than once.
+        # Released models begin with <s> more than once; without an end, nothing else would come.
+        if is_between and state.places == 0 and self.longest_text is None:
             others.append(Kind.UNSEEN)
         mask = self._set(*others)
         if following.size:

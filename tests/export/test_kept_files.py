@@ -74,7 +74,7 @@ def fake_export(folder: Path, source: str | Path, *rest: object) -> dict[str, An
 class FakeReference:
     """Stands for what float32 graphs make of the requests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, own: object, fast: bool) -> None:
         self.folder = folder
 
 

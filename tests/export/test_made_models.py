@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -369,7 +370,7 @@ def test_one_command_without_a_model(
 def test_which_precision_is_used_and_what_the_other_would_gain(
     hub: Hub, photo: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def quantize(folder: Path, precisions: list[str], progress: object) -> None:
+    def quantize(folder: Path, precisions: list[str], **options: object) -> None:
         for graph in contract.GRAPHS:
             for name in precisions:
                 shutil.copy(
@@ -401,10 +402,12 @@ def test_which_precision_is_used_and_what_the_other_would_gain(
 def test_pictures_that_the_weights_of_a_model_are_rounded_for(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given: list[Path] = []
+    given: list[tuple[Path, bool]] = []
 
-    def quantize(folder: Path, precisions: list[str], progress: object, pictures: Path) -> None:
-        given.append(pictures)
+    def quantize(
+        folder: Path, precisions: list[str], progress: object, pictures: Path, fast: bool
+    ) -> None:
+        given.append((pictures, fast))
         (name,) = precisions
         for graph in contract.GRAPHS:
             shutil.copy(
@@ -421,13 +424,14 @@ def test_pictures_that_the_weights_of_a_model_are_rounded_for(
     assert "none is not a folder" in capsys.readouterr().err
     assert not hub.fetched
     assert main(["pull", NAME, "--precision", "q8", *photos]) == 0
-    assert given == [tmp_path]
+    assert given == [(tmp_path, False)]
     assert "not used" not in capsys.readouterr().err
-    assert main(["pull", NAME, "--precision", "q8", *photos]) == 0
-    assert given == [tmp_path]
-    err = capsys.readouterr().err
-    assert "the pictures are not used" in err
-    assert f"--precision q8 --force --pictures {tmp_path}" in err
+    for options in (photos, ["--fast"], [*photos, "--fast"]):
+        assert main(["pull", NAME, "--precision", "q8", *options]) == 0
+        err = capsys.readouterr().err
+        assert f"{options[0]} is not used" in err
+        assert f"--precision q8 --force {shlex.join(options)}" in err
+    assert len(given) == 1
 
 
 def test_a_download_that_breaks_in_the_middle(

@@ -5,6 +5,7 @@ import operator
 import shutil
 from collections import namedtuple
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,7 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.fixture
 def one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures less, where it is not the measures that are tested."""
-    original = Reference
-    monkeypatch.setattr(quantizing, "Reference", lambda folder: original(folder, pictures=1))
+    monkeypatch.setattr(quantizing, "Reference", partial(Reference, pictures=1))
 
 
 def tight(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
@@ -422,8 +422,7 @@ def test_a_hub_id_is_no_folder() -> None:
 @pytest.fixture
 def fast_export(native: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies graphs instead of tracing them, and measures less."""
-    original = Reference
-    monkeypatch.setattr(quantizing, "Reference", lambda folder: original(folder, pictures=1))
+    monkeypatch.setattr(quantizing, "Reference", partial(Reference, pictures=1))
     monkeypatch.setattr(exporter, "trace", copied_graphs(native.folder))
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+import florence_onnx
 from florence_onnx import (
     TASK_OPTIONS,
     Florence2,
@@ -315,6 +316,7 @@ def demo() -> Florence2:
     return Florence2.load("demo", threads=1)
 
 
+SCENE = Path(florence_onnx.__file__).parent / "page" / "examples" / "scene-1304.png"
 PICTURE = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
 
 
@@ -325,6 +327,33 @@ def test_a_model_keeps_to_labels(demo: Florence2, beams: int) -> None:
         result = demo(PICTURE, "od", labels=labels, recall=number, num_beams=beams)
         assert result.detections
         assert {found.label for found in result.detections} <= set(labels)
+
+
+@pytest.mark.parametrize("labels", [["car", "person"], ["it's"], ["日本"]])
+@pytest.mark.parametrize("recall", [5, 0.9])
+def test_labels_that_the_model_does_not_know_are_located_all_the_same(
+    demo: Florence2, labels: list[str], recall: float
+) -> None:
+    """The demo would rather begin again, with <s>, as long as it is let."""
+    result = demo(SCENE, "od", labels=labels, recall=recall)
+    assert result.detections and not result.truncated
+    assert {found.label for found in result.detections} <= {*labels}
+
+
+@pytest.mark.parametrize(
+    "rules", [{"constrain": True}, {"labels": ["red circle", "blue square"]}, {"recall": 30}]
+)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_answer_that_lacked_room_is_truncated(
+    demo: Florence2, rules: GenerationOptions, beams: int
+) -> None:
+    """Although a rule ended the answer, and not the limit itself."""
+    for most in (4, 10, 13, 19):
+        options: GenerationOptions = {**rules, "max_new_tokens": most, "num_beams": beams}
+        assert demo(SCENE, "od", **options).truncated, most
+    if "recall" not in rules:
+        options = {**rules, "num_beams": beams}
+        assert not demo(SCENE, "od", **options).truncated
 
 
 def test_a_mixed_batch_is_answered_as_one_by_one(demo: Florence2) -> None:
@@ -425,5 +454,9 @@ def test_the_command_line_has_them_all(
     expected = demo(str(photo), "od", **options)
     assert record == expected.record(str(photo))
     assert all(found["scores"]["score"] >= 0.001 for found in record["detections"])
+    assert main([*command, "--task", "od", "--recall", "1.0"]) != 0
+    assert "recall" in capsys.readouterr().err
+    assert main([*command, "--task", "caption", "--max-new-tokens", "2"]) == 0
+    assert "photo.png: the limit of the length (--max-new-tokens) cut" in capsys.readouterr().err
     assert main([*command, "--task", "caption", "--labels", "car"]) != 0
     assert "labels= is for tasks" in capsys.readouterr().err

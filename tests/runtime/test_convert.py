@@ -12,6 +12,7 @@ from PIL import Image
 
 from florence_onnx import Task
 from florence_onnx.cli.program import main
+from florence_onnx.converting.reading import Labelled, Labels
 from tests.helpers.annotations import CAT, SIZE, answer, answers
 from tests.helpers.tiny import TINY, picture
 
@@ -203,6 +204,14 @@ def test_csv(convert: Convert) -> None:
     )
     assert (rows[0]["width"], rows[0]["height"], rows[0]["score"]) == ("200", "100", "0.25")
     assert len(json.loads(rows[3]["outlines"])[0]) == 6
+
+
+def test_a_number_is_no_name_of_another_picture() -> None:
+    """Text beside pictures would else be another picture's."""
+    names = ["a.jpg", "a.png", "a_2.png", "A_3.png"]
+    labels = Labels([Labelled(name, source="", content="", size=(9, 9)) for name in names])
+    stems = ["a", "a_4", "a_2", "A_3"]
+    assert labels.stems == dict(zip(names, stems, strict=True))
 
 
 def test_text_beside_pictures(convert: Convert) -> None:

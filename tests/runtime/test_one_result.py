@@ -94,7 +94,8 @@ def test_supervision() -> None:
     assert (polygon.mask.shape, polygon.data["class_name"].tolist()) == ((1, 100, 200), ["object"])
     assert polygon.mask.sum() == pytest.approx(2500, rel=0.06)
     assert parse_answer(CAT, Task.OD, SIZE).to_supervision().confidence is None
-    assert len(scored(Task.OD, "nothing").to_supervision()) == 0
+    nothing = scored(Task.OD, "nothing").to_supervision()
+    assert len(nothing) == len(nothing.data["class_name"]) == 0
 
 
 def test_supervision_draws_and_filters() -> None:

@@ -75,7 +75,11 @@ def test_few_pixels_make_few_tiles() -> None:
 
 
 @pytest.mark.parametrize(
-    "grid", [(0, 2), (2, 0), (33, 1), (-1, 1), (2,), (1, 2, 3), "3x2", "", 4, (1.5, 2), None, {}]
+    "grid",
+    [
+        *[(0, 2), (2, 0), (33, 1), (-1, 1), (2,), (1, 2, 3), "3x2", "", 4, (1.5, 2), None, {}],
+        *[{1, 2}, {2: 1, 1: 2}, b"\x02\x01", (True, 2)],
+    ],
 )
 def test_what_is_no_grid_is_refused(model: Florence2, grid: Any) -> None:
     with pytest.raises(InputError, match='tiles= must be "auto" or \\(columns, rows\\), each from'):
