@@ -129,7 +129,8 @@ def execute(arguments: argparse.Namespace) -> int:
     items = find_items(arguments.sources, arguments.every)
     if arguments.dry_run:
         names = [question.name for question in plan.questions]
-        _tell({"pictures": len(items), "tasks": names}, arguments.json)
+        count = min(len(items), arguments.limit or len(items))
+        _tell({"pictures": count, "tasks": names}, arguments.json)
         return 0
     require_packages(("PIL",), NAME, "annotate")
     with ExitStack() as stack:

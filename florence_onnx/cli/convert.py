@@ -1,6 +1,7 @@
 """Command ``florence-onnx convert``: the answers of an annotation as the files of other tools."""
 
 import argparse
+import os
 from pathlib import Path
 
 from florence_onnx.cli.options import add_min_score, path
@@ -81,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     out: Path = arguments.out
-    if out.exists():
+    if os.path.lexists(out):
         raise OutputExistsError(f"{out} exists; choose another name")
     _check_options(arguments)
     try:
@@ -89,6 +90,9 @@ def execute(arguments: argparse.Namespace) -> int:
         labels = read_labels(arguments.annotations, arguments.task, arguments.min_score, classes)
     except FileNotFoundError as error:
         raise InputError(f"{arguments.annotations} does not exist") from error
+    except IsADirectoryError as error:
+        inside = arguments.annotations / "annotations.jsonl"
+        raise InputError(f"{arguments.annotations} is a folder; give {inside}") from error
     words = Words(
         arguments.prefix or "",
         arguments.suffix or "",

@@ -31,6 +31,15 @@ differs.
 
 _NEEDED = ("torch", "transformers", "onnxruntime", "PIL")
 
+_USUAL = "fp32"
+"""Precision of the graphs that are compared."""
+
+_OF_AGAINST = (
+    *("image", "precision", "json", "base", "companions"),
+    *("revision", "cache_dir", "local_files_only"),
+)
+"""Options without a meaning where no checkpoint is named."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -48,9 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        default="fp32",
         metavar="P",
-        help="with --against: graphs to compare (default fp32)",
+        help=f"with --against: graphs to compare (default {_USUAL})",
     )
     parser.add_argument(
         "--json", action="store_true", help="with --against: print JSON instead of Markdown"
@@ -65,8 +73,10 @@ def execute(arguments: argparse.Namespace) -> int:
         raise ModelNotFoundError(f"{arguments.folder} is not an existing folder")
     if arguments.against is not None:
         return _compare_answers(arguments)
-    if arguments.image or arguments.json:
-        raise InputError("--image and --json go with --against, which names the checkpoint")
+    given = [name for name in _OF_AGAINST if getattr(arguments, name)]
+    if given:
+        option = given[0].replace("_", "-")
+        raise InputError(f"--{option} goes with --against, which names the checkpoint")
     changed, count = changed_files(arguments.folder)
     for name, state in changed.items():
         show(f"{name}: {state}")
@@ -81,7 +91,8 @@ def _compare_answers(arguments: argparse.Namespace) -> int:
     if not arguments.image:
         raise InputError("--against needs pictures to ask about; name some with --image")
     require_packages(_NEEDED, "comparing answers with transformers'", "export")
-    model = Florence2.load(arguments.folder, precision=arguments.precision)
+    precision = arguments.precision or _USUAL
+    model = Florence2.load(arguments.folder, precision=precision)
     checkpoint = read_named(arguments.against, arguments)
     verification = importlib.import_module("florence_onnx_export.verification")
     agreement = importlib.import_module("florence_onnx_export.agreement")
@@ -89,7 +100,7 @@ def _compare_answers(arguments: argparse.Namespace) -> int:
     found = verification.compare(model, checkpoint, arguments.image, timed_progress())
     about = {
         "folder": str(arguments.folder),
-        "precision": arguments.precision,
+        "precision": precision,
         "checkpoint": arguments.against,
         "pictures": [str(image) for image in arguments.image],
         "versions": verification.versions(),

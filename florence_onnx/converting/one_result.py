@@ -56,7 +56,9 @@ def _labels(result: Result, image: str = "") -> Labels:
 def _numbers(labels: Labels, names: Sequence[str] | None) -> dict[str, int]:
     """Label -> number of the class, from 0."""
     names = labels.names if names is None else names
-    if isinstance(names, str) or len({*names}) != len(names):
+    are_listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)
+    are_labels = are_listed and all(isinstance(name, str) and name for name in names)
+    if not are_labels or len({*names}) != len(names):
         raise InputError(f"names must be a list of different labels, not {names!r}")
     others = [label for label in labels.names if label not in names]
     if others:

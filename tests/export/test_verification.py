@@ -83,7 +83,10 @@ def test_both_searches_are_compared(native: Exported, folder: Path, photos: list
     ("arguments", "message"),
     [
         (["--against", "{checkpoint}"], "name some with --image"),
-        (["--image", "photo.jpg"], "go with --against"),
+        (["--image", "photo.jpg"], "--image goes with --against"),
+        (["--precision", "q4"], "--precision goes with --against"),
+        (["--companions", "nowhere"], "--companions goes with --against"),
+        (["--local-files-only"], "--local-files-only goes with --against"),
         (["--against", "{checkpoint}", "--image", "nothing.png"], "nothing.png"),
         (["--against", "nowhere", "--image", "nothing.png"], "'nowhere' is not an existing folder"),
     ],

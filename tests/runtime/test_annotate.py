@@ -726,4 +726,6 @@ def test_nothing_is_written_without_an_output_and_in_a_dry_run(
     monkeypatch.setattr(Florence2, "load", None)
     annotate(photos, "--task", "od", "--out", "out", "--dry-run", "--json")
     assert json.loads(capsys.readouterr().out) == {"pictures": 5, "tasks": ["od"]}
+    annotate(photos, "--task", "od", "--out", "out", "--dry-run", "--json", "--limit", "2")
+    assert json.loads(capsys.readouterr().out) == {"pictures": 2, "tasks": ["od"]}
     assert sorted(tmp_path.rglob("*")) == before

@@ -284,6 +284,16 @@ def test_what_annotate_writes_is_converted(tmp_path: Path, to: str) -> None:
     assert before == (out.read_bytes() if out.is_file() else files(out))
 
 
+def test_a_folder_is_no_file_of_lines_and_a_link_is_not_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to("gone")
+    for out, message in (("new", "annotations.jsonl"), ("link", "exists; choose another name")):
+        assert main(["convert", str(tmp_path), "--to", "csv", "--out", str(tmp_path / out)]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "arguments", "message"),
     [

@@ -65,6 +65,10 @@ def test_classes_that_several_answers_share() -> None:
         ([], "names lack labels of the answer: 'cat', 'dog'; names are none"),
         (["cat", "dog", "cat"], "names must be a list of different labels"),
         ("catdog", "names must be a list of different labels, not 'catdog'"),
+        ({"cat": 1, "dog": 0}, "names must be a list of different labels"),
+        ({"cat", "dog"}, "names must be a list of different labels"),
+        (["cat", "dog", None], "names must be a list of different labels"),
+        (5, "names must be a list of different labels, not 5"),
     ],
 )
 def test_classes_that_do_not_fit(names: Any, message: str) -> None:

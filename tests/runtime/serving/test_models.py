@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,15 +82,16 @@ def test_a_model_in_use_stays_open_and_others_wait(opener: Opener) -> None:
     assert set(opener.opened) == {"a", "b", "c"}
 
 
+async def _use(models: Models, order: list[str], name: str) -> None:
+    async with models.use(name):
+        order.append(name)
+
+
 def test_a_busy_model_makes_room_for_those_who_wait(opener: Opener) -> None:
     async def run() -> None:
         models = Models(ABC, opener, Metrics(), max_open=1)
         order: list[str] = []
-
-        async def use(name: str) -> None:
-            async with models.use(name):
-                order.append(name)
-
+        use = partial(_use, models, order)
         async with models.use("a"):
             others = [asyncio.create_task(use(name)) for name in ("b", "a", "c", "b", "a")]
             for _ in range(5):
@@ -106,11 +108,7 @@ def test_who_gives_up_waiting_is_in_nobody_s_way(opener: Opener) -> None:
     async def run() -> None:
         models = Models(ABC, opener, Metrics(), max_open=1)
         order: list[str] = []
-
-        async def use(name: str) -> None:
-            async with models.use(name):
-                order.append(name)
-
+        use = partial(_use, models, order)
         async with models.use("a"):
             lost, found = (asyncio.create_task(use(name)) for name in ("b", "a"))
             await asyncio.sleep(0)
