@@ -1,4 +1,4 @@
-"""The machine and the process, as results of measurements tell of them."""
+"""Description of the machine and the process for results of measurements."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ _FLAGS = re.compile(r"avx2|avx512f|avx512_?(vnni|bf16|fp16)|avx_vnni|amx\w*|asim
 
 
 def describe_machine() -> dict[str, Any]:
-    """The processor, the memory, the system and the versions of packages; no names of people."""
+    """Describes processor, memory, system and versions of packages; holds no names of people."""
     return {
         "cpu": processor_name(),
         "cpu_flags": [name for name in features() if _FLAGS.fullmatch(name)],
@@ -44,7 +44,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The name of the processor, or of a small Arm board; where the system tells none, its kind."""
+    """Names the processor or a small Arm board; without a name, the kind of the processor."""
     name = described("model name", "Model")
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
@@ -60,7 +60,7 @@ def available_threads() -> int:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process has held, shared pages of files included.
+    """Measures the largest memory of this process so far, shared pages of files included.
 
     None where the system does not tell (Windows).
     """

@@ -1,6 +1,6 @@
-"""Rows of the table that compares machines: what ``bench --report`` measured on each.
+"""Rows of the table that compares machines, as ``bench --report`` measures them.
 
-docs/performance.md has the table. Its rows are comparable, because all time the same request.
+The table is in docs/performance.md. All rows time the same request, so rows can be compared.
 """
 
 import datetime
@@ -18,7 +18,7 @@ from florence_onnx.model import Florence2
 from florence_onnx.profiling import STAGES
 
 TOKENS, BEAMS = 32, 3
-"""The request of every row: the length of its answer, and its beams."""
+"""Request of every row: length of the answer, and beams."""
 
 _MODELS = {(768, 6, 768, 768): "base", (1024, 12, 768, 768): "large"}
 """Width, layers of the decoder, height and width of pictures -> the name of the released model."""
@@ -33,7 +33,7 @@ _HEAD = (
 def describe_run(
     model: Florence2, fast_math: bool, threads: int | None, name: str | None
 ) -> dict[str, Any]:
-    """What a row tells besides measurements: the machine and the model, for JSON.
+    """Describes the machine and the model of a row, for JSON.
 
     Args:
         model: The model that is to be timed.
@@ -60,7 +60,7 @@ def describe_run(
 
 
 def place_for(given: Path, run: Mapping[str, Any]) -> Path:
-    """The JSON file to write, whose folder is made, with the row beside it.
+    """Chooses the JSON file of a row and makes the folder of that file.
 
     Args:
         given: A file whose name ends in ``.json``, or a folder.
@@ -103,7 +103,7 @@ def write_row(
 
 
 def table(records: Iterable[Mapping[str, Any]]) -> str:
-    """The table in Markdown, a row per record, like models and precisions together."""
+    """Writes the table in Markdown, a row per record, equal models and precisions together."""
     rows = sorted(
         records,
         key=lambda one: (one["model"], one["precision"], one["seconds"]["total"], one["machine"]),
@@ -136,5 +136,5 @@ def _time(seconds: float) -> str:
 
 
 def _words(name: str) -> str:
-    """A name on one line, with no sign that ends a cell or begins a tag."""
+    """Writes a name on one line, without a sign that ends a cell or begins a tag."""
     return " ".join(name.split()).replace("|", "/").replace("<", "(").replace(">", ")")

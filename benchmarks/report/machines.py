@@ -1,4 +1,4 @@
-"""The section about machines other than ours, whose rows users add."""
+"""Section about machines other than ours, whose rows users add."""
 
 import json
 from pathlib import Path
@@ -18,10 +18,10 @@ yours (`.github/CONTRIBUTING.md`).
 
 {rows}
 x86 without VNNI, such as AVX2 alone: `precision="auto"` opens fp32. The fast 8-bit instructions of
-these processors add products in 16 bits, where the sums do not fit, and answers become wrong. So q8
-that is asked for by name uses slower, exact ones, with ONNX Runtime 1.30 or later
-(`session.x64quantprecision`). We have not measured how slow. Windows does not tell features: all
-processors count as ones without.
+these processors add in 16 bits, where sums can be too large, and answers become wrong. So a q8 that
+is asked for by name uses slower and exact instructions, with ONNX Runtime 1.30 or later
+(`session.x64quantprecision`). The slower instructions have not been measured. Windows names no
+features, so every processor counts as one without VNNI there.
 
 Arm: `"auto"` opens q8 where there are 8-bit dot products (`asimddp`, and every Mac with Arm), and
 fp32 elsewhere. `fast_math=True` (`--fast-math`) computes float32 matmuls in bfloat16, on Linux and
@@ -31,10 +31,10 @@ neither its speed nor its error is measured.
 
 
 def machines(folder: Path = MACHINES) -> str:
-    """The section; the table has a row for each file."""
+    """Writes the section; the table has a row for each file."""
     return _TEXT.format(rows=table(read_machines(folder)))
 
 
 def read_machines(folder: Path = MACHINES) -> list[dict[str, Any]]:
-    """The published rows."""
+    """Reads the published rows."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]

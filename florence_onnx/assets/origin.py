@@ -1,4 +1,4 @@
-"""What prepares requests for a model, which tells its requests from those of other models."""
+"""Origin of prepared requests, by which a model refuses the requests of another model."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,21 +9,21 @@ from florence_onnx.images.preprocessor import Preprocessor
 
 @dataclass(frozen=True)
 class Origin:
-    """A model, as far as the pixels and token ids of a request depend on it."""
+    """Parts of a model on which the pixels and token ids of a request depend."""
 
     folder: str = field(compare=False)
-    """The model folder, for messages."""
+    """Model folder, for messages."""
     preprocessor: Preprocessor
-    """The checkpoint's preprocessing."""
+    """Preprocessing of the checkpoint."""
     tokenizer: str
     """SHA-256 of the tokenizer's file."""
 
     @classmethod
     def of(cls, folder: Path, preprocessor: Preprocessor) -> "Origin":
-        """The origin of requests to the model in a folder."""
+        """Reads the origin of requests to the model in a folder."""
         return cls(str(folder), preprocessor, file_digest(folder / "tokenizer.json"))
 
     def __str__(self) -> str:
-        """The folder, and what tells it from others."""
+        """Names the folder, the picture size and the tokenizer."""
         height, width = self.preprocessor.size
         return f"{self.folder} (pictures of {width}x{height}, tokenizer {self.tokenizer[:8]})"

@@ -52,7 +52,7 @@ COMMANDS = (
 
 
 _NEGATIVE = re.compile(r"-(\.?[0-9]|inf|nan)", re.IGNORECASE)
-"""The beginning of what is meant for a number, or for several."""
+"""Beginning of a negative number, or of a list of numbers."""
 
 
 class _Parser(argparse.ArgumentParser):

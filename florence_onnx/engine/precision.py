@@ -53,7 +53,7 @@ def suitable_precisions(providers: Mapping[str, Sequence[Provider]]) -> tuple[st
 
 
 EXACT = (1, 30)
-"""The first ONNX Runtime that `options.compute_exactly` makes exact in our 8-bit graphs."""
+"""First ONNX Runtime that `options.compute_exactly` makes exact in our 8-bit graphs."""
 
 
 def check_runtime(precision: str) -> None:

@@ -1,20 +1,20 @@
-"""What the processor can, told from its features by the names that Linux has for them."""
+"""Features of the processor, by the names that Linux has for features."""
 
 import platform
 import sys
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-"""Where Linux describes the processor."""
+"""File in which Linux describes the processor."""
 
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 """8-bit dot products of x86 and Arm."""
 
 
 def described(*names: str) -> str:
-    """What Linux says under the first of these names that it has; nothing where it has none.
+    """Reads the first entry of Linux's description under one of these names; "" without one.
 
-    The names differ between kinds of processors.
+    Names of entries differ between kinds of processors.
     """
     try:
         with CPUINFO.open(encoding="utf-8", errors="replace") as lines:
@@ -28,15 +28,15 @@ def described(*names: str) -> str:
 
 
 def features() -> list[str]:
-    """The processor's features; none where the system does not tell (Windows, macOS)."""
+    """Lists the features of the processor; none on Windows and macOS, which name no features."""
     return described("flags", "Features").split()
 
 
 def has_int8_dot_products() -> bool:
     """Tells whether the processor multiplies and adds 8-bit numbers in one instruction.
 
-    Without, ONNX Runtime needs several, which on x86 go through 16-bit sums that may saturate.
-    Where the system does not tell (Windows), the answer is no.
+    On x86 without that instruction, ONNX Runtime adds in 16 bits, where sums may saturate. On
+    Windows, which names no features, the result is False.
     """
     if sys.platform == "darwin":
         return platform.machine() == "arm64"

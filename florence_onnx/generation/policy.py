@@ -49,7 +49,7 @@ OF_THE_MODEL = ("max_positions", "vocab_size")
 class GenerationPolicy(AnswerRules):
     """Options of a search, with the names and the meaning of transformers.
 
-    The options of `AnswerRules` are not from transformers, and no checkpoint sets these options.
+    The options of `AnswerRules` are this package's own, and no checkpoint sets these options.
 
     Where an option is a list, any sequence may be given, and None for an empty one.
 

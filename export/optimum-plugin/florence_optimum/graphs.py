@@ -1,4 +1,4 @@
-"""The graphs of the hub's layout, as optimum wants them described."""
+"""Descriptions of the graphs of the hub's layout for optimum."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ from florence_onnx_export.graphs.reference import image_features
 
 
 class Part(nn.Module):
-    """A part of transformers' model, which optimum exports as a graph."""
+    """Part of transformers' model, which optimum exports as a graph."""
 
     def __init__(self, model: Any, run: Callable[..., dict[str, Any]]) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ optimum takes the second and the third for the decoders."""
 
 
 class Inputs(DummyInputGenerator):
-    """The inputs that a graph is traced and validated with."""
+    """Makes the inputs with which a graph is traced and validated."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
