@@ -261,9 +261,6 @@ def _drawing_error(
 
 
 def _print_result(image: str, result: Answer, arguments: argparse.Namespace) -> None:
-    parts = [result.first, *result.then] if isinstance(result, CascadeResult) else [result]
-    if any(part.truncated for part in parts):
-        say(f"note: {printable(image)}: the limit of the length (--max-new-tokens) cut the answer")
     if arguments.json:
         show(json.dumps(result.record(image), ensure_ascii=False))
         return
@@ -272,6 +269,9 @@ def _print_result(image: str, result: Answer, arguments: argparse.Namespace) -> 
         show(f"{printable(image)}:")
     for line in _cascade_lines(result) if isinstance(result, CascadeResult) else lines(result):
         show(f"  {line}" if several else line)
+    parts = [result.first, *result.then] if isinstance(result, CascadeResult) else [result]
+    if any(part.truncated for part in parts):
+        say(f"note: {printable(image)}: the limit of the length (--max-new-tokens) cut the answer")
 
 
 def _cascade_lines(result: CascadeResult) -> Iterator[str]:

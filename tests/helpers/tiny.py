@@ -146,6 +146,11 @@ def counted(model: Florence2) -> Florence2:
     return Florence2(model.assets, replace(model.graphs, sessions=sessions))
 
 
+def without_notes(stderr: str) -> list[str]:
+    """The lines of stderr, less what ``run`` says of each answer that the length's limit cut."""
+    return [line for line in stderr.splitlines() if not line.endswith(" cut the answer")]
+
+
 def run_python(
     *arguments: str, env: dict[str, str] | None = None, stdout: int | IO[bytes] = subprocess.PIPE
 ) -> "subprocess.CompletedProcess[str]":
