@@ -19,7 +19,16 @@ from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
 from florence_onnx.profiling import STAGES
 from tests.helpers.hub import use_empty_cache, use_hub
-from tests.helpers.tiny import REGION, TEXT, TINY, change_json, copy_tiny, picture, run_python, without_notes
+from tests.helpers.tiny import (
+    REGION,
+    TEXT,
+    TINY,
+    change_json,
+    copy_tiny,
+    picture,
+    run_python,
+    without_notes,
+)
 
 MODEL = ("--model", str(TINY), "--threads", "1", "--max-new-tokens", "12")
 CPU = "CPUExecutionProvider"
