@@ -664,7 +664,7 @@ def test_a_second_interrupt_ends_at_once_and_tears_nothing(
 
     def interrupted(*arguments: Any) -> Any:
         if next(calls) == 2:
-            for _ in range(2):
+            for _ in range(99):  # Python may take signals in a row for one.
                 signal.raise_signal(signal.SIGINT)
         return encode(*arguments)
 
