@@ -457,6 +457,10 @@ def test_the_command_line_has_them_all(
     assert main([*command, "--task", "od", "--recall", "1.0"]) != 0
     assert "recall" in capsys.readouterr().err
     assert main([*command, "--task", "caption", "--max-new-tokens", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["truncated"] and "--max-new-tokens" not in err
+    command.remove("--json")
+    assert main([*command, "--task", "caption", "--max-new-tokens", "2"]) == 0
     assert "photo.png: the limit of the length (--max-new-tokens) cut" in capsys.readouterr().err
     assert main([*command, "--task", "caption", "--labels", "car"]) != 0
     assert "labels= is for tasks" in capsys.readouterr().err
