@@ -44,20 +44,21 @@ TASKS = {task.answer_kind: task for task in Task if has_grammar(task.answer_kind
 BOX, QUAD = r"(?:<loc_\d+>){4}", r"(?:<loc_\d+>){8}"
 OUTLINES = r"(?:<loc_\d+><loc_\d+>){3,}(?:<sep>(?:<loc_\d+><loc_\d+>){3,})*"
 POLYGONS = f"(?:<poly>{OUTLINES}</poly>)"
-LABEL = r"[^<\n]*[^<\s][^<\n]*"
-ANY = r"(?:(?!<loc_|<poly>|<sep>|</poly>)(?:.|\n))*"
-LINE = r"(?:(?!<loc_)(?:.|\n))*?(?:(?!<loc_)[^\s])(?:(?!<loc_).)*"
+LABEL = r"[^\S\n]*[^<\s][^<\n]*"
+ANY = r"(?!<loc_|<poly>|<sep>|</poly>)(?:.|\n)"
+LINE = r"(?:(?!<loc_)(?:.|\n))*(?!<loc_)\S[^\S\n]*"
 WHOLE = {
     AnswerKind.BOXES: f"(?:{LABEL}(?:{BOX})+)*[^<\n]*",
     AnswerKind.GROUNDING: f"(?:{LABEL}(?:{BOX})+)*[^<\n]*",
     AnswerKind.BOXES_OR_POLYGONS: (
-        f"(?:{LABEL}(?:{BOX})+)*[^<\n]*|(?:{LABEL}(?:{POLYGONS}\\s*)+)*[^<\n]*"
+        f"(?:{LABEL}(?:{BOX})+)*[^<\n]*|(?:{LABEL}(?:{POLYGONS}\\s*(?!\\s))+)*[^<\n]*"
     ),
-    AnswerKind.PROPOSALS: f"(?:(?:(?!<loc_)(?:.|\n))*(?:{BOX})*)*",
+    AnswerKind.PROPOSALS: f"(?:(?!<loc_)(?:.|\n)|{BOX})*",
     AnswerKind.QUADRILATERALS: f"(?:{LINE}{QUAD})*(?:(?!<loc_)(?:.|\n))*",
-    AnswerKind.POLYGONS: f"(?:{ANY}(?:{OUTLINES})?)*|(?:{ANY}{POLYGONS})*{ANY}",
+    AnswerKind.POLYGONS: f"(?:{ANY}|{OUTLINES}(?!<loc_))*|(?:{ANY}|{POLYGONS})*",
 }
-"""Grammars once more, as regular expressions over the text without special tokens."""
+"""Grammars once more, as regular expressions over the text without special tokens. A text matches
+in one way at most: to rule out many ways would take exponential time."""
 
 
 def text_of(ids: Sequence) -> str:
