@@ -179,11 +179,11 @@ def warmed_up(source: str, arguments: argparse.Namespace) -> Florence2:
 
 @dataclass(frozen=True)
 class _Flag:
-    """Flag, with its environment variable."""
+    """Flag, with its environment variable and its default."""
 
-    name: str
     variable: str
     action: argparse.Action
+    default: Any
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[_Flag]:
@@ -192,21 +192,21 @@ def _flags(parser: argparse.ArgumentParser) -> list[_Flag]:
     for action in parser._actions:
         name = next((text for text in action.option_strings if text.startswith("--")), "")
         if name and name != "--help":
-            found.append(_Flag(name, _PREFIX + name[2:].replace("-", "_").upper(), action))
+            variable = _PREFIX + name[2:].replace("-", "_").upper()
+            found.append(_Flag(variable, action, action.default))
+            action.default = argparse.SUPPRESS
     return found
 
 
 def _take_from_environment(flag: _Flag, arguments: argparse.Namespace) -> None:
-    """Reads a flag that is not given from the environment.
+    """Reads a flag that is not given from the environment; without a variable, takes the default.
 
     Raises:
         InputError: The flag does not take the value of the variable.
     """
-    text = os.environ.get(flag.variable)
-    action = flag.action
-    if not text or getattr(arguments, action.dest) != action.default:
-        return
-    setattr(arguments, action.dest, _read(flag, text))
+    if not hasattr(arguments, flag.action.dest):
+        text = os.environ.get(flag.variable)
+        setattr(arguments, flag.action.dest, _read(flag, text) if text else flag.default)
 
 
 def _read(flag: _Flag, text: str) -> Any:
@@ -215,7 +215,7 @@ def _read(flag: _Flag, text: str) -> Any:
         if text.lower() not in ("0", "1", "true", "false"):
             raise InputError(f"{flag.variable} is {text!r}; it must be 1 or 0")
         return text.lower() in ("1", "true")
-    if action.default is None and isinstance(action, argparse._AppendAction):
+    if flag.default is None and isinstance(action, argparse._AppendAction):
         return [part.strip() for part in text.split(",") if part.strip()]
     kind = action.type
     if not callable(kind):

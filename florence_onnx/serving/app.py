@@ -153,7 +153,7 @@ def _add_routes(app: "FastAPI") -> None:
 
 def _add_status(app: "FastAPI") -> None:
     from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
 
     async def live(request: Request) -> Response:
         return json_response({"status": "ok"})
@@ -167,12 +167,19 @@ def _add_status(app: "FastAPI") -> None:
         content, kind = service_of(app).metrics.page()
         return Response(content, media_type=kind)
 
-    for path, route, summary in (
-        ("/healthz", live, "Tell that the process is there"),
-        ("/readyz", ready, "Tell whether a model is open and warmed up"),
-        ("/metrics", metrics, "Metrics for Prometheus"),
+    for path, route, summary, kind in (
+        ("/healthz", live, "Tell that the process is there", JSONResponse),
+        ("/readyz", ready, "Tell whether a model is open and warmed up", JSONResponse),
+        ("/metrics", metrics, "Metrics for Prometheus", PlainTextResponse),
     ):
-        app.add_api_route(path, route, methods=["GET"], summary=summary, responses=responses())
+        app.add_api_route(
+            path,
+            route,
+            methods=["GET"],
+            summary=summary,
+            response_class=kind,
+            responses=responses(),
+        )
 
 
 def listed(models: Models) -> dict[str, Any]:

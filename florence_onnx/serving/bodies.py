@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from florence_onnx.serving.asking import Asked, asked, asked_in_json
+from florence_onnx.serving.examples import ANSWER, Examples
 from florence_onnx.serving.refusals import RefusalError
 from florence_onnx.serving.schemas import ErrorBody, PictureQuestion, Question
 
@@ -133,14 +134,18 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(text)
 
 
-def json_body(kind: type[Any]) -> dict[str, Any]:
-    """Describes a body of JSON for OpenAPI."""
-    return {"required": True, "content": {"application/json": {"schema": _schema(kind)}}}
+def json_body(kind: type[Any], examples: Examples) -> dict[str, Any]:
+    """Describes a body of JSON for OpenAPI.
+
+    Args:
+        kind: Type of the body.
+        examples: Bodies that can be sent as they are.
+    """
+    return {"required": True, "content": {"application/json": _json_content(kind, examples)}}
 
 
 def asked_body() -> dict[str, Any]:
     """Describes the body of /v1/answer for OpenAPI."""
-    as_json = _schema(PictureQuestion)
     fields = {
         name: {"type": "string", "contentMediaType": "application/json"}
         if name in _JSON_FIELDS
@@ -152,7 +157,10 @@ def asked_body() -> dict[str, Any]:
         "required": ["image"],
         "properties": {"image": {"type": "string", "format": "binary"}, **fields},
     }
-    content = {"application/json": {"schema": as_json}, "multipart/form-data": {"schema": form}}
+    content = {
+        "application/json": _json_content(PictureQuestion, ANSWER),
+        "multipart/form-data": {"schema": form},
+    }
     return {"required": True, "content": content}
 
 
@@ -190,8 +198,9 @@ def reference(kind: Any) -> Mapping[str, str]:
     return {"$ref": _REFERENCES.format(model=kind.__name__)}
 
 
-def _schema(kind: type[Any]) -> dict[str, Any]:
-    return dict(reference(kind))
+def _json_content(kind: type[Any], examples: Examples) -> dict[str, Any]:
+    shown = {title: {"value": body} for title, body in examples.items()}
+    return {"schema": reference(kind), "examples": shown}
 
 
 def _words(error: "ValidationError") -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from florence_onnx.serving.adapters import anylabeling, labelstudio, openai
 from florence_onnx.serving.bodies import json_body, read_json, responses
+from florence_onnx.serving.examples import CHAT, LABELLING, Examples
 from florence_onnx.serving.refusals import RefusalError
 from florence_onnx.serving.service import service_of
 
@@ -24,7 +25,12 @@ def add_adapters(app: "FastAPI") -> None:
 
 
 def _add_question(
-    app: "FastAPI", path: str, route: Callable[..., Any], body: type, summary: str
+    app: "FastAPI",
+    path: str,
+    route: Callable[..., Any],
+    body: type,
+    summary: str,
+    examples: Examples | None = None,
 ) -> None:
     """Adds a route that reads a body and asks the model."""
     app.add_api_route(
@@ -32,7 +38,7 @@ def _add_question(
         route,
         methods=["POST"],
         summary=summary,
-        openapi_extra={"requestBody": json_body(body)},
+        openapi_extra={"requestBody": json_body(body, examples or {})},
         responses=responses(),
     )
 
@@ -51,7 +57,7 @@ def _add_openai(app: "FastAPI") -> None:
         return JSONResponse(openai.completion(result, model))
 
     summary = "OpenAI: answer a message with a picture"
-    _add_question(app, "/v1/chat/completions", chat, openai.ChatBody, summary)
+    _add_question(app, "/v1/chat/completions", chat, openai.ChatBody, summary, CHAT)
 
 
 def _add_anylabeling(app: "FastAPI") -> None:
@@ -105,7 +111,7 @@ def _add_labelstudio(app: "FastAPI") -> None:
         return JSONResponse({"results": predictions, "model_version": labelstudio.VERSION})
 
     summary = "Label Studio: predictions for tasks"
-    _add_question(app, "/predict", predict, labelstudio.LabellingBody, summary)
+    _add_question(app, "/predict", predict, labelstudio.LabellingBody, summary, LABELLING)
     app.add_api_route("/setup", setup, methods=["POST"], summary="Label Studio: set up")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from florence_onnx.cli import serve as command
 from florence_onnx.cli.program import main
 from tests.helpers.service import asking, encoded, png, process, until
 from tests.helpers.tiny import TINY
@@ -130,6 +131,29 @@ def test_wrong_flags_end_with_one_line(
     said = capsys.readouterr().err
     assert words in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ("0.0.0.0", 9, 5.0)),  # noqa: S104
+        # What is given counts, also where it is the default.
+        (("--host", "127.0.0.1", "--port", "8000", "--timeout", "60"), ("127.0.0.1", 8000, 60.0)),
+    ],
+)
+def test_flags_count_more_than_the_environment(
+    arguments: tuple[str, ...],
+    expected: tuple[str, int, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(command, "serve", lambda make_app, *given: found.extend(given))
+    monkeypatch.setattr(command, "write_logs", lambda: None)
+    monkeypatch.setenv("FLORENCE_ONNX_MAX_PICTURE_MIB", "512")  # The command sets it.
+    for name, value in (("HOST", "0.0.0.0"), ("PORT", "9"), ("TIMEOUT", "5")):  # noqa: S104
+        monkeypatch.setenv(f"FLORENCE_ONNX_SERVE_{name}", value)
+    assert main(["serve", *arguments]) == 0
+    assert tuple(found) == expected
 
 
 def test_a_port_that_is_taken(
