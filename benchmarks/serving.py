@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         for clients in map(_clients, arguments.clients):
             each, tail = (f"{clients}, {name}" for name in (EACH, TAIL))
             ratios[f"{each}: {side} / {THEIRS}"] = ratio(cases[each], theirs[each])
-            slowest = f"{tail}, {side} / {MEDIAN}, {THEIRS}"
+            slowest = f"{tail}: {side} / {MEDIAN}, {THEIRS}"
             ratios[slowest] = ratio(cases[tail], theirs[f"{clients}, {MEDIAN}"])
     content = {
         "settings": {"beams": BEAMS, "picture": [960, 1280, 3], "tokens": TOKENS},
@@ -119,7 +119,7 @@ def _cases(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Returns the smallest of the values that this share of the values does not exceed."""
+    """Returns the smallest value that at least a share of all values is at or below."""
     ordered = sorted(values)
     return next(value for place, value in enumerate(ordered, 1) if place >= share * len(ordered))
 

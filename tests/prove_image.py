@@ -6,8 +6,8 @@
 BASE stands for the base image: a folder with a Debian system in which ``python`` and its module
 venv are there, and no docs, manuals and translations, as in Debian's slim images. Every FROM makes
 a copy of BASE, every other step runs in the copy by chroot, which takes Linux and root. At the end
-the service runs as the user of the image on a read-only file system, and answers a request. Settings
-of pip in the environment hold in the copies too.
+the service runs as the user of the image on a read-only file system, and answers a request.
+Settings of pip in the environment hold in the copies too.
 """
 
 import json

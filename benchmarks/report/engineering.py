@@ -24,6 +24,8 @@ ORDER = {
     "transformers_js": "A token beside transformers.js",
     "annotating": "Folders of pictures",
     "annotating_memory": "Memory of an annotation",
+    "serving": "Service with several clients",
+    "serving_memory": "Memory of a service",
     "size": "Installed size",
     "filling": "From a checkpoint to a model",
     "preprocess": "Preprocessing a large picture",

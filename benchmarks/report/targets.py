@@ -186,7 +186,27 @@ _FOLDERS = (
     ),
 )
 
-TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS, *_FOLDERS)
+_WRAPPER = "transformers bf16 in FastAPI"
+
+_SERVICE = (
+    Target(
+        "service with 8 clients, 8-bit, seconds per request",
+        "FastAPI around transformers bf16",
+        0.40,
+        "serving",
+        f"8 clients, seconds per request: ours q8 / {_WRAPPER}",
+    ),
+    Target(
+        "service with 8 clients, 8-bit, 95 of 100 answers",
+        "median of FastAPI around transformers bf16",
+        1.0,
+        "serving",
+        "8 clients, time to an answer, 95 of 100: ours q8 / median time to an answer, "
+        f"{_WRAPPER}",
+    ),
+)
+
+TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS, *_FOLDERS, *_SERVICE)
 
 ACCURACY = {
     "OD mAP@0.5": "≥ 90",

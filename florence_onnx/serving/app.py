@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
+_ROUTING = {
+    404: ("not_found", "there is no such path; /docs and /openapi.json list all paths"),
+    405: ("method_not_allowed", "this path takes another method; see /docs or /openapi.json"),
+}
+"""Status of an error of the routes -> code and message."""
+
+
 @dataclass(frozen=True)
 class Access:
     """Access to the service."""
@@ -133,8 +140,8 @@ def _add_routes(app: "FastAPI") -> None:
 
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-        raise RefusalError(error.status_code, code, str(error.detail), error.headers)
+        code, message = _ROUTING.get(error.status_code, ("refused", str(error.detail)))
+        raise RefusalError(error.status_code, code, message, error.headers)
 
     found = {"anyOf": [reference(Record), reference(Answers)]}
     app.add_api_route(

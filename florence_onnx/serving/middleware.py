@@ -23,6 +23,7 @@ OPEN_PATHS = ("/healthz", "/readyz", "/health")
 """Routes that need no key, because they tell no more than that the service runs."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_METHODS = ("GET", "HEAD", "POST")
 _KEY_HEADERS = ("x-api-key", "token")
 
 
@@ -57,8 +58,10 @@ class Requests:
                 ]
             await send(message)
 
+        # The server sends no body after HEAD.
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self._app(scope, receive, answer)
+            await self._app(asked, receive, answer)
         except Exception as error:
             refused = refusal(error)
             code = refused.code
@@ -71,7 +74,7 @@ class Requests:
             raise
         finally:
             seconds = time.perf_counter() - start
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(asked.get("route"), "path", "none")
             self._metrics.answered(route, status or 499, seconds)
             level = logging.DEBUG if route in OPEN_PATHS else logging.INFO
             extra = {"code": code} if code else {}
@@ -79,11 +82,11 @@ class Requests:
                 "request",
                 level,
                 request=identity,
-                method=scope["method"] if scope["method"] in ("GET", "POST") else "other",
+                method=scope["method"] if scope["method"] in _METHODS else "other",
                 route=route,
                 status=status or 499,
                 seconds=round(seconds, 4),
-                bytes=scope.get("florence_onnx.bytes", 0),
+                bytes=asked.get("florence_onnx.bytes", 0),
                 **extra,
             )
 

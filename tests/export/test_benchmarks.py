@@ -27,6 +27,8 @@ from benchmarks import (
     profile,
     quantising,
     scaling,
+    serving,
+    serving_memory,
     size,
     stages,
     streaming,
@@ -369,6 +371,44 @@ def test_annotating_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         "resident after 12 pictures": 351,
     }
     assert record["notes"] == ["+51 MB, beyond the limit of 50 MB."]
+
+
+def test_serving(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "REQUESTS", {1: 2, 8: 8})
+    monkeypatch.setattr(serving, "TOKENS", 5)
+    record = run(serving.main)
+    check_record(record, "serving", "ours fp32", serving.THEIRS)
+    assert list(record["values"]) == [
+        f"{clients}, {measure}"
+        for clients in ("1 client", "8 clients")
+        for measure in (serving.EACH, serving.MEDIAN, serving.TAIL)
+    ]
+    values = record["values"]["8 clients, seconds per request"]
+    expected = values["ours fp32"]["median"] / values[serving.THEIRS]["median"]
+    # Targets are of 8 bits, and have the names that 8 bits would get.
+    (each, tail) = (target.ratio for target in TARGETS if target.benchmark == "serving")
+    ratios = {name.replace("ours fp32", "ours q8"): one for name, one in record["ratios"].items()}
+    assert ratios[each]["median"] == pytest.approx(expected, rel=1e-4)
+    assert tail in ratios
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"), [([3.0, 1.0, 2.0], 0.95, 3), (range(1, 21), 0.95, 19)]
+)
+def test_percentiles(values: Sequence[float], share: float, expected: float) -> None:
+    assert serving.percentile(values, share) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the resident set is read from /proc")
+def test_the_memory_of_a_service(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_memory, "REQUESTS", 12)
+    monkeypatch.setattr(serving_memory, "FIRST", 4)
+    record = run(serving_memory.main, "--model", "demo")
+    assert list(record["values"]) == ["resident after 4 requests", "resident after 12 requests"]
+    # An interpreter with numpy is more than 20 MB.
+    assert all(sides["ours"]["median"] > 20 for sides in record["values"].values())
+    (note,) = record["notes"]
+    assert re.fullmatch(r"[+-]\d+ MB, (within|beyond) the limit of 50 MB\.", note)
 
 
 def test_a_failing_process_is_reported(

@@ -215,10 +215,23 @@ def test_models_health_and_other_paths(service: Any) -> None:
     (listed,) = service.get("/v1/models").json()["data"]
     assert (listed["id"], listed["open"]) == ("tiny", True)
     assert service.get("/healthz").json() == {"status": "ok"}
-    assert service.get("/nothing").json()["error"]["code"] == "not_found"
+    missing = service.get("/nothing").json()["error"]
+    assert missing["code"] == "not_found" and "/openapi.json" in missing["message"]
     wrong = service.get("/v1/answer")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert "/openapi.json" in wrong.json()["error"]["message"]
     assert str(Path(TINY)) not in service.get("/v1/models").text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *(("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/v1/models", 200)),
+        *(("/docs", 200), ("/v1/answer", 405), ("/nothing", 404)),
+    ],
+)
+def test_head_is_get_without_a_body(service: Any, path: str, status: int) -> None:
+    assert service.head(path).status_code == status
 
 
 def test_every_type_of_the_documentation_is_there(service: Any) -> None:
