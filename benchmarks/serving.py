@@ -59,9 +59,7 @@ def main(argv: Sequence[str]) -> None:
         "settings": {"beams": BEAMS, "picture": [960, 1280, 3], "tokens": TOKENS},
         "unit": "s",
         "values": {
-            case: {
-                side: describe(cases[case]) for side, cases in {**ours, THEIRS: theirs}.items()
-            }
+            case: {side: describe(cases[case]) for side, cases in {**ours, THEIRS: theirs}.items()}
             for case in theirs
         },
         "ratios": ratios,

@@ -29,7 +29,12 @@ def main(argv: Sequence[str]) -> None:
     parser.set_defaults(model="demo")
     arguments = parser.parse_args(argv)
     port = free_port()
-    given = ["serve", "--model=demo", f"--port={port}", f"--threads={arguments.threads}"]
+    given = [
+        "serve",
+        f"--model={arguments.model}",
+        f"--port={port}",
+        f"--threads={arguments.threads}",
+    ]
     values: dict[str, dict[str, object]] = {}
     with service("florence_onnx", given, port, "/readyz") as found:
         done, sizes = 0, []

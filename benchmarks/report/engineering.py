@@ -71,7 +71,8 @@ Every script beside this page makes one table and one file in `results/`: `compa
 without torch and with it), `preprocess`, `profile` (operators of the encoders), `choices` (ways to
 quantise), `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are
 probabilities, and constraints), `tiles` (what is found on large pictures, as a whole and in
-tiles), `transformers_js` (a token in Node, on one folder). Four more have no results here yet:
+tiles), `transformers_js` (a token in Node, on one folder), `serving` and `serving_memory` (of the
+service). Four more have no results here yet:
 `actors` (of Ray), `annotating` (a folder), `constraints` (what a step costs) and `lists` (ends of
 lists). What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and
 `report/` writes the pages. A new table is a new script and a line in `ORDER` of
@@ -150,6 +151,8 @@ def _distinction(record: Record) -> str:
         return f", {record['scenes']} scenes, beside {first}"
     if record["benchmark"] in ("choices", "filling", "quantising"):
         return f", {record['model']}"
+    if record["benchmark"] == "serving":
+        return f", {next(reversed(record['values'])).partition(',')[0]}"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
     if provider != "CPU":
         return f" on {provider}"

@@ -39,6 +39,11 @@ _SECTIONS = {
         "batches of 8: all of it, and the vision encoder and decoder alone on pictures that are in "
         "memory, resized.",
     ),
+    "serving-cpu": (
+        "Service",
+        "`serve` and a plain service around transformers, asked for an OD of 50 tokens by clients "
+        "that ask again after each answer.",
+    ),
     "batching-cpu": (
         "Batches and shared pictures",
         "`run` with a batch of 8 pictures, and `encode` for 5 tasks on one picture.",
@@ -67,8 +72,15 @@ _SECTIONS = {
 """File of results -> title of the section, and a sentence about the measurement."""
 
 
-_BESIDE = {"filling-cpu": "filling-large-cpu", "quantising-cpu": "quantising-large-cpu"}
-"""File of results -> another file, whose sides are further columns of the table."""
+_BESIDE = {
+    "filling-cpu": "filling-large-cpu",
+    "quantising-cpu": "quantising-large-cpu",
+    "serving-cpu": "serving-32-cpu",
+}
+"""File of results -> another file, whose sides and cases are in the same table."""
+
+_FOLDED = ("serving-cpu",)
+"""Files of results whose tables are folded."""
 
 _LEFT_OUT = "greedy"
 """Word of sides and notes that are on the other page only."""
@@ -77,7 +89,9 @@ _LEFT_OUT = "greedy"
 def performance(records: Mapping[str, Record]) -> str:
     """Makes the content of docs/performance.md. Missing results are left out."""
     told = [name for name in _SECTIONS if name in records]
-    sections = [_section(*_SECTIONS[name], _joined(name, records)) for name in told]
+    sections = [
+        _section(*_SECTIONS[name], _joined(name, records), name in _FOLDED) for name in told
+    ]
     told += [name for name in _BESIDE.values() if name in records]
     if "accuracy-transformers-cpu" in records:
         told.append("accuracy-transformers-cpu")
@@ -87,7 +101,7 @@ def performance(records: Mapping[str, Record]) -> str:
 
 
 def _joined(name: str, records: Mapping[str, Record]) -> Record:
-    """Joins a record with the sides and notes of another record."""
+    """Joins a record with the sides, ratios and notes of another record."""
     record, other = records[name], records.get(_BESIDE.get(name, ""))
     if other is None:
         return record
@@ -96,11 +110,13 @@ def _joined(name: str, records: Mapping[str, Record]) -> Record:
         for case in {**record["values"], **other["values"]}
     }
     notes = dict.fromkeys((*record.get("notes", ()), *other.get("notes", ())))
-    return {**record, "values": values, "notes": notes}
+    ratios = {**record["ratios"], **other["ratios"]}
+    return {**record, "values": values, "ratios": ratios, "notes": notes}
 
 
-def _section(title: str, measured: str, record: Record) -> str:
-    parts = [f"## {title}\n", f"{measured}\n", values_table(record, _LEFT_OUT)]
+def _section(title: str, measured: str, record: Record, is_folded: bool) -> str:
+    table = values_table(record, _LEFT_OUT)
+    parts = [f"## {title}\n", f"{measured}\n", _folded("Times", table) if is_folded else table]
     parts += [f"{note}\n" for note in record.get("notes", ()) if _LEFT_OUT not in note]
     if record["ratios"]:
         parts.append(_folded("Ratios", ratios_table(record)))

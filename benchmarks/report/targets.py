@@ -201,8 +201,7 @@ _SERVICE = (
         "median of FastAPI around transformers bf16",
         1.0,
         "serving",
-        "8 clients, time to an answer, 95 of 100: ours q8 / median time to an answer, "
-        f"{_WRAPPER}",
+        f"8 clients, time to an answer, 95 of 100: ours q8 / median time to an answer, {_WRAPPER}",
     ),
 )
 
