@@ -164,11 +164,14 @@ def asked_body() -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
-def responses(found: Mapping[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+def responses(
+    found: Mapping[str, Any] | None = None, has_events: bool = False
+) -> dict[int | str, dict[str, Any]]:
     """Describes answers for OpenAPI.
 
     Args:
         found: Schema of an answer without error, if there is a schema.
+        has_events: Tells whether the answer may come as events.
     """
     wrong = {"application/json": {"schema": reference(ErrorBody)}}
     told: dict[int | str, dict[str, Any]] = {
@@ -178,6 +181,8 @@ def responses(found: Mapping[str, Any] | None = None) -> dict[int | str, dict[st
     if found is not None:
         content = {"application/json": {"schema": found}}
         told[200] = {"description": "The answer", "content": content}
+    if has_events:
+        told[200] = {"description": "The answer", "content": {"text/event-stream": {}}}
     return told
 
 

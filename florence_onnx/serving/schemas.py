@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-_STRICT: dict[str, Any] = {
-    "extra": "forbid",
+TYPED: dict[str, Any] = {
     "strict": True,
     "allow_inf_nan": False,
     "use_attribute_docstrings": True,
 }
-"""Settings for pydantic: a misspelt field is an error, and so is a number in quotes."""
+"""Settings for pydantic: a number in quotes is an error. Unknown fields are ignored."""
+_STRICT = {**TYPED, "extra": "forbid"}
+"""Settings for pydantic: a misspelt field is an error too."""
 
 
 @dataclass(frozen=True)

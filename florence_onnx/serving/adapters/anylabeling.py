@@ -7,14 +7,14 @@ own client (``remote_server.py``).
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.results import Detection, Result
 from florence_onnx.serving.asking import Asked, picture_bytes
 from florence_onnx.serving.models import Models
 from florence_onnx.serving.refusals import RefusalError
-from florence_onnx.serving.schemas import AskedTask
+from florence_onnx.serving.schemas import TYPED, AskedTask
 from florence_onnx.tasks import AnswerKind, InputKind, Task
 
 HEADER = "token"
@@ -25,6 +25,8 @@ HEADER = "token"
 @dataclass(frozen=True)
 class ShapesBody:
     """Body of /v1/predict."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TYPED
 
     model: str
     """Name of a model from /v1/models."""

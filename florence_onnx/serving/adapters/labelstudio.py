@@ -11,14 +11,14 @@ import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from florence_onnx import __version__
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.results import Detection, Result
 from florence_onnx.serving.asking import Asked, picture_bytes
 from florence_onnx.serving.refusals import RefusalError
-from florence_onnx.serving.schemas import AskedTask
+from florence_onnx.serving.schemas import TYPED, AskedTask
 from florence_onnx.tasks import Task
 
 VERSION = f"florence-onnx {__version__}"
@@ -31,6 +31,8 @@ _KINDS = ("RectangleLabels", "PolygonLabels", "TextArea")
 class LabellingTask:
     """Task of a project."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = TYPED
+
     data: dict[str, Any]
     """Fields of the task; one field is the picture."""
 
@@ -38,6 +40,8 @@ class LabellingTask:
 @dataclass(frozen=True)
 class LabellingBody:
     """Body of /predict. Fields that are not here are ignored."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TYPED
 
     tasks: list[LabellingTask]
     """Tasks to be labelled."""

@@ -12,13 +12,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.results import Result
 from florence_onnx.serving.asking import Asked, picture_bytes
 from florence_onnx.serving.refusals import RefusalError
-from florence_onnx.serving.schemas import AskedTask
+from florence_onnx.serving.schemas import TYPED, AskedTask
 from florence_onnx.tasks import AnswerKind, InputKind, Task
 
 _TAG = re.compile(r"\s*(<\w+>)\s*(.*)", re.DOTALL)
@@ -28,6 +28,8 @@ _TAG = re.compile(r"\s*(<\w+>)\s*(.*)", re.DOTALL)
 class ImageUrl:
     """Picture of a part."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = TYPED
+
     url: str
     """Data URI. URLs are not opened."""
 
@@ -35,6 +37,8 @@ class ImageUrl:
 @dataclass(frozen=True)
 class Part:
     """Part of a message."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TYPED
 
     type: str
     """Type of the part: ``text`` or ``image_url``."""
@@ -48,6 +52,8 @@ class Part:
 class Message:
     """Message of the conversation."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = TYPED
+
     role: str
     """Role of the author. Only the last message of a ``user`` is read."""
     content: str | list[Part] | None = None
@@ -57,6 +63,8 @@ class Message:
 @dataclass(frozen=True)
 class ChatBody:
     """Body of /v1/chat/completions. Fields that are not here are ignored."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = TYPED
 
     messages: list[Message]
     """Messages of the conversation."""

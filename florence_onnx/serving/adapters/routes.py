@@ -31,6 +31,7 @@ def _add_question(
     body: type,
     summary: str,
     examples: Examples | None = None,
+    has_events: bool = False,
 ) -> None:
     """Adds a route that reads a body and asks the model."""
     app.add_api_route(
@@ -39,7 +40,7 @@ def _add_question(
         methods=["POST"],
         summary=summary,
         openapi_extra={"requestBody": json_body(body, examples or {})},
-        responses=responses(),
+        responses=responses(has_events=has_events),
     )
 
 
@@ -57,7 +58,9 @@ def _add_openai(app: "FastAPI") -> None:
         return JSONResponse(openai.completion(result, model))
 
     summary = "OpenAI: answer a message with a picture"
-    _add_question(app, "/v1/chat/completions", chat, openai.ChatBody, summary, CHAT)
+    _add_question(
+        app, "/v1/chat/completions", chat, openai.ChatBody, summary, CHAT, has_events=True
+    )
 
 
 def _add_anylabeling(app: "FastAPI") -> None:

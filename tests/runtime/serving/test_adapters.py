@@ -237,3 +237,21 @@ def test_other_threads_are_not_left_behind() -> None:
     with client() as found:
         assert found.get("/health").status_code == 200
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "words"),
+    [
+        ("/v1/chat/completions", {"messages": message("od"), "stream": "true"}, "stream"),
+        ("/v1/chat/completions", {"messages": message("od"), "max_tokens": "8"}, "max_tokens"),
+        ("/v1/chat/completions", {"messages": [{"role": 1, "content": ""}]}, "messages.0.role"),
+        ("/v1/predict", {"model": "tiny", "image": URI, "params": [["a", 1]]}, "params"),
+        ("/predict", {"tasks": [{"data": [["a", 1]]}], "label_config": ""}, "tasks.0.data"),
+        ("/predict", {"tasks": [], "label_config": 1}, "label_config"),
+    ],
+)
+def test_bodies_of_other_types(service: Any, path: str, wrong: dict[str, Any], words: str) -> None:
+    """No type is made of another one: text is no number, and no truth."""
+    answer = service.post(path, json=wrong)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    assert words in answer.json()["error"]["message"]
