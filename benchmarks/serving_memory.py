@@ -64,7 +64,7 @@ def _ask(seed: int) -> Ask:
     body = {
         "image": base64.b64encode(file.getvalue()).decode(),
         "task": "caption",
-        "options": {"max_new_tokens": 20},
+        "options": {"max_new_tokens": 10},
     }
     return Ask("/v1/answer", json.dumps(body).encode(), {"Content-Type": "application/json"})
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from typing import cast
 
@@ -48,8 +49,7 @@ def answer_batch(
         policy: The options of the search.
         watch: Called at steps and stages, for measurements.
         is_wanted: Called with the index of a request; false where nobody waits for the answer any
-            more. Then the request leaves the search, and the result has no meaning. Not called for
-            requests about tiles.
+            more. Then the request leaves the search, and the result has no meaning.
 
     Raises:
         ImageError: An encoded picture is not of this model.
@@ -66,8 +66,10 @@ def answer_batch(
     found = _answer(assets, graphs, whole, policy, watch, is_whole_wanted) if whole else ()
     answers = iter(found)
     return [
-        _answer_tiles(assets, graphs, one, policy, watch) if is_tiled else next(answers)
-        for one, is_tiled in zip(batch, tiled, strict=True)
+        _answer_tiles(assets, graphs, one, policy, watch, partial(is_wanted, place))
+        if is_tiled
+        else next(answers)
+        for place, (one, is_tiled) in enumerate(zip(batch, tiled, strict=True))
     ]
 
 
@@ -77,7 +79,12 @@ def _is_tiled(prepared: Prepared) -> bool:
 
 
 def _answer_tiles(
-    assets: Assets, graphs: Graphs, prepared: Prepared, policy: GenerationPolicy, watch: Watch
+    assets: Assets,
+    graphs: Graphs,
+    prepared: Prepared,
+    policy: GenerationPolicy,
+    watch: Watch,
+    is_wanted: Callable[[], bool],
 ) -> Result:
     """Answers a request about the tiles of a picture, and merges the answers."""
     if policy.num_return_sequences > 1:
@@ -90,7 +97,7 @@ def _answer_tiles(
     answers: list[Result] = []
     for start in range(0, len(asked), _TILES_AT_ONCE):
         some = asked[start : start + _TILES_AT_ONCE]
-        answers += _answer(assets, graphs, some, policy, watch)
+        answers += _answer(assets, graphs, some, policy, watch, lambda tile: is_wanted())
     return merge(prepared, tiles, answers)
 
 

@@ -95,6 +95,7 @@ def _add_limits(parser: argparse.ArgumentParser, usual: Limits) -> None:
         ("--max-picture-mib", _PICTURE_MIB, 1, "MiB that decoding a picture may take"),
         ("--max-queue", usual.queue, 1, "requests that wait or are being answered"),
         ("--max-tasks", usual.tasks, 1, "tasks of a request"),
+        ("--max-tiles", usual.tiles, 1, "tiles of a picture"),
         ("--max-beams", usual.beams, 1, "beams of a search"),
         ("--max-tokens", usual.tokens, 1, "tokens of an answer"),
     ):
@@ -127,6 +128,7 @@ def execute(arguments: argparse.Namespace) -> int:
         queue=arguments.max_queue,
         seconds=arguments.timeout,
         tasks=arguments.max_tasks,
+        tiles=arguments.max_tiles,
         beams=arguments.max_beams,
         tokens=arguments.max_tokens,
     )

@@ -14,6 +14,7 @@ from florence_onnx.requests import Request
 from florence_onnx.serving.limits import Limits
 from florence_onnx.serving.refusals import RefusalError
 from florence_onnx.serving.schemas import AskedTask, PictureQuestion, Question
+from florence_onnx.tiling import TilesOption
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.ASCII)
 _BLANKS = re.compile(r"[ \t\r\n]+")
@@ -31,13 +32,15 @@ class Asked:
     """Name of a model; None for the first model of the service."""
     options: GenerationOptions = field(default_factory=GenerationOptions)
     """Overrides of the model's policy, the same for all tasks."""
+    tiles: TilesOption | None = None
+    """Tiles of the picture, for tasks that list things."""
     is_list: bool = False
     """Tells whether the tasks, and so the answers, are a list."""
 
     def requests(self) -> list[Request]:
         """Makes a request of the runtime per task."""
         return [
-            Request(self.image, one.task, one.text, one.region, one.prompt, one.answer)
+            Request(self.image, one.task, one.text, one.region, one.prompt, one.answer, self.tiles)
             for one in self.tasks
         ]
 
@@ -75,7 +78,10 @@ def asked(question: Question, image: bytes) -> Asked:
         )
     tasks = [one] if question.tasks is None else question.tasks
     is_list = question.tasks is not None
-    return Asked(image, tasks, question.model, cast(GenerationOptions, options), is_list)
+    tiles = cast("TilesOption | None", question.tiles)  # Checked with the request.
+    return Asked(
+        image, tasks, question.model, cast(GenerationOptions, options), tiles, is_list=is_list
+    )
 
 
 def asked_in_json(question: PictureQuestion) -> Asked:

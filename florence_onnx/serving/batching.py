@@ -61,8 +61,11 @@ class Job:
         return not self.answer.cancelled()
 
     def goes_with(self, other: "Job") -> bool:
-        """Tells whether two jobs can be searched together."""
-        return self.model is other.model and self.policy == other.policy
+        """Tells whether two jobs can be searched together. Tiles are a batch of their own."""
+        is_tiled = isinstance(self.prepared.picture, TiledPicture) or isinstance(
+            other.prepared.picture, TiledPicture
+        )
+        return not is_tiled and self.model is other.model and self.policy == other.policy
 
 
 class Engine:

@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 _REFERENCES = "#/components/schemas/{model}"
 _JSON_FIELDS = ("tasks", "options", "min_score")
-"""Fields of a form that hold JSON; ``region`` may hold JSON too."""
+"""Fields of a form that hold JSON."""
+_COMMAS = {"region": 3, "tiles": 1}
+"""Fields of a form that may hold a list, as JSON or without brackets -> commas of the list."""
 _MOST_FIELDS = 16
 _FIELD_BYTES = 1 << 20
 _MOST_SHOWN = 3
@@ -118,9 +120,9 @@ def _question(fields: "list[tuple[str, Any]]") -> Question:
 
 def _value(name: str, text: str) -> Any:
     is_json = name in _JSON_FIELDS
-    if name == "region":
+    if name in _COMMAS:
         is_list = text.lstrip().startswith("[")
-        text = f"[{text}]" if text.count(",") == 3 and not is_list else text
+        text = f"[{text}]" if text.count(",") == _COMMAS[name] and not is_list else text
         is_json = text.lstrip().startswith("[")
     if not is_json:
         return text
@@ -150,7 +152,7 @@ def asked_body() -> dict[str, Any]:
         name: {"type": "string", "contentMediaType": "application/json"}
         if name in _JSON_FIELDS
         else {"type": "string"}
-        for name in ("task", "text", "region", "prompt", "answer", "model", *_JSON_FIELDS)
+        for name in ("task", "text", "region", "prompt", "answer", "model", "tiles", *_JSON_FIELDS)
     }
     form = {
         "type": "object",

@@ -19,6 +19,8 @@ class Limits:
     """Seconds from the first byte of a request to the answer."""
     tasks: int = 16
     """Number of tasks about one picture."""
+    tiles: int = 16
+    """Number of tiles of one picture, to which the whole picture is added."""
     beams: int = 8
     """Number of beams of a search."""
     tokens: int = 4096
@@ -33,6 +35,17 @@ class Limits:
         if not 1 <= count <= self.tasks:
             raise RefusalError(
                 422, "task_error", f"tasks has {count} entries; it must have 1 to {self.tasks}"
+            )
+
+    def check_tiles(self, count: int) -> None:
+        """Refuses a picture of too many tiles.
+
+        Raises:
+            RefusalError: There are more tiles than `tiles`.
+        """
+        if count > self.tiles:
+            raise RefusalError(
+                422, "input_error", f"tiles makes {count} tiles; this service allows {self.tiles}"
             )
 
     def bounded(self, policy: GenerationPolicy, max_tokens_given: bool) -> GenerationPolicy:

@@ -41,6 +41,8 @@ class Question(AskedTask):
     """Name of a model from /v1/models; the first model by default."""
     tasks: list[AskedTask] | None = None
     """Tasks in one pass of the vision encoder, instead of one task."""
+    tiles: str | list[int] | None = None
+    """Tiles of a large picture, for tasks that list things: ``auto``, or columns and rows."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the search, such as ``num_beams`` and ``max_new_tokens``."""
     min_score: float | None = None
@@ -92,6 +94,7 @@ class Record:
     confidence: float | None
     truncated: bool
     detections: list[Located]
+    tiles: list[list[int]] = field(default_factory=list)
     alternatives: list[dict[str, Any]] = field(default_factory=list)
 
 

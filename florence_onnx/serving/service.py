@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 from florence_onnx.constraining import check_rules
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.model import Florence2
-from florence_onnx.preparing import prepare, read_picture
-from florence_onnx.prompts import check_input, what_is_asked
-from florence_onnx.requests import Request
+from florence_onnx.preparing import check_question, prepare, read_picture
+from florence_onnx.requests import Request, TiledPicture
 from florence_onnx.results import Result
 from florence_onnx.serving.asking import Asked
 from florence_onnx.serving.batching import Engine, Job, SharedPicture
@@ -75,7 +74,9 @@ class Service:
         policy = asked.policy(model.policy, self.limits)
         requests = asked.requests()
         _check(requests, policy)
-        picture = read_picture(model.assets, asked.image)
+        picture = read_picture(model.assets, asked.image, asked.tiles)
+        if isinstance(picture, TiledPicture):
+            self.limits.check_tiles(len(picture.frames) - 1)
         shared = SharedPicture(picture)
         prepared = [prepare(model.assets, request, picture) for request in requests]
         return [Job(model, one, shared, policy) for one in prepared]
@@ -90,6 +91,4 @@ def service_of(app: "FastAPI") -> Service:
 def _check(requests: Sequence[Request], policy: GenerationPolicy) -> None:
     """Makes the checks that need no decoded picture."""
     for request in requests:
-        task, kind = what_is_asked(request.task, request.prompt, request.answer)
-        check_input(task, request.text, request.region)
-        check_rules(task, kind, policy)
+        check_rules(*check_question(request), policy)

@@ -63,6 +63,23 @@ def test_regions_in_forms(service: Any, region: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize(("written", "tiles"), [("3,2", (3, 2)), ("[1, 2]", (1, 2))])
+def test_tiles(service: Any, model: Florence2, written: str, tiles: tuple[int, int]) -> None:
+    tasks = [{"task": "od"}, {"task": "ocr"}]
+    expected = [
+        json.loads(json.dumps(model(png(), one["task"], tiles=tiles, **TOKENS).record()))
+        for one in tasks
+    ]
+    as_json = service.post("/v1/answer", json=asking(tasks=tasks, tiles=list(tiles)))
+    assert as_json.json() == {"answers": expected}
+    fields = {"tasks": json.dumps(tasks), "tiles": written, "options": json.dumps(TOKENS)}
+    form = service.post("/v1/answer", files={"image": png()}, data=fields)
+    assert form.json() == as_json.json()
+    assert expected[0]["tiles"][-1] == [0, 0, 32, 24]
+    schemas = service.get("/openapi.json").json()["components"]["schemas"]
+    assert set(expected[0]) <= set(schemas["Record"]["properties"])
+
+
 def test_several_tasks_are_answered_in_their_order(service: Any, model: Florence2) -> None:
     tasks: list[dict[str, Any]] = [
         {"task": "ocr"},
@@ -145,6 +162,11 @@ WRONG: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "region",
     ),
     "model": (asking(model="../tiny"), 404, "model_not_found", "tiny"),
+    "tiles for a caption": (asking(task="caption", tiles="auto"), 422, "input_error", "tiles="),
+    "no tiles": (asking(tiles=[0, 1]), 422, "input_error", "1 to 32"),
+    "other tiles": (asking(tiles="3x2"), 422, "input_error", "auto"),
+    "tiles of fractions": (asking(tiles=[1.5, 2]), 400, "invalid_request", "tiles"),
+    "many tiles": (asking(tiles=[5, 4]), 422, "input_error", "allows 16"),
     "many beams": (asking(options={"num_beams": 9}), 422, "generation_error", "allows 8"),
 }
 

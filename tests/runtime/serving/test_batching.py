@@ -190,3 +190,33 @@ def test_what_comes_in_while_pictures_are_encoded_joins(
     stopped.engine.close()
     assert stopped.value("batch_rows_count") == 1
     assert stopped.value("batch_pictures_sum") == 2
+
+
+def tiled(model: Florence2, seed: int, policy: GenerationPolicy) -> Job:
+    prepared = model.prepare(Request(picture(seed), "od", tiles=(3, 3)))
+    return Job(model, prepared, SharedPicture(prepared.picture), policy)
+
+
+def test_tiles_are_a_batch_of_their_own(model: Florence2, policy: GenerationPolicy) -> None:
+    stopped = Stopped()
+    jobs = [job(model, 0, policy), tiled(model, 1, policy), job(model, 2, policy)]
+    stopped.run(jobs)
+    assert stopped.value("batch_rows_count") == 2
+    expected = model(picture(1), "od", tiles=(3, 3), max_new_tokens=12)
+    assert jobs[1].answer.result().record() == expected.record()
+    assert len({one.answer.result().generated for one in jobs}) == 3
+
+
+def test_tiles_that_nobody_waits_for_leave_the_search(
+    model: Florence2, policy: GenerationPolicy
+) -> None:
+    prepared = tiled(model, 1, policy).prepared
+
+    def steps(is_wanted: bool) -> int:
+        stages: list[str] = []
+        answering.answer_batch(
+            model.assets, model.graphs, [prepared], policy, stages.append, lambda _: is_wanted
+        )
+        return stages.count("step")
+
+    assert 0 < steps(is_wanted=False) < steps(is_wanted=True)
