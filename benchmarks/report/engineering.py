@@ -25,7 +25,6 @@ ORDER = {
     "annotating": "Folders of pictures",
     "annotating_memory": "Memory of an annotation",
     "serving": "Service with several clients",
-    "serving_memory": "Memory of a service",
     "size": "Installed size",
     "filling": "From a checkpoint to a model",
     "preprocess": "Preprocessing a large picture",
@@ -71,7 +70,7 @@ Every script beside this page makes one table and one file in `results/`: `compa
 without torch and with it), `preprocess`, `profile` (operators of the encoders), `choices` (ways to
 quantise), `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are
 probabilities, and constraints), `tiles` (what is found on large pictures, as a whole and in
-tiles), `transformers_js` (a token in Node, on one folder), `serving` and `serving_memory` (of the
+tiles), `transformers_js` (a token in Node, on one folder), `serving` (of the
 service). Four more have no results here yet:
 `actors` (of Ray), `annotating` (a folder), `constraints` (what a step costs) and `lists` (ends of
 lists). What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and
