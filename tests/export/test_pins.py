@@ -68,6 +68,9 @@ def test_everything_that_the_tests_install_has_one_version() -> None:
     [
         ("constraints.txt", ("cpu", "cli", "export", "test", "docs")),
         ("demo.txt", ("cpu", "cli", "demo")),
+        ("tools.txt", ("cpu", "cli", "annotate", "video", "parquet", "supervision")),
+        ("cluster.txt", ("cpu", "cli", "annotate", "ray")),
+        ("fiftyone.txt", ("cpu", "cli")),
         ("floors.txt", ("cpu", "cli")),
         ("export-floors.txt", ("export",)),
     ],
@@ -112,6 +115,16 @@ def test_the_workflow_runs_the_steps_of_the_command() -> None:
     )
     assert {"tests/runtime/test_convert_tools.py", "torch==2.13.0"} < command
     assert workflow == command
+
+
+def test_every_environment_of_the_command_has_pins_for_what_it_names() -> None:
+    command = (ROOT / ".ci" / "run").read_text().replace("\\\n", " ")
+    made = re.findall(r"^environment \S+ \S+ (.*)$", command, re.M)
+    assert len(made) > 8
+    for packages in made:
+        (name,) = re.findall(r"-c tests/(\S+)", packages)
+        named = {word for word in packages.split() if re.fullmatch(r"[a-z][a-z-]+", word)}
+        assert named <= pins(name).keys(), packages
 
 
 def test_the_readme_installs_the_pins() -> None:
