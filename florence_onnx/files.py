@@ -162,6 +162,29 @@ def _is_unicode(text: str) -> bool:
 
 
 @contextmanager
+def named(path: Path, hidden: Path) -> Iterator[None]:
+    """Has errors about files name what the user has named.
+
+    Args:
+        path: Name for a full disk, whose errors name no file, and in place of ``hidden``.
+        hidden: File or folder with a name that the user does not know.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:
+            name = path
+        elif isinstance(error.filename, str) and Path(error.filename).is_relative_to(hidden):
+            name = path / Path(error.filename).relative_to(hidden)
+        else:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno or 0), os.fspath(name)) from error
+
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+@contextmanager
 def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
     """Yields a path to write to; the file written there becomes ``path`` when the block succeeds.
 
@@ -177,7 +200,7 @@ def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: The file cannot be written, or ``path`` is read-only or no regular file.
     """
-    path = Path(os.path.realpath(path))
+    given, path = path, Path(os.path.realpath(path))
     if path.exists():
         _check_regular(path.stat(), path)
         if not os.access(path, os.W_OK):  # A rename would replace the file all the same.
@@ -185,9 +208,10 @@ def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = (unfinished or path.parent) / f".partial-{secrets.token_hex(8)}{path.suffix}"
     try:
-        yield partial
-        flush(partial)
-        partial.replace(path)
+        with named(given, partial):
+            yield partial
+            flush(partial)
+            partial.replace(path)
     except BaseException:
         with suppress(OSError):
             partial.unlink()

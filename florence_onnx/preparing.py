@@ -28,6 +28,7 @@ def read_picture(
     image: ImageInput | EncodedImage,
     tiles: TilesOption | None = None,
     image_size: ImageSize | None = None,
+    name: str | None = None,
 ) -> Picture | TiledPicture | EncodedImage:
     """Decodes and resizes a picture. An encoded picture is returned unchanged.
 
@@ -36,6 +37,7 @@ def read_picture(
         image: The picture.
         tiles: Tiles, as in `Request`. A picture that fits one tile is read without tiles.
         image_size: Size, as in `Request`.
+        name: Name in messages of a picture that is given as bytes.
 
     Raises:
         ImageError: The image is not a picture the model can read, or another model encoded it.
@@ -52,7 +54,7 @@ def read_picture(
     height, width = sized.preprocessor.size
     resized = None if image_size is None else (width, height)
     grid = None if tiles is None else tiles_of(tiles)
-    rgb = to_rgb(image)
+    rgb = to_rgb(image, name)
     size = rgb.shape[1], rgb.shape[0]
     if grid is not None:
         frames = grid.frames(size, (width, height))

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from florence_onnx.errors import FolderBusyError, ModelFileError, OutputExistsError
-from florence_onnx.files import flush
+from florence_onnx.files import flush, named
 
 WORK = ".florence-onnx"
 """Name of the folder of unfinished files, inside the target, or beside it behind its name."""
@@ -60,7 +60,7 @@ def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterato
     if target.is_symlink() and not target.exists():
         # The disk behind the link may come back, and hide what was written meanwhile.
         raise OutputExistsError(f"{target} is a link to nothing: remove it, or make its folder")
-    target = Path(os.path.realpath(target))
+    given, target = target, Path(os.path.realpath(target))
     beside = _beside(target)
     inside = target.is_dir()
     if os.path.lexists(target):
@@ -69,7 +69,8 @@ def staged_folder(target: Path, replaced: Replaced = refuse_existing) -> Iterato
     if inside and beside.is_dir():
         with _held(beside, target):
             pass  # A process was killed before target was there; its files go.
-    with _held(target / WORK if inside else beside, target) as staging:
+    work = target / WORK if inside else beside
+    with named(given, work), _held(work, target) as staging, named(given, staging):
         if not inside:
             _refuse_new(target)  # An earlier process with the lock may have made the folder.
         yield staging
@@ -89,7 +90,8 @@ def work_folder(folder: Path) -> Iterator[Path]:
         ExportError: Another process uses the hidden folder at the moment.
         OSError: The folder cannot be written.
     """
-    with _held(folder.resolve() / WORK, folder) as work:
+    hidden = folder.resolve() / WORK
+    with named(folder, hidden), _held(hidden, folder) as work:
         yield work
 
 

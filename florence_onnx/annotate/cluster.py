@@ -14,6 +14,7 @@ from florence_onnx.annotate.pipeline import Summary
 from florence_onnx.annotate.questions import Plan
 from florence_onnx.annotate.ray import Annotator, row_of
 from florence_onnx.annotate.sources import Item
+from florence_onnx.annotate.tries import Tries
 from florence_onnx.annotate.video import is_video
 from florence_onnx.errors import FlorenceError, InputError
 from florence_onnx.packages import require_packages
@@ -157,6 +158,7 @@ class Crew:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         summary = Summary()
         with _failures():
+            tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
             answered = ray.data.from_items(texts, override_num_blocks=self._blocks(len(texts)))
             answered = answered.map_batches(
                 Annotator,
@@ -164,6 +166,7 @@ class Crew:
                     "model": self.model,
                     "tasks": self.plan,
                     "digest": output.model,
+                    "tries": tries,
                     **self._opening(),
                 },
                 batch_size=None,  # A block.

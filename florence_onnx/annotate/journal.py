@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from florence_onnx.errors import InputError
+from florence_onnx.files import named
 
 _CHUNK = 1 << 16
 
@@ -30,7 +31,7 @@ class Journal:
             OSError: The file cannot be written.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._file = os.open(path, flags, 0o666)
+        self._path, self._file = path, os.open(path, flags, 0o666)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Appends records. After an error, the file is the same as before.
@@ -41,8 +42,9 @@ class Journal:
         rest = memoryview(b"".join(map(write_line, records)))
         before = os.fstat(self._file).st_size
         try:
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            with named(self._path, self._path):
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
         except BaseException:
             os.ftruncate(self._file, before)
             raise
@@ -50,7 +52,8 @@ class Journal:
     def close(self) -> None:
         """Waits until the lines are on the disk, and closes the file."""
         try:
-            os.fsync(self._file)
+            with named(self._path, self._path):
+                os.fsync(self._file)
         finally:
             os.close(self._file)
 

@@ -246,7 +246,8 @@ class Annotation:
         if not self._unanswered(item, content):
             return content, None
         plan = self.plan
-        return content, read_picture(self.model.assets, data, plan.tiles, plan.image_size)
+        name = f"'{item.path}'" if item.path else None
+        return content, read_picture(self.model.assets, data, plan.tiles, plan.image_size, name)
 
     def _unanswered(self, item: Item, content: str) -> list[Question]:
         return [

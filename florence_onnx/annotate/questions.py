@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from florence_onnx.cascading import Cascade
-from florence_onnx.errors import TaskError
+from florence_onnx.errors import InputError, TaskError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.prompts import check_input, what_is_asked
 from florence_onnx.requests import EncodedImage, Request
@@ -34,6 +34,12 @@ class Question:
         """Tells whether the first task of the question can be asked about parts of a picture."""
         return takes_tiles(*what_is_asked(self.task, self.prompt, self.answer))
 
+    @property
+    def locates(self) -> bool:
+        """Tells whether an answer, or one of a cascade, has things with labels and scores."""
+        _, kind = what_is_asked(self.task, self.prompt, self.answer)
+        return self.cascade is not None or kind is not AnswerKind.TEXT
+
     def request(self, image: EncodedImage) -> Request:
         """Makes the request of the question's first task about a picture."""
         return Request(image, self.task, self.text, prompt=self.prompt, answer=self.answer)
@@ -58,9 +64,14 @@ class Plan:
     """Size (width, height) to which pictures are resized; None for the checkpoint's size."""
 
     def __post_init__(self) -> None:
-        """Refuses tiles that no question takes."""
+        """Refuses tiles that no question takes, and what is about things where none locates."""
         if self.tiles is not None and not any(one.takes_tiles for one in self.questions):
             check_tiles(self.questions[0].name, AnswerKind.TEXT)
+        about_things = {"labels": self.labels, "min_score": self.options.get("min_score")}
+        if not any(one.locates for one in self.questions):
+            for name, given in about_things.items():
+                if given:
+                    raise InputError(f"{name} is for tasks that locate things; these answer text")
 
     def settings(self) -> dict[str, Any]:
         """Settings on which answers depend, besides model and question, ready for JSON."""

@@ -15,8 +15,9 @@ from florence_onnx.annotate.output import Output
 from florence_onnx.annotate.pipeline import Annotation
 from florence_onnx.annotate.questions import Plan, Question, plan_questions
 from florence_onnx.annotate.sources import Item
+from florence_onnx.annotate.tries import TOGETHER
 from florence_onnx.assets.identity import model_digest
-from florence_onnx.errors import InputError, ModelFileError
+from florence_onnx.errors import FlorenceError, InputError, ModelFileError
 from florence_onnx.images.bitmap import write_bitmap
 from florence_onnx.images.pixels import to_rgb
 from florence_onnx.model import Florence2
@@ -54,6 +55,7 @@ class Annotator:
         tasks: Sequence[str] | Plan,
         *,
         digest: str | None = None,
+        tries: Any = None,
         **opening: Any,
     ) -> None:
         """Opens the model; Ray calls this in the actor.
@@ -63,6 +65,8 @@ class Annotator:
             tasks: Names of tasks and of cascades, ``["od", "caption+grounding"]``; or a `Plan`,
                 which has room for texts, prompts and options, and whose limit does not count.
             digest: Required digest of the model's files; None for any.
+            tries: Actor of `Tries`, which ends the tries of rows of the column `ITEM`; None to try
+                without end.
             **opening: Arguments of `Florence2.load`. ``threads`` is by default the number of
                 processors that Ray has given to the actor (``num_cpus``).
 
@@ -86,6 +90,7 @@ class Annotator:
             )
         output = Output(self.digest, plan.settings())
         self._annotation = Annotation(opened, replace(plan, limit=None), output)
+        self._tries = tries
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Answers all questions about the pictures of a batch.
@@ -103,12 +108,42 @@ class Annotator:
         annotation = self._annotation
         rows = _Rows(annotation.output.model, annotation.output.settings)
         annotation.output = rows
-        annotation.run([*rows.take(batch, annotation.plan.questions)])
+        items = rows.take(batch, annotation.plan.questions)
+        if self._tries is None:
+            annotation.run(items)
+        else:
+            self._try(items, batch[ITEM])
         kept = {name: column for name, column in batch.items() if name not in _PICTURES}
         return kept | {
             "annotations": _column([row.annotations for row in rows.rows]),
             "errors": _column([row.errors for row in rows.rows]),
         }
+
+    def _try(self, items: Sequence[Item], names: Sequence[str]) -> None:
+        """Asks about pictures. If the actor was killed at it before, asks one by one.
+
+        A picture at which the actor was then killed again becomes an error.
+        """
+        import ray
+
+        def begin(name: str) -> int:
+            earlier: int = ray.get(self._tries.begin.remote(name))
+            return earlier
+
+        whole = "\n".join(names)
+        error = FlorenceError(
+            f"the actor has ended {TOGETHER + 1} times while it was asked about this picture"
+        )
+        if begin(whole) < TOGETHER:
+            self._annotation.run(items)
+        else:
+            for item, name in zip(items, names, strict=True):
+                if begin(name):
+                    self._annotation.run([replace(item, error=error)])
+                else:
+                    self._annotation.run([item])
+                    ray.get(self._tries.end.remote(name))
+        ray.get(self._tries.end.remote(whole))
 
 
 def row_of(item: Item, answered: Mapping[str, Sequence[int]]) -> str:
@@ -122,7 +157,8 @@ def row_of(item: Item, answered: Mapping[str, Sequence[int]]) -> str:
             answered about that file.
     """
     file = os.path.abspath(item.file)  # noqa: PTH100  # Path.resolve follows links.
-    return json.dumps([item.path, item.source, file, item.span, answered])
+    error = None if item.error is None else str(item.error)
+    return json.dumps([item.path, item.source, file, item.span, error, answered])
 
 
 @dataclass
@@ -178,13 +214,19 @@ class _Rows(Output):
         ]
 
     def _of_file(self, text: str, questions: Sequence[Question]) -> Item:
-        path, source, file, span, answered = json.loads(text)
+        path, source, file, span, error, answered = json.loads(text)
         for content, numbers in answered.items():
             for number in numbers:
                 super().claim(path, content, questions[number])
         number = str(len(self.rows))
         self.rows.append(_Row(path, source))
-        return Item(path, number, file, None if span is None else tuple(span))
+        return Item(
+            path,
+            number,
+            file,
+            None if span is None else tuple(span),
+            error=None if error is None else InputError(error),
+        )
 
     def _item(self, path: str, is_held: bool, picture: object) -> Item:
         number = str(len(self.rows))

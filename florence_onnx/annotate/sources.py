@@ -8,12 +8,12 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 from itertools import count
 from pathlib import Path
 
 from florence_onnx.annotate.video import VIDEOS, find_frames, frame_name, is_video
-from florence_onnx.errors import ImageError, InputError
+from florence_onnx.errors import FlorenceError, ImageError, InputError
 from florence_onnx.files import open_regular
 from florence_onnx.images.limits import check_file_size
 
@@ -23,6 +23,7 @@ SUFFIXES = (
 )
 """Endings of the names of pictures in folders and shards."""
 STANDARD_INPUT = "-"
+_LIST = ".txt"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -40,16 +41,22 @@ class Item:
     span: tuple[int, int] | None = None
     """Offset and size in bytes of the picture in the file; None for the whole file."""
     load: Callable[[], bytes] | None = None
-    """Function that gives the bytes, for a frame of a video; or raises the error of a folder that
-    cannot be listed. None where the bytes are in the file."""
+    """Function that gives the bytes, for a frame of a video; None where the bytes are in the
+    file."""
+    error: FlorenceError | None = None
+    """Reason why pictures cannot be found here, for a source, or a part of a source, that is
+    damaged; None for a picture."""
 
     def read(self) -> bytes:
         """Reads the bytes of the picture file.
 
         Raises:
+            FlorenceError: This is no picture, but an `error`.
             ImageError: There are too many bytes, or fewer than a shard says.
             OSError: The file is missing, unreadable or no regular file.
         """
+        if self.error is not None:
+            raise self.error
         if self.load is not None:
             return self.load()
         with open_regular(self.file) as file:
@@ -73,18 +80,20 @@ def find_items(sources: Sequence[str], every: float = 1.0) -> list[Item]:
             videos, which are taken by their names, but not out of folders.
         every: Seconds between two frames of a video.
 
+    Returns:
+        The pictures. Of a source that cannot be read, or from some place on, one item has the
+        `Item.error`.
+
     Raises:
-        InputError: A source does not exist, holds no picture, or cannot be read, or not one of
-            all pictures exists.
-        ImageError: The frames of a video are too large.
+        InputError: A source does not exist or holds no picture, or no source can be read, or not
+            one of all pictures exists.
+        ImageError: The frames of the only videos are too large.
         MissingDependencyError: A video is there, and PyAV is not.
     """
-    items = []
-    for source in sources:
-        try:
-            items += _found(source, Fraction(repr(every)))
-        except (OSError, UnicodeDecodeError, tarfile.TarError) as error:
-            raise InputError(f"{source} cannot be read: {error}") from error
+    items = [item for source in sources for item in _found(source, Fraction(repr(every)))]
+    errors = [item.error for item in items if item.error is not None]
+    if errors and len(errors) == len(items):
+        raise errors[0]
     if not any(os.path.lexists(item.file) for item in items):
         raise InputError(f"no picture that is listed exists; the first is {items[0].file}")
     return items
@@ -98,11 +107,14 @@ def _found(source: str, every: Fraction) -> list[Item]:
     else:
         items = _of_file(source, every)
     if not items:
-        raise InputError(f"{source} holds no pictures; the names of pictures end with {_LISTED}")
+        name = "the standard input" if source == STANDARD_INPUT else source
+        is_list = source == STANDARD_INPUT or source.lower().endswith(_LIST)
+        hint = "write the path of a picture on each line" if is_list else _NAMES
+        raise InputError(f"{name} holds no pictures; {hint}")
     return items
 
 
-_LISTED = ", ".join(SUFFIXES)
+_NAMES = f"the names of pictures end with {', '.join(SUFFIXES)}"
 
 
 def _matching(pattern: str) -> list[str]:
@@ -119,7 +131,7 @@ def _matching(pattern: str) -> list[str]:
 def _of_file(source: str, every: Fraction) -> list[Item]:
     name = source.lower()
     if source == STANDARD_INPUT:
-        return _of_list(_standard_input(), source)
+        return _of_list(_standard_input, source)
     if not os.path.lexists(source):
         raise InputError(f"{source} does not exist; give a picture, a folder, a pattern or a list")
     if name.endswith(_COMPRESSED):
@@ -127,10 +139,9 @@ def _of_file(source: str, every: Fraction) -> list[Item]:
     if is_shard(name):
         return list(_of_shard(source))
     if is_video(name):
-        return list(frames_of(source, (number * every for number in count())))
-    if name.endswith(".txt"):
-        with open_regular(source) as file:
-            return _of_list(file.read().decode("utf-8-sig"), source)
+        return list(_of_video(source, every))
+    if name.endswith(_LIST):
+        return _of_list(lambda: _list_file(source), source)
     return [Item(_slashed(source), source, source)]
 
 
@@ -138,10 +149,8 @@ def _of_folder(source: str) -> Iterator[Item]:
     unlisted: list[Item] = []
 
     def note(error: OSError) -> None:
-        if error.filename == source:
-            raise error
         path = _slashed(os.path.relpath(error.filename, source))
-        unlisted.append(Item(path, source, error.filename, load=partial(_refuse, error)))
+        unlisted.append(_unreadable(source if path == "." else path, source, error))
 
     for parent, folders, names in os.walk(source, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -152,8 +161,11 @@ def _of_folder(source: str) -> Iterator[Item]:
     yield from unlisted
 
 
-def _refuse(error: OSError) -> bytes:
-    raise error
+def _unreadable(name: str, source: str, error: Exception, behind: str = "") -> Item:
+    """Makes the item of a source, or of a folder in a source, that cannot be read."""
+    place = f" behind {behind}" if behind else ""
+    told = InputError(f"{name} cannot be read{place}: {error}")
+    return Item(_slashed(name), source, source, error=told)
 
 
 def _standard_input() -> str:
@@ -164,17 +176,49 @@ def _standard_input() -> str:
     return sys.stdin.read()
 
 
-def _of_list(text: str, source: str) -> list[Item]:
+def _list_file(source: str) -> str:
+    with open_regular(source) as file:
+        return file.read().decode("utf-8-sig")
+
+
+def _of_list(read: Callable[[], str], source: str) -> list[Item]:
+    try:
+        text = read()
+    except (OSError, UnicodeDecodeError) as error:
+        return [_unreadable(source, source, error)]
     names = (line.rstrip("\r") for line in text.split("\0" if "\0" in text else "\n"))
     return [Item(_slashed(name), source, name) for name in names if name]
 
 
 def _of_shard(source: str) -> Iterator[Item]:
-    with open_regular(source) as file, tarfile.open(fileobj=file, mode="r:") as shard:
-        for member in shard:
-            if member.isreg() and not member.issparse() and _is_picture(Path(member.name).name):
-                span = (member.offset_data, member.size)
-                yield Item(f"{_slashed(source)}/{member.name}", source, source, span)
+    """Yields the pictures of a shard, and an error for the rest of a shard that is damaged."""
+    last = ""
+    try:
+        with open_regular(source) as file, tarfile.open(fileobj=file, mode="r:") as shard:
+            size = os.fstat(file.fileno()).st_size
+            for member in shard:
+                if member.offset_data + member.size > size:
+                    continue  # A member that is cut off; the next one raises an error.
+                last = member.name
+                if member.isreg() and not member.issparse() and _is_picture(Path(last).name):
+                    span = (member.offset_data, member.size)
+                    yield Item(f"{_slashed(source)}/{last}", source, source, span)
+            # The loop also ends at a damaged header. A whole shard ends with zeros.
+            file.seek(shard.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("it is damaged there")
+    except (OSError, tarfile.TarError) as error:
+        yield _unreadable(source, source, error, last)
+
+
+def _of_video(source: str, every: Fraction) -> Iterator[Item]:
+    """Yields the frames of a video, or the error of a file that is no video."""
+    try:
+        yield from frames_of(source, (number * every for number in count()))
+    except OSError as error:
+        yield _unreadable(source, source, error)
+    except (ImageError, InputError) as error:
+        yield Item(_slashed(source), source, source, error=error)
 
 
 def frames_of(source: str, times: Iterable[Fraction]) -> Iterator[Item]:

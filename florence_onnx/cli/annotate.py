@@ -15,6 +15,7 @@ from typing import Any
 from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, MODES, Output, open_output
 from florence_onnx.annotate.questions import Plan, plan_questions
 from florence_onnx.annotate.sources import find_items
+from florence_onnx.annotate.video import is_video
 from florence_onnx.cli.annotators import add_ray_options, here, on_ray
 from florence_onnx.cli.options import (
     add_generation_options,
@@ -72,7 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every",
         type=_seconds,
-        default=1.0,
         metavar="SECONDS",
         help="time between two frames of a video (default: 1)",
     )
@@ -94,7 +94,6 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         choices=MODES,
-        default="fill",
         help="fill adds to the annotations that are there; append also does with another model or "
         "other options; replace begins anew and keeps the old annotations in "
         "annotations.previous.jsonl (default: fill)",
@@ -126,13 +125,22 @@ def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     plan = _plan(arguments)
     ANY_MODEL.replace(**plan.options)
-    items = find_items(arguments.sources, arguments.every)
+    items = find_items(arguments.sources, arguments.every or 1.0)
+    if arguments.every is not None and not any(is_video(item.source) for item in items):
+        raise InputError("--every is about videos, and no source is a video")
+    if arguments.out == _NULL and arguments.mode is not None:
+        raise InputError(f"--mode is about an output, and --out {_NULL} has none")
     if arguments.dry_run:
         names = [question.name for question in plan.questions]
-        count = min(len(items), arguments.limit or len(items))
+        errors = [item.error for item in items if item.error is not None]
+        for error in errors:
+            say(f"note: {error}")
+        found = len(items) - len(errors)
+        count = min(found, arguments.limit or found)
         _tell({"pictures": count, "tasks": names}, arguments.json)
         return 0
     require_packages(("PIL",), NAME, "annotate")
+    mode = arguments.mode or MODES[0]
     with ExitStack() as stack:
         annotator = (
             here(arguments, plan) if arguments.ray is None else on_ray(arguments, plan, stack)
@@ -140,7 +148,7 @@ def execute(arguments: argparse.Namespace) -> int:
         output = stack.enter_context(
             nullcontext(Output(annotator.digest, plan.settings()))
             if arguments.out == _NULL
-            else open_output(Path(arguments.out), arguments.mode, annotator.digest, plan.settings())
+            else open_output(Path(arguments.out), mode, annotator.digest, plan.settings())
         )
         for note in output.notes:
             say(f"note: {note}")

@@ -42,7 +42,7 @@ _HEAD = 100
 _STRIP = 1 << 18
 
 
-def to_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
+def to_rgb(image: ImageInput, name: str | None = None) -> npt.NDArray[np.uint8]:
     """Returns the pixels of a picture in RGB.
 
     Args:
@@ -53,6 +53,7 @@ def to_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
             - a Pillow image of any mode;
             - the path or the bytes of a picture file, which is turned upright by its EXIF
               orientation. Arrays and Pillow images are never turned.
+        name: Name in messages of a picture that is given as bytes.
 
     Returns:
         uint8, [H, W, 3]: a view of the given array where possible, and not to be written to.
@@ -67,7 +68,7 @@ def to_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
     if isinstance(image, (str, os.PathLike)):
         return _three_channels(read_file(image))
     if isinstance(image, bytes):
-        return _three_channels(read_bytes(image))
+        return _three_channels(read_bytes(image, name))
     if is_pillow_image(image):
         return _three_channels(from_pillow(image))
     raise ImageError(
@@ -136,10 +137,14 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ) from error
 
 
-def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
+def read_bytes(data: bytes, name: str | None = None) -> npt.NDArray[np.uint8]:
     """Decodes the bytes of a picture file, and turns the picture upright by its EXIF orientation.
 
     Only the first frame of a file is decoded.
+
+    Args:
+        data: The bytes.
+        name: Name of the picture in messages.
 
     Returns:
         uint8, [H, W] or [H, W, 3].
@@ -149,7 +154,7 @@ def read_bytes(data: bytes) -> npt.NDArray[np.uint8]:
             ``PIL.Image.MAX_IMAGE_PIXELS``, or would take too much memory or time.
         MissingDependencyError: without Pillow.
     """
-    return _read(io.BytesIO(data), f"the {len(data)} bytes given")
+    return _read(io.BytesIO(data), name or f"the {len(data)} bytes given")
 
 
 def is_turned(data: bytes) -> bool:
@@ -192,6 +197,8 @@ def _read(file: IO[bytes], name: str) -> npt.NDArray[np.uint8]:
     formats = readable_formats()
     file_size = file.seek(0, io.SEEK_END)
     check_file_size(file_size, name)
+    if not file_size:
+        raise ImageError(f"{name} is not a picture: it is empty")
     with _decoding(name):
         scans = check_metadata(file, name)
         try:

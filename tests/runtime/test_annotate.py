@@ -422,7 +422,7 @@ def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(
         annotate(*command, status=2)
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "No space left on device" in err
+    assert f"No space left on device: '{tmp_path / 'out' / 'annotations.jsonl'}'" in err
     first = lines(tmp_path / "out")
     assert 0 < len(first) < len(NAMES)
     annotate(*command)
@@ -448,6 +448,9 @@ def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(
         (("--task", "od", "--beams", "0"), "num_beams"),
         (("--task", "od", "--min-score", "2"), "min_score"),
         (("--task", "od", "--labels", "lost.json"), "lost.json is missing; --labels takes"),
+        (("--task", "od", "--every", "2"), "--every is about videos, and no source is a video"),
+        (("--task", "od", "--out", "null", "--mode", "replace"), "--mode is about an output"),
+        (("--task", "caption", "ocr", "--min-score", "0.5"), "min_score is for tasks that locate"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_written(
@@ -457,11 +460,21 @@ def test_wrong_options_are_told_before_anything_is_written(
     arguments: tuple[str, ...],
     message: str,
 ) -> None:
-    annotate(photos, *arguments, "--out", tmp_path / "out", status=2)
+    annotate(photos, "--out", tmp_path / "out", *arguments, status=2)
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_that_no_task_gives(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "map.json").write_text('{"car": null}')
+    labels = ("--labels", tmp_path / "map.json", "--out", "null")
+    annotate(photos, "--task", "caption", *labels, status=2)
+    assert "labels is for tasks that locate things" in capsys.readouterr().err
+    annotate(photos, "--task", "caption+grounding", "--limit", "1", *labels)
 
 
 def test_a_missing_package_is_named_before_anything_is_written(

@@ -3,17 +3,21 @@
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from florence_onnx.annotate import ray
 from florence_onnx.annotate.output import ANNOTATIONS
 from florence_onnx.annotate.questions import Plan, plan_questions
 from florence_onnx.annotate.ray import Annotator, row_of
-from florence_onnx.annotate.sources import Item
+from florence_onnx.annotate.sources import Item, find_items
+from florence_onnx.annotate.tries import TOGETHER, Tries
 from florence_onnx.cli.program import main
 from florence_onnx.errors import GenerationError, InputError, ModelFileError
 from florence_onnx.images.bitmap import write_bitmap
@@ -133,6 +137,47 @@ def test_a_row_of_the_command(photos: Path, expected: Lines, annotator: Annotato
     assert [len(json.loads(text)) for text in found] == [2, 0, 2]
     assert comparable(json.loads(found[0])) == comparable(expected[:2])
     assert {line["path"] for line in json.loads(found[2])} == {name}
+
+
+class Killed(BaseException):
+    """Signals the end of an actor, which a test survives."""
+
+
+def test_a_picture_that_kills_its_actor_becomes_an_error(
+    photos: Path, expected: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two tries with its batch and one alone; the others of the batch are answered."""
+    read, deadly = Item.read, ["04.png", "09.png"]
+
+    def reading(self: Item) -> bytes:
+        if self.error is None and self.path in deadly:
+            raise Killed
+        return read(self)
+
+    monkeypatch.setattr(Item, "read", reading)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda value: value))
+    tries = Tries()
+    remote = SimpleNamespace(
+        begin=SimpleNamespace(remote=tries.begin), end=SimpleNamespace(remote=tries.end)
+    )
+    rows = [row_of(item, {}) for item in find_items([str(photos)])]
+    kills = 0
+    for _ in range(9):
+        monkeypatch.setattr(ray, "_processors", lambda: 1)
+        actor = Annotator(TINY, PLAN, tries=remote)
+        try:
+            answered = actor({"item": np.array(rows)})
+            break
+        except Killed:
+            kills += 1
+    assert kills == TOGETHER + len(deadly)
+    errors = texts(answered["errors"])
+    assert [line["path"] for line in errors] == deadly
+    assert all("the actor has ended 3 times" in line["error"] for line in errors)
+    assert comparable(texts(answered["annotations"])) == [
+        line for line in expected if line["path"] not in deadly
+    ]
+    assert tries.begin("\n".join(rows)) == 0, "the next run starts anew"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,15 @@ def test_a_list_on_the_standard_input(tmp_path: Path, monkeypatch: pytest.Monkey
         assert paths("-") == expected
     for stream_or_none in (io.StringIO(""), None):
         monkeypatch.setattr("sys.stdin", stream_or_none)
-        with pytest.raises(InputError, match="holds no pictures"):
+        with pytest.raises(InputError, match="holds no pictures") as told:
             find_items(["-"])
+        assert str(told.value).startswith("the standard input holds no pictures; write the path")
+
+
+def test_an_empty_list_is_told_what_it_should_hold(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("\n\n")
+    with pytest.raises(InputError, match=r"list\.txt holds no pictures; write the path of a pict"):
+        find_items([str(tmp_path / "list.txt")])
 
 
 def test_members_of_shards_that_lead_out_or_are_there_twice(tmp_path: Path) -> None:
@@ -147,6 +155,66 @@ def test_members_of_shards_that_lead_out_or_are_there_twice(tmp_path: Path) -> N
     assert set(tmp_path.iterdir()) - before == {out}
     found = [path.read_bytes() for path in (out / "images").rglob("twice.png")]
     assert found == [contents[1]], "the newer of two members counts"
+
+
+def damaged_header(content: bytes, at: int) -> bytes:
+    return content[:at] + b"\xff" * 512 + content[at + 512 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content, at: content[: at + 600],
+        lambda content, at: content[: at + 100],
+        damaged_header,
+    ],
+    ids=["cut in a picture", "cut in a header", "damaged header"],
+)
+def test_a_torn_shard_is_an_error_among_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes, int], bytes]
+) -> None:
+    """Its whole pictures and the other sources are answered; a mended shard goes on."""
+    shard, out = tmp_path / "s.tar", tmp_path / "out"
+    with tarfile.open(shard, "w") as file:
+        for seed in range(3):
+            file.add(save(tmp_path / f"{seed}.png", seed), f"{seed}.png")
+    with tarfile.open(shard) as file:
+        third = file.getmember("2.png").offset
+    whole = shard.read_bytes()
+    shard.write_bytes(damage(whole, third))
+    other = save(tmp_path / "other.png", 5)
+    sources = (shard, other)
+    annotate(*sources, "--out", out, "--dry-run", "--json")
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["pictures"] == 3
+    assert "s.tar cannot be read behind 1.png" in captured.err
+    annotate(*sources, "--out", out, status=2)
+    answered = [f"{shard}/0.png", f"{shard}/1.png", str(other)]
+    assert [line["path"] for line in lines(out)] == answered
+    (error,) = lines(out, "errors.jsonl")
+    assert (error["path"], error["source"], error["hash"]) == (str(shard), str(shard), None)
+    assert error["error"].startswith(f"{shard} cannot be read behind 1.png: ")
+    shard.write_bytes(whole)
+    annotate(*sources, "--out", out)
+    assert [line["path"] for line in lines(out)] == [*answered, f"{shard}/2.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("bad.tar", b"no shard"), ("empty.tar", b""), ("list.txt", b"\xe9t\xe9.png\n")],
+)
+def test_a_source_that_cannot_be_read_is_an_error_among_others(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    save(tmp_path / "photos/a.png", 0)
+    annotate(tmp_path / name, tmp_path / "photos", "--out", tmp_path / "out", status=2)
+    assert [line["path"] for line in lines(tmp_path / "out")] == ["a.png"]
+    (error,) = lines(tmp_path / "out", "errors.jsonl")
+    assert error["path"] == str(tmp_path / name)
+    assert f"{name} cannot be read" in error["error"]
+    with pytest.raises(InputError, match="cannot be read"):
+        find_items([str(tmp_path / name)] * 2)
 
 
 def test_a_source_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +259,18 @@ def test_pictures_that_all_fail(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out)["errors"] == 3
     assert lines(tmp_path / "out") == []
     assert all("not a picture" in line["error"] for line in lines(tmp_path / "out", "errors.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "is not a picture: it is empty"), (b"x" * 9, "is not a picture in a format that")],
+)
+def test_errors_name_the_picture(tmp_path: Path, content: bytes, reason: str) -> None:
+    save(tmp_path / "photos/a.png", 0)
+    (tmp_path / "photos/b.png").write_bytes(content)
+    annotate(tmp_path / "photos", "--out", tmp_path / "out", status=2)
+    (error,) = lines(tmp_path / "out", "errors.jsonl")
+    assert error["error"].startswith(f"'b.png' {reason}")
 
 
 def test_pictures_of_one_name_in_two_sources(

@@ -17,7 +17,7 @@ from PIL import Image
 from florence_onnx.annotate import video
 from florence_onnx.annotate.sources import find_items
 from florence_onnx.cli.program import main
-from florence_onnx.errors import FlorenceError, ImageError
+from florence_onnx.errors import FlorenceError, ImageError, InputError
 from tests.helpers.tiny import TINY
 
 av = pytest.importorskip("av")
@@ -150,6 +150,16 @@ def test_files_that_are_no_videos(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_a_video_that_cannot_be_read_is_an_error_among_others(tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:40])
+    items = find_items([str(tmp_path / "*.mp4")])
+    assert [item.error is None for item in items] == [True] * (len(items) - 1) + [False]
+    assert len(items) > 1
+    with pytest.raises(InputError, match=r"b\.mp4 is no video that can be read"):
+        items[-1].read()
 
 
 def test_frames_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

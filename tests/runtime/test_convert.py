@@ -1,6 +1,7 @@
 """Answers of an annotation in the formats of other tools."""
 
 import csv
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -292,6 +293,33 @@ def test_a_folder_is_no_file_of_lines_and_a_link_is_not_followed(
         assert main(["convert", str(tmp_path), "--to", "csv", "--out", str(tmp_path / out)]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("to", ["coco", "csv", "yolo", "voc", "labelme", "sidecar"])
+def test_a_disk_that_is_full_is_told_of_the_file_to_write(
+    convert: Convert,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    to: str,
+) -> None:
+    """And nothing of unfinished files, whose names the user does not know."""
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def unwritable(self: Path, data: bytes) -> int:
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    for write, reason in ((full, "No space left on device"), (unwritable, "Input/output error")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", write)
+            out = convert(to, status=2)
+        assert not out.exists()
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert f"{reason}: '{out}" in err
+        assert ".partial" not in err
+        assert ".florence-onnx" not in err
 
 
 @pytest.mark.parametrize(
