@@ -18,12 +18,7 @@ from florence_onnx.encoding import encode
 from florence_onnx.errors import FlorenceError, MissingDependencyError, TaskError
 from florence_onnx.model import Florence2
 from florence_onnx.preparing import read_picture
-from florence_onnx.requests import (
-    EncodedImage,
-    Failure,
-    Prepared,
-    Request,
-)
+from florence_onnx.requests import EncodedImage, Failure, Prepared, Request
 from florence_onnx.results import Result
 from florence_onnx.streaming import answer_or_fail
 from florence_onnx.tasks import AnswerKind
@@ -224,6 +219,8 @@ class Annotation:
                 self.summary.skipped += 1
                 self.watch(self.summary)
                 return
+            if isinstance(picture, Exception):
+                raise picture
             encoded = encode(self.model.graphs, picture)
         except MissingDependencyError:
             raise
@@ -247,7 +244,11 @@ class Annotation:
             return content, None
         plan = self.plan
         name = f"'{item.path}'" if item.path else None
-        return content, read_picture(self.model.assets, data, plan.tiles, plan.image_size, name)
+        try:
+            picture = read_picture(self.model.assets, data, plan.tiles, plan.image_size, name)
+        except Exception as error:
+            return content, error
+        return content, picture
 
     def _unanswered(self, item: Item, content: str) -> list[Question]:
         return [
@@ -288,7 +289,8 @@ class Annotation:
         self, item: Item, error: Exception, content: str | None, question: Question | None = None
     ) -> None:
         self.summary.errors += 1
-        name = "" if isinstance(error, FlorenceError) else f"{type(error).__name__}: "
+        is_told = isinstance(error, FlorenceError | OSError)
+        name = "" if is_told else f"{type(error).__name__}: "
         line: Mapping[str, Any] = {
             "schema": SCHEMA,
             "path": item.path,

@@ -11,8 +11,9 @@ _THREADS = 4
 _AHEAD = 8
 """Number of pictures that are read ahead. A picture takes up to 7 MB at 768x768, or all tiles."""
 
-Reading = tuple[str, Picture | TiledPicture | EncodedImage | None]
-"""SHA-256 of a picture's file, and the picture if there are questions about it."""
+Reading = tuple[str, Picture | TiledPicture | EncodedImage | Exception | None]
+"""SHA-256 of a picture's file, and the picture, or the error of a file that is none; None without
+questions about the picture."""
 
 
 def read_ahead(

@@ -1,5 +1,6 @@
 """Sources that are odd: links in circles, names that are no text, folders that go away."""
 
+import hashlib
 import io
 import json
 import os
@@ -265,12 +266,22 @@ def test_pictures_that_all_fail(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("content", "reason"),
     [(b"", "is not a picture: it is empty"), (b"x" * 9, "is not a picture in a format that")],
 )
-def test_errors_name_the_picture(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_errors_tell_the_picture_and_its_content(tmp_path: Path, content: bytes, reason: str) -> None:
     save(tmp_path / "photos/a.png", 0)
     (tmp_path / "photos/b.png").write_bytes(content)
     annotate(tmp_path / "photos", "--out", tmp_path / "out", status=2)
     (error,) = lines(tmp_path / "out", "errors.jsonl")
     assert error["error"].startswith(f"'b.png' {reason}")
+    assert error["hash"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_picture_that_is_not_there_is_told_as_the_system_tells_it(tmp_path: Path) -> None:
+    photo = save(tmp_path / "a.png", 0)
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/lost.png\n{photo}\n")
+    annotate(tmp_path / "list.txt", "--out", tmp_path / "out", status=2)
+    (error,) = lines(tmp_path / "out", "errors.jsonl")
+    assert "lost.png" in error["error"]
+    assert error["error"].startswith("[Errno ")
 
 
 def test_pictures_of_one_name_in_two_sources(
