@@ -7,7 +7,7 @@ from pathlib import Path
 from florence_onnx.cli.options import add_min_score, path
 from florence_onnx.converting.coco import write_coco
 from florence_onnx.converting.per_picture import Words, write_labelme, write_sidecars, write_voc
-from florence_onnx.converting.reading import read_classes, read_labels
+from florence_onnx.converting.reading import Labels, read_classes, read_labels
 from florence_onnx.converting.supervision import write_supervision
 from florence_onnx.converting.table import write_csv, write_parquet
 from florence_onnx.converting.yolo import write_yolo
@@ -28,6 +28,8 @@ Boxes without an area are left out. Nothing that exists is replaced.
 """
 FORMATS = ("coco", "yolo", "voc", "labelme", "csv", "parquet", "supervision", "sidecar")
 
+_OF_TEXT = ("csv", "parquet", "sidecar")
+"""Formats that have a place for answers that are text."""
 _FORMATS_OF = {
     "classes": ("coco", "yolo", "supervision"),
     "split": ("yolo",),
@@ -93,6 +95,7 @@ def execute(arguments: argparse.Namespace) -> int:
     except IsADirectoryError as error:
         inside = arguments.annotations / "annotations.jsonl"
         raise InputError(f"{arguments.annotations} is a folder; give {inside}") from error
+    _check_answers(arguments, labels)
     words = Words(
         arguments.prefix or "",
         arguments.suffix or "",
@@ -124,6 +127,20 @@ def _check_options(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and arguments.to not in formats:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} is for --to {' and '.join(formats)}, not {arguments.to}")
+
+
+def _check_answers(arguments: argparse.Namespace, labels: Labels) -> None:
+    """Raises InputError where all answers are text, and a format or an option is about things."""
+    answers = (answer for picture in labels.pictures for answer in picture.answers.values())
+    if any(answer.names for answer in answers):
+        return
+    if arguments.to not in _OF_TEXT:
+        raise InputError(
+            f"all answers that are taken are text: --to {arguments.to} needs answers that locate "
+            f"things; {', '.join(_OF_TEXT)} also take text"
+        )
+    if arguments.min_score is not None:
+        raise InputError("--min-score is about things with scores; all answers taken are text")
 
 
 def _share(text: str) -> float:

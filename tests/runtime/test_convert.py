@@ -356,6 +356,15 @@ def test_tasks_that_are_there_are_named(
     assert "no lines of ocr; there are caption, ocr_with_region, od, ref" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc", "labelme", "supervision"])
+def test_text_has_no_place_in_formats_of_things(
+    convert: Convert, capsys: pytest.CaptureFixture[str], to: str
+) -> None:
+    assert not convert(to, "--task", "caption", "ocr", status=2).exists()
+    err = capsys.readouterr().err
+    assert f"--to {to} needs answers that locate things; csv, parquet, sidecar also take" in err
+
+
 @pytest.mark.parametrize(
     ("to", "arguments", "message"),
     [
@@ -366,6 +375,7 @@ def test_tasks_that_are_there_are_named(
             for option in ("--prefix", "--suffix", "--separator", "--banned", "--first")
         ),
         ("yolo", ("--tag-style", "blanks"), "--tag-style is for --to sidecar, not yolo"),
+        ("csv", ("--min-score", "0.5", "--task", "caption"), "--min-score is about things"),
         ("csv", ("--min-score", "nan"), "min_score is nan"),
         ("csv", ("--min-score", "2"), "min_score is 2.0"),
     ],
