@@ -266,7 +266,9 @@ def test_pictures_that_all_fail(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("content", "reason"),
     [(b"", "is not a picture: it is empty"), (b"x" * 9, "is not a picture in a format that")],
 )
-def test_errors_tell_the_picture_and_its_content(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_errors_tell_the_picture_and_its_content(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     save(tmp_path / "photos/a.png", 0)
     (tmp_path / "photos/b.png").write_bytes(content)
     annotate(tmp_path / "photos", "--out", tmp_path / "out", status=2)
