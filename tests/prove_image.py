@@ -1,7 +1,7 @@
-"""Builds the image of docs/docker/Dockerfile without an engine, and starts the image.
+"""Builds an image of docs/docker without an engine, and starts the image.
 
     debootstrap --variant=minbase --include=python3-venv trixie BASE
-    python -m tests.prove_image BASE
+    python -m tests.prove_image BASE docs/docker/Dockerfile
 
 BASE stands for the base image: a folder with a Debian system in which ``python`` and its module
 venv are there, and no docs, manuals and translations, as in Debian's slim images. Every FROM makes
@@ -28,7 +28,6 @@ from typing import Any
 from tests.helpers.service import asking
 
 ROOT = Path(__file__).parents[1]
-DOCKERFILE = ROOT / "docs" / "docker" / "Dockerfile"
 URL = "http://127.0.0.1:8000/v1/answer"
 SECONDS = 60
 
@@ -64,17 +63,18 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
         yield instruction, rest.strip()
 
 
-def build(base: Path, work: Path) -> Image:
-    """Runs the steps of the Dockerfile."""
+def build(base: Path, dockerfile: Path, work: Path) -> Image:
+    """Runs the steps of a Dockerfile."""
+    of_pip = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
+    image = below = Image(base, {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **of_pip})
     images: dict[str, Image] = {}
-    image = Image(base)
-    for instruction, text in steps(DOCKERFILE.read_text(encoding="utf-8")):
+    for instruction, text in steps(dockerfile.read_text(encoding="utf-8")):
         print(instruction, text, flush=True)
         if instruction == "FROM":
-            name = text.partition(" AS ")[2] or "last"
-            of_pip = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
-            image = Image(work / name, {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **of_pip})
-            subprocess.run(["cp", "-a", str(base), str(image.root)], check=True)
+            source, _, name = text.partition(" AS ")
+            stage = images.get(source, below)
+            image = Image(work / (name or "last"), dict(stage.variables))
+            subprocess.run(["cp", "-a", str(stage.root), str(image.root)], check=True)
             images[name] = image
         else:
             _run(image, images, instruction, text)
@@ -123,7 +123,8 @@ def start(image: Image) -> "subprocess.Popen[bytes]":
     root = shlex.quote(str(image.root))
     mounts = (
         f"mount --bind {root} {root} && mount -o remount,ro,bind {root} "
-        f"&& cd {root} && mount -t tmpfs tmpfs tmp && exec {shlex.join(command)}"
+        f"&& cd {root} && mount -t tmpfs tmpfs tmp && mount -t proc proc proc "
+        f"&& exec {shlex.join(command)}"
     )
     return subprocess.Popen(["unshare", "--mount", "bash", "-c", mounts])
 
@@ -144,10 +145,10 @@ def ask() -> dict[str, Any]:
             time.sleep(0.2)
 
 
-def main(base: Path) -> None:
+def main(base: Path, dockerfile: Path) -> None:
     """Builds, starts, asks, and prints sizes."""
     with tempfile.TemporaryDirectory() as folder:
-        image = build(base, Path(folder))
+        image = build(base, dockerfile, Path(folder))
         process = start(image)
         try:
             print(ask()["task"], "answered")
@@ -159,4 +160,4 @@ def main(base: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
