@@ -67,11 +67,10 @@ class Plan:
         """Refuses tiles that no question takes, and what is about things where none locates."""
         if self.tiles is not None and not any(one.takes_tiles for one in self.questions):
             check_tiles(self.questions[0].name, AnswerKind.TEXT)
-        about_things = {"labels": self.labels, "min_score": self.options.get("min_score")}
-        if not any(one.locates for one in self.questions):
-            for name, given in about_things.items():
-                if given:
-                    raise InputError(f"{name} is for tasks that locate things; these answer text")
+        about_things = {"--labels": self.labels, "--min-score": self.options.get("min_score")}
+        given = [name for name, value in about_things.items() if value]
+        if given and not any(one.locates for one in self.questions):
+            raise InputError(f"{given[0]} is for tasks that locate things; these answer text")
 
     def settings(self) -> dict[str, Any]:
         """Settings on which answers depend, besides model and question, ready for JSON."""

@@ -450,7 +450,7 @@ def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(
         (("--task", "od", "--labels", "lost.json"), "lost.json is missing; --labels takes"),
         (("--task", "od", "--every", "2"), "--every is about videos, and no source is a video"),
         (("--task", "od", "--out", "null", "--mode", "replace"), "--mode is about an output"),
-        (("--task", "caption", "ocr", "--min-score", "0.5"), "min_score is for tasks that locate"),
+        (("--task", "caption", "ocr", "--min-score", "0.5"), "--min-score is for tasks that"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_written(
@@ -473,7 +473,7 @@ def test_labels_that_no_task_gives(
     (tmp_path / "map.json").write_text('{"car": null}')
     labels = ("--labels", tmp_path / "map.json", "--out", "null")
     annotate(photos, "--task", "caption", *labels, status=2)
-    assert "labels is for tasks that locate things" in capsys.readouterr().err
+    assert "--labels is for tasks that locate things" in capsys.readouterr().err
     annotate(photos, "--task", "caption+grounding", "--limit", "1", *labels)
 
 
