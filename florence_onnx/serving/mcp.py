@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from florence_onnx import __version__
-from florence_onnx.errors import ImageError
+from florence_onnx.errors import FlorenceError, ImageError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.model import Florence2
 from florence_onnx.results import Result
 from florence_onnx.serving.asking import picture_bytes
 from florence_onnx.serving.refusals import RefusalError
 from florence_onnx.tasks import Task
+from florence_onnx.terminal import one_line
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -31,6 +32,7 @@ def make_server(model: Florence2, folder: Path | None) -> "MCPServer[Any]":
         folder: The only folder with pictures that paths may name; None for no paths.
     """
     from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
 
     where = f" or the path of a picture in {folder}" if folder else ""
     server: MCPServer[Any] = MCPServer(
@@ -42,11 +44,14 @@ def make_server(model: Florence2, folder: Path | None) -> "MCPServer[Any]":
 
     def ask(image: str, task: Task, text: str | None = None, **options: Any) -> Result:
         given: GenerationOptions = {**options}  # type: ignore[typeddict-item]
-        return model(_picture(image, folder), task, text, **given)
+        try:
+            return model(_picture(image, folder), task, text, **given)
+        except FlorenceError as error:  # The words of other errors are kept from the client.
+            raise ToolError(one_line(error)) from None
 
-    def caption(image: str, detail: str = "short") -> str:
+    def caption(image: str, detail: Literal["short", "long", "longest"] = "short") -> str:
         """Describe a picture. detail: short, long or longest."""
-        return ask(image, _CAPTIONS.get(detail, Task.CAPTION)).text
+        return ask(image, _CAPTIONS[detail]).text
 
     def detect(image: str, labels: list[str] | None = None) -> dict[str, Any]:
         """Detect the objects of a picture, with their boxes; labels: the only ones to look for."""

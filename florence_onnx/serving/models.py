@@ -87,7 +87,9 @@ class Models:
         served = self._served.get(self.names[0] if name is None else name)
         if served is None:
             raise RefusalError(
-                404, "model_not_found", f"there are the models {', '.join(self.names)}"
+                404,
+                "model_not_found",
+                f"there is no model {name!r:.80}; there are the models {', '.join(self.names)}",
             )
         await self._turn(served)
         try:

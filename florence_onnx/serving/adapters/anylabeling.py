@@ -49,7 +49,9 @@ def model_info(models: Models, name: str) -> dict[str, Any]:
     """
     if name not in models.names:
         raise RefusalError(
-            404, "model_not_found", f"there are the models {', '.join(models.names)}"
+            404,
+            "model_not_found",
+            f"there is no model {name!r:.80}; there are the models {', '.join(models.names)}",
         )
     return {"success": True, "data": {"model_id": name, **_about(name)}}
 

@@ -161,7 +161,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "invalid_request",
         "region",
     ),
-    "model": (asking(model="../tiny"), 404, "model_not_found", "tiny"),
+    "model": (asking(model="../tiny"), 404, "model_not_found", "no model '../tiny'"),
     "tiles for a caption": (asking(task="caption", tiles="auto"), 422, "input_error", "tiles="),
     "no tiles": (asking(tiles=[0, 1]), 422, "input_error", "1 to 32"),
     "other tiles": (asking(tiles="3x2"), 422, "input_error", "auto"),

@@ -52,6 +52,9 @@ def test_tools(tmp_path: Path) -> None:
         ("locate", {"image": uri, "text": TEXT}),
         ("caption", {"image": "../in.png"}),
         ("caption", {"image": str(tmp_path / "in.png")}),
+        ("read_text", {"image": encoded(b"no picture")}),
+        ("locate", {"image": uri, "text": ""}),
+        ("caption", {"image": uri, "detail": "huge"}),
     ]
     tools, answers = call(["--folder", str(inside)], calls)
     assert tools == ["caption", "detect", "read_text", "locate"]
@@ -63,4 +66,10 @@ def test_tools(tmp_path: Path) -> None:
     assert [one["box"] for one in found["found"]] == [list(d.box) for d in expected.detections]
     assert not any(answer.is_error for answer in answers[:4])
     assert all(answer.is_error for answer in answers[4:])
+    # The words of an error reach the assistant.
+    for answer, words in zip(
+        answers[4:], ("in base64", "in base64", "format", "text"), strict=False
+    ):
+        assert words in answer.content[0].text
+    assert "longest" in answers[-1].content[0].text
     assert base64.b64encode(png()).decode()[:20] not in str(answers[4])

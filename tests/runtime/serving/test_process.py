@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,9 +84,15 @@ HEAD = b"POST /v1/answer HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it counts files differently")
 def test_clients_that_do_not_go_on() -> None:
-    """Uploads that stop, and a thousand connections that say nothing, keep nobody else waiting."""
+    """Uploads that stop, and a thousand connections that say nothing, keep nobody else waiting.
+
+    When they have gone, nothing of them is left.
+    """
     with process("--model", str(TINY), "--timeout", "2", "--max-queue", "5") as served:
         until(lambda: get(f"{served.url}/readyz") == 200)
+        assert post(served.url, asking())["task"] == "<OD>"
+        files = Path(f"/proc/{served.process.pid}/fd")
+        before = len(list(files.glob("*")))
         address = ("127.0.0.1", int(served.url.rpartition(":")[2]))
         with ExitStack() as stack:
             for _ in range(1000):
@@ -102,7 +109,10 @@ def test_clients_that_do_not_go_on() -> None:
             odd = stack.enter_context(socket.create_connection(address))
             odd.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
             assert b" 400 " in ask(odd).splitlines()[0]
+            if files.is_dir():  # On Linux.
+                assert len(list(files.glob("*"))) > before + 900
         assert post(served.url, asking())["task"] == "<OD>"
+        until(lambda: len(list(files.glob("*"))) <= before)
 
 
 @pytest.mark.parametrize(
