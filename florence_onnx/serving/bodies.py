@@ -1,7 +1,7 @@
 """Reading of the bodies of requests, and their description for the documentation."""
 
 import json
-from collections.abc import AsyncGenerator, Hashable, Mapping
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _REFERENCES = "#/components/schemas/{model}"
 _JSON_FIELDS = ("tasks", "options", "min_score")
@@ -54,14 +55,30 @@ def _checker(kind: Hashable) -> "TypeAdapter[Any]":
     return TypeAdapter(cast(Any, kind))
 
 
+async def read_body(request: "Request", kind: type[T], read: Callable[[T], R]) -> R:
+    """Checks a body of JSON and reads it in another thread, as pictures in it may be large.
+
+    Args:
+        request: The request, the size of whose body has been checked.
+        kind: Type of the body.
+        read: Function that decodes the pictures of the checked body.
+
+    Raises:
+        RefusalError: The body is no JSON, a field is missing, unknown or of another type, or
+            ``read`` refuses it.
+    """
+    from starlette.concurrency import run_in_threadpool
+
+    body = await request.body()
+    return await run_in_threadpool(lambda: read(read_json(body, kind)))
+
+
 async def read_asked(request: "Request") -> Asked:
     """Reads the body of /v1/answer: JSON or a form, whose size has been checked.
 
     Raises:
         RefusalError: The body is neither, or a field is missing, unknown or of another type.
     """
-    from starlette.concurrency import run_in_threadpool
-
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _read_form(request)
@@ -71,8 +88,7 @@ async def read_asked(request: "Request") -> Asked:
             "unsupported_media_type",
             "the body must be application/json or multipart/form-data",
         )
-    body = await request.body()
-    return await run_in_threadpool(lambda: asked_in_json(read_json(body, PictureQuestion)))
+    return await read_body(request, PictureQuestion, asked_in_json)
 
 
 async def _read_form(request: "Request") -> Asked:

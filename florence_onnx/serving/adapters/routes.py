@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from florence_onnx.serving.adapters import anylabeling, labelstudio, openai
-from florence_onnx.serving.bodies import json_body, read_json, responses
+from florence_onnx.serving.bodies import json_body, read_body, responses
 from florence_onnx.serving.examples import CHAT, LABELLING, Examples
 from florence_onnx.serving.refusals import RefusalError
 from florence_onnx.serving.service import service_of
@@ -49,8 +49,10 @@ def _add_openai(app: "FastAPI") -> None:
     from starlette.responses import JSONResponse, Response, StreamingResponse
 
     async def chat(request: Request) -> Response:
-        body = read_json(await request.body(), openai.ChatBody)
-        (result,) = await service_of(app).answer(openai.asked_in_chat(body))
+        body, asked = await read_body(
+            request, openai.ChatBody, lambda body: (body, openai.asked_in_chat(body))
+        )
+        (result,) = await service_of(app).answer(asked)
         model = body.model or service_of(app).models.names[0]
         if body.stream:
             events = openai.events(result, model)
@@ -68,8 +70,8 @@ def _add_anylabeling(app: "FastAPI") -> None:
     from starlette.responses import JSONResponse, Response
 
     async def shapes(request: Request) -> Response:
-        body = read_json(await request.body(), anylabeling.ShapesBody)
-        (result,) = await service_of(app).answer(anylabeling.asked_for_shapes(body))
+        asked = await read_body(request, anylabeling.ShapesBody, anylabeling.asked_for_shapes)
+        (result,) = await service_of(app).answer(asked)
         return JSONResponse(anylabeling.shapes(result))
 
     async def info(request: Request) -> Response:
@@ -90,6 +92,7 @@ def _add_anylabeling(app: "FastAPI") -> None:
 
 
 def _add_labelstudio(app: "FastAPI") -> None:
+    from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
 
@@ -97,7 +100,7 @@ def _add_labelstudio(app: "FastAPI") -> None:
         return JSONResponse({"model_version": labelstudio.VERSION})
 
     async def predict(request: Request) -> Response:
-        body = read_json(await request.body(), labelstudio.LabellingBody)
+        body = await read_body(request, labelstudio.LabellingBody, lambda body: body)
         most = service_of(app).limits.tasks
         if len(body.tasks) > most:
             raise RefusalError(
@@ -108,7 +111,7 @@ def _add_labelstudio(app: "FastAPI") -> None:
         for task in body.tasks:
             found: list[dict[str, Any]] = []
             for control in controls:
-                asked = labelstudio.asked_for_control(control, task)
+                asked = await run_in_threadpool(labelstudio.asked_for_control, control, task)
                 found += labelstudio.regions(control, await service_of(app).answer(asked))
             predictions.append(labelstudio.prediction(found))
         return JSONResponse({"results": predictions, "model_version": labelstudio.VERSION})

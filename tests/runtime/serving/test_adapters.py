@@ -1,5 +1,7 @@
 """What other front ends say and expect: by their client, or by their documented messages."""
 
+import asyncio
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 
+TEXT_AREA = '<View><Image name="i" value="$image"/><TextArea name="t" toName="i"/></View>'
 URI = f"data:image/png;base64,{encoded(png())}"
 
 
@@ -255,3 +258,28 @@ def test_bodies_of_other_types(service: Any, path: str, wrong: dict[str, Any], w
     answer = service.post(path, json=wrong)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert words in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/answer", {"image": URI, "task": "od", "options": TOKENS}),
+        ("/v1/chat/completions", {"messages": message("<OD>")}),
+        ("/v1/predict", {"model": "tiny", "image": URI}),
+        ("/predict", {"tasks": [{"data": {"image": URI}}], "label_config": TEXT_AREA}),
+    ],
+)
+def test_pictures_are_decoded_in_other_threads(
+    service: Any, path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of the event loop goes on with the other requests."""
+    decode = base64.b64decode
+    decoding: list[bool] = []
+
+    def noted(*given: Any, **options: Any) -> bytes:
+        decoding.append(asyncio._get_running_loop() is not None)
+        return decode(*given, **options)
+
+    monkeypatch.setattr(base64, "b64decode", noted)
+    assert service.post(path, json=body).status_code == 200
+    assert decoding == [False]
