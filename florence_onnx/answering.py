@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import cast
 
 from florence_onnx.assets.reading import Assets
-from florence_onnx.constraining import grammars
+from florence_onnx.constraining import check_rules, grammars
 from florence_onnx.encoding import encode, encode_pictures
 from florence_onnx.engine.decoder import Ids
 from florence_onnx.engine.inputs import encoder_inputs
@@ -92,6 +92,7 @@ def _answer_tiles(
             f"num_return_sequences is {policy.num_return_sequences}; answers about tiles are put "
             "together from the best one of each, so it must be 1"
         )
+    check_rules(prepared.asked, prepared.answer_kind, policy)  # before another task is asked
     tiles = cast(EncodedTiles, encode(graphs, prepared.picture))
     asked = about_tiles(assets, prepared, tiles)
     answers: list[Result] = []
@@ -181,4 +182,4 @@ def _read(
         truncated=hypothesis.is_truncated or is_cut,
     )
     kept = select(result.detections, prepared.answer_kind, policy)
-    return result if len(kept) == len(result.detections) else replace(result, detections=kept)
+    return replace(result, detections=kept, picture=prepared.picture.reference)

@@ -1,5 +1,6 @@
 """Cascades: two tasks on one run of the vision encoder, the second about the first's answer."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.locations import to_bins, to_text
 from florence_onnx.requests import EncodedImage, Request
 from florence_onnx.results import SCHEMA, Result
-from florence_onnx.tasks import AnswerKind, InputKind, Task
+from florence_onnx.tasks import AnswerKind, InputKind, Task, bare_name
 
 _SHORT = {
     "grounding": Task.CAPTION_TO_PHRASE_GROUNDING,
@@ -36,6 +37,8 @@ class Cascade:
     def parse(cls, name: str) -> "Cascade":
         """Makes the cascade of a name, such as ``"caption+grounding"`` or ``"od+description"``.
 
+        Case, blanks and angle brackets make no difference, as in the name of a task.
+
         Raises:
             TaskError: A task is unknown, or the second cannot be asked about the first's answer.
         """
@@ -43,7 +46,8 @@ class Cascade:
         if not plus:
             raise TaskError(f"{name!r} is no cascade: give two tasks, as in caption+grounding")
         first = Task.parse(before)
-        then = _SHORT.get(behind.strip().lower()) or Task.parse(behind)
+        key = bare_name(behind).removeprefix("<").removesuffix(">")
+        then = _SHORT.get(key) or Task.parse(behind)
         if first.input_kind is InputKind.REGION:
             raise TaskError(f"{name!r}: {before} takes a region, which is another in every picture")
         taken = InputKind.TEXT if first.answer_kind is AnswerKind.TEXT else InputKind.REGION
@@ -53,7 +57,8 @@ class Cascade:
                 "caption+grounding; behind one that locates things, one that takes a region, as in "
                 "od+region_to_category"
             )
-        return cls(first, then, f"{first.name.lower()}+{behind.strip().lower()}")
+        behind = key if key in _SHORT else then.name.lower()
+        return cls(first, then, f"{first.name.lower()}+{behind}")
 
     def follow_up(self, image: EncodedImage, answer: Result) -> list[Request]:
         """Makes the requests of the second task; none where the first answer is empty."""
@@ -76,7 +81,7 @@ class Cascade:
         """Divides options between both tasks: a rule goes to the tasks for which it has a meaning.
 
         Raises:
-            TaskError: A rule has no meaning for either.
+            TaskError: A rule has no meaning for either, or is wrong for one.
             GenerationError: An option is out of range.
         """
         rules = ANY_MODEL.replace(**options)
@@ -92,6 +97,8 @@ class Cascade:
             for step, own in zip(steps, both, strict=True):
                 if step in without:
                     own.pop(name, None)  # type: ignore[misc]  # Both names are options.
+        for step, own in zip(steps, both, strict=True):
+            check_rules(step, step.answer_kind, ANY_MODEL.replace(**own))
         return both
 
 
@@ -113,16 +120,22 @@ class CascadeResult:
         is_text = self.first.answer_kind is AnswerKind.TEXT
         return self.then[0] if is_text and self.then else self.first
 
-    def record(self, image: str | None = None) -> dict[str, Any]:
+    def record(self, image: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """Makes the JSON object that ``florence-onnx run --json`` prints.
 
         Args:
             image: Name of the picture, such as the path of the file.
         """
-        record: dict[str, Any] = {} if image is None else {"image": image}
+        record: dict[str, Any] = {} if image is None else {"image": os.fspath(image)}
         return record | {
             "schema": SCHEMA,
             "cascade": self.name,
             "first": self.first.record(),
             "then": [one.record() for one in self.then],
         }
+
+    def _repr_html_(self) -> str:
+        """Makes the HTML for notebooks, as for a result; every box has the answer about it."""
+        from florence_onnx.notebook import cascade_to_html
+
+        return cascade_to_html(self)

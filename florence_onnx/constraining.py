@@ -1,6 +1,6 @@
 """Grammars of a batch, from its tasks, labels and captions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,6 +8,8 @@ from florence_onnx.errors import TaskError
 from florence_onnx.generation.grammar import Grammar, has_grammar, has_labels, is_list, longest_text
 from florence_onnx.generation.labels import LabelTrie, caption_labels, known_labels
 from florence_onnx.generation.policy import GenerationPolicy
+from florence_onnx.generation.rules import AnswerRules
+from florence_onnx.locating import UNGROUNDED_WORDS
 from florence_onnx.requests import Prepared
 from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.token_kinds import Kind, Kinds
@@ -18,15 +20,38 @@ def check_rules(asked: Task | str, kind: AnswerKind, policy: GenerationPolicy) -
     """Refuses rules that have no meaning for a task.
 
     Raises:
-        TaskError: Labels for a task that names nothing, or ``recall`` for one that lists no boxes.
+        TaskError: Labels for a task that names nothing, labels that grounding leaves out of every
+            answer, or ``recall`` for a task that lists no boxes.
     """
     for name, is_given, has_meaning, where in (
         ("labels", policy.labels is not None, has_labels, "label what they locate"),
         ("recall", policy.recall is not None, is_list, "list boxes"),
     ):
         if is_given and not has_meaning(kind):
-            tasks = ", ".join(task.name.lower() for task in Task if has_meaning(task.answer_kind))
-            raise TaskError(f"{name}= is for tasks that {where} ({tasks}), not for {asked}")
+            raise _meaningless(name, has_meaning, where, asked)
+    ignored = UNGROUNDED_WORDS & {*(policy.labels or ())}
+    if kind is AnswerKind.GROUNDING and ignored:
+        raise TaskError(
+            f"labels= has {', '.join(map(repr, sorted(ignored)))}: {asked} leaves such words out, "
+            "as the reference does; name things"
+        )
+
+
+def check_min_score(asked: Sequence[tuple[Task | str, AnswerKind]], policy: AnswerRules) -> None:
+    """Refuses ``min_score`` where it has no meaning for any of the tasks.
+
+    Raises:
+        TaskError: No task locates anything.
+    """
+    if policy.min_score > 0 and asked and not any(has_grammar(kind) for _, kind in asked):
+        raise _meaningless("min_score", has_grammar, "locate things", asked[0][0])
+
+
+def _meaningless(
+    rule: str, has_meaning: Callable[[AnswerKind], bool], where: str, asked: Task | str
+) -> TaskError:
+    tasks = ", ".join(task.name.lower() for task in Task if has_meaning(task.answer_kind))
+    return TaskError(f"{rule}= is for tasks that {where} ({tasks}), not for {asked}")
 
 
 def grammars(

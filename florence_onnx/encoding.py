@@ -31,6 +31,7 @@ def encode(graphs: Graphs, picture: Picture | TiledPicture | EncodedImage) -> En
         parts[-1].image_features,
         picture.size,
         picture.image_size,
+        picture.reference,
         parts=tuple(parts),
         frames=picture.frames,
         per_label=picture.per_label,
@@ -52,7 +53,9 @@ def encode_pictures(
             features = _features(graphs, [pictures[index] for index in run])
             for index, rows in zip(run, features, strict=True):
                 picture = pictures[index]
-                encoded[index] = EncodedImage(rows, picture.size, picture.image_size)
+                encoded[index] = EncodedImage(
+                    rows, picture.size, picture.image_size, picture.reference
+                )
     return [encoded[index] for index in range(len(pictures))]
 
 

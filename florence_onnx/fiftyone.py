@@ -4,12 +4,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from florence_onnx.constraining import check_min_score, check_rules
 from florence_onnx.model import Florence2
 from florence_onnx.preparing import check_question
 from florence_onnx.requests import Failure, Request
 from florence_onnx.results import Detection, Result
 from florence_onnx.tasks import AnswerKind, Task
-from florence_onnx.tiling import TilesOption
+from florence_onnx.tiling import TilesOption, kind_in_tiles
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,7 +51,10 @@ def apply(
     Raises:
         InputError: The task, the input of the task or an option is wrong.
     """
-    check_question(Request(b"", task, text, tiles=tiles))
+    asked, kind = check_question(Request(b"", task, text, tiles=tiles))
+    policy = model.policy.replace(**options)
+    check_rules(asked, kind, policy)
+    check_min_score([(asked, kind if tiles is None else kind_in_tiles(asked, kind))], policy)
     waiting: deque[Any] = deque()
 
     def requests() -> Iterator[Request]:

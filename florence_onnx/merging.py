@@ -97,6 +97,7 @@ def merge(prepared: Prepared, tiles: EncodedTiles, answers: Sequence[Result]) ->
         tokens=tokens,
         truncated=any(answer.truncated for answer in answers),
         tiles=tiles.frames,
+        picture=tiles.reference,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast, overload
 from florence_onnx import preparing
 from florence_onnx.cascading import Cascade, CascadeResult
 from florence_onnx.choosing import locate
+from florence_onnx.constraining import check_min_score, check_rules
 from florence_onnx.encoding import encode
 from florence_onnx.engine.options import check_fast_math
 from florence_onnx.engine.precision import Precision
@@ -19,10 +20,10 @@ from florence_onnx.images.pixels import ImageInput
 from florence_onnx.opening import open_folder
 from florence_onnx.picture_sizes import ImageSize
 from florence_onnx.prompts import Region
-from florence_onnx.requests import EncodedImage, Request
+from florence_onnx.requests import EncodedImage, EncodedTiles, Request
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, Task
-from florence_onnx.tiling import TilesOption, check_tiles
+from florence_onnx.tiling import TilesOption, check_tiles, kind_in_tiles
 from florence_onnx.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -199,12 +200,16 @@ class Florence2(Verbs):
         Raises:
             InputError: The picture, the task, the input of the task or an option is wrong.
         """
-        self.policy.replace(**options)  # Else run() would take a batch_size.
-        asked = (task, text, region, prompt, answer, tiles, image_size)
-        request = Request(cast(ImageInput, image), *asked)
+        policy = self.policy.replace(**options)  # Else run() would take a batch_size.
+        given = (task, text, region, prompt, answer, tiles, image_size)
+        request = Request(cast(ImageInput, image), *given)
+        # once, before pictures are read, and for an empty list too
+        asked, kind = preparing.check_question(request)
+        check_rules(asked, kind, policy)
+        has_tiles = tiles is not None or isinstance(image, EncodedTiles)
+        check_min_score([(asked, kind_in_tiles(asked, kind) if has_tiles else kind)], policy)
         if preparing.are_several(image):
-            preparing.check_question(request)  # once, and for an empty list too
-            return self.run([Request(one, *asked) for one in image], **options)
+            return self.run([Request(one, *given) for one in image], **options)
         return self.answer(self.prepare(request), **options)
 
     def cascade(

@@ -9,6 +9,7 @@ from florence_onnx.assets.reading import Assets
 from florence_onnx.errors import ImageError, InputError
 from florence_onnx.images.pixels import ImageInput, to_rgb
 from florence_onnx.locations import check_image_size
+from florence_onnx.picture_reference import PictureReference
 from florence_onnx.picture_sizes import ImageSize
 from florence_onnx.prompts import check_input, fill_prompt, what_is_asked
 from florence_onnx.requests import (
@@ -54,13 +55,14 @@ def read_picture(
     height, width = sized.preprocessor.size
     resized = None if image_size is None else (width, height)
     grid = None if tiles is None else tiles_of(tiles)
-    rgb = to_rgb(image, name)
+    rgb, reference = to_rgb(image, name), PictureReference(image)
     size = rgb.shape[1], rgb.shape[0]
     if grid is not None:
         frames = grid.frames(size, (width, height))
         if len(frames) > 1:
-            return TiledPicture(rgb, frames, grid.per_label, sized.preprocessor, resized)
-    return Picture(sized.preprocessor(rgb), size, resized)
+            tiled = grid.per_label, sized.preprocessor, resized, reference
+            return TiledPicture(rgb, frames, *tiled)
+    return Picture(sized.preprocessor(rgb), size, resized, reference)
 
 
 def _check_encoded(assets: Assets, image: EncodedImage) -> None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from florence_onnx.assets.origin import Origin
 from florence_onnx.images.pixels import ImageInput
 from florence_onnx.images.preprocessor import Preprocessor
+from florence_onnx.picture_reference import PictureReference
 from florence_onnx.picture_sizes import ImageSize
 from florence_onnx.prompts import Region
 from florence_onnx.tasks import AnswerKind, Task
@@ -24,6 +25,8 @@ class EncodedImage:
     """Size of the picture in pixels, (width, height)."""
     image_size: tuple[int, int] | None = None
     """Size after the resize, (width, height); None for the checkpoint's."""
+    reference: PictureReference | None = None
+    """Reference to the picture as the caller gave it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,8 @@ class Picture:
     """Size of the picture in pixels before the resize, (width, height)."""
     image_size: tuple[int, int] | None = None
     """Size after the resize, (width, height); None for the checkpoint's."""
+    reference: PictureReference | None = None
+    """Reference to the picture as the caller gave it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,8 @@ class TiledPicture:
     """Function that resizes a tile."""
     image_size: tuple[int, int] | None = None
     """Size of a tile after the resize, (width, height); None for the checkpoint's."""
+    reference: PictureReference | None = None
+    """Reference to the picture as the caller gave it."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -4,11 +4,13 @@ Coordinates are pixels of the picture as floats, x before y.
 """
 
 import math
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from florence_onnx.locations import to_integers
+from florence_onnx.picture_reference import PictureReference
 from florence_onnx.tasks import AnswerKind
 
 Box = tuple[float, float, float, float]
@@ -141,6 +143,9 @@ class Result:
     """Tiles of the picture, where the request has tiles: x1, y1, x2, y2 in whole pixels, the whole
     picture last. Then ``generated``, ``token_ids`` and ``tokens`` belong to all tiles in this
     order, with places in tiles; ``text`` has the places in the picture."""
+    picture: PictureReference | None = field(default=None, compare=False, repr=False)
+    """Reference to the picture, for notebooks; the result keeps no picture in memory. None if only
+    text was parsed."""
 
     @property
     def confidence(self) -> float | None:
@@ -160,7 +165,7 @@ class Result:
         """
         return {self.task: self._answer(integers)}
 
-    def record(self, image: str | None = None) -> dict[str, Any]:
+    def record(self, image: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """Makes the JSON object that ``florence-onnx run --json`` prints.
 
         | field | |
@@ -187,7 +192,7 @@ class Result:
             image: The name of the picture, such as the path of the file.
         """
         has_score = self.score is not None and math.isfinite(self.score)
-        record: dict[str, Any] = {} if image is None else {"image": image}
+        record: dict[str, Any] = {} if image is None else {"image": os.fspath(image)}
         record |= {
             "schema": SCHEMA,
             "size": list(self.image_size),
@@ -224,23 +229,25 @@ class Result:
 
         return one_result.to_supervision(self, names)
 
-    def to_coco(self, image: str = "", names: Sequence[str] | None = None) -> dict[str, Any]:
+    def to_coco(
+        self, image: str | os.PathLike[str] = "", names: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         """Makes COCO's JSON object of one picture, named ``image``; else as `to_supervision`.
 
         Image, categories and annotations are numbered from 1.
         """
         from florence_onnx.converting import one_result
 
-        return one_result.to_coco(self, image, names)
+        return one_result.to_coco(self, os.fspath(image), names)
 
-    def to_labelme(self, image: str) -> dict[str, Any]:
+    def to_labelme(self, image: str | os.PathLike[str]) -> dict[str, Any]:
         """Makes LabelMe's JSON object, for a file in the folder from which ``image`` is the path.
 
         Raises InputError if the answer is text.
         """
         from florence_onnx.converting import one_result
 
-        return one_result.to_labelme(self, image)
+        return one_result.to_labelme(self, os.fspath(image))
 
     def to_yolo(self, names: Sequence[str] | None = None) -> str:
         """Makes YOLO's text file: class, then box or outline, 0 to 1; else as `to_supervision`."""
@@ -249,7 +256,7 @@ class Result:
         return one_result.to_yolo(self, names)
 
     def _repr_html_(self) -> str:
-        """Makes the HTML for notebooks: the text, or a table of the detections; no picture."""
+        """Makes the HTML for notebooks: the text, or the drawn picture and a table."""
         from florence_onnx.notebook import to_html
 
         return to_html(self)

@@ -157,7 +157,7 @@ class Task(str, Enum):
         Raises:
             TaskError: for any other name, listing the valid ones.
         """
-        known = _BY_NAME.get(_bare(task)) if isinstance(task, str) else None
+        known = _BY_NAME.get(bare_name(task)) if isinstance(task, str) else None
         if known is None:
             raise _unknown(task)
         return known
@@ -188,9 +188,9 @@ def resolve_task(task: Task | str) -> Task | str:
     Raises:
         TaskError: for a mistyped name, an empty prompt, or a known tag with text around it.
     """
-    if not isinstance(task, str) or not _bare(task):
+    if not isinstance(task, str) or not bare_name(task):
         raise _unknown(task)
-    known = _BY_NAME.get(_bare(task))
+    known = _BY_NAME.get(bare_name(task))
     if known is not None:
         return known
     _refuse_text_around(task)
@@ -212,7 +212,7 @@ def refuse_tags(text: str) -> None:
 
 def _refuse_text_around(text: str) -> None:
     """Refuses text beside a tag in any case, or beside a name of several words."""
-    bare = _bare(text)
+    bare = bare_name(text)
     first = re.split(r"[\s:]", bare, maxsplit=1)[0]
     for task in Task:
         if task.value.lower() in bare or (first == task.name.lower() and "_" in first):
@@ -235,7 +235,7 @@ def _unknown(task: object) -> TaskError:
     )
 
 
-def _bare(text: str) -> str:
+def bare_name(text: str) -> str:
     """Turns to lower case; drops blanks at the ends, controls and zero-width characters."""
     normal = unicodedata.normalize("NFKC", text)
     return "".join(c for c in normal if c.isprintable() or c.isspace()).strip().lower()
@@ -245,7 +245,7 @@ def _closest(text: str) -> str | None:
     """Finds the task whose name ``text`` resembles; None for a prompt."""
     if re.fullmatch(r"[A-Z][a-z]+[.!?]", text):
         return None  # a word that is written as a sentence
-    bare = _bare(text)
+    bare = bare_name(text)
     tag = re.match("<([^<>]+)>", bare)
     key = re.sub(r"[\W_]+", "_", tag[1] if tag else bare).strip("_")
     words = key.split("_")

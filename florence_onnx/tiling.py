@@ -112,6 +112,11 @@ def takes_tiles(asked: Task | str, kind: AnswerKind) -> bool:
     return asked is Task.OCR or kind in _KINDS
 
 
+def kind_in_tiles(asked: Task | str, kind: AnswerKind) -> AnswerKind:
+    """Finds the kind of the answers about tiles: text is asked for with places."""
+    return AnswerKind.QUADRILATERALS if asked is Task.OCR else kind
+
+
 def _count(length: int, seen: int) -> int:
     """Computes the least number of tiles in a row with sides up to `_SHRUNK` times ``seen``."""
     steps = (length / (_SHRUNK * seen) - OVERLAP) / (1 - OVERLAP)

@@ -68,6 +68,8 @@ class Plan:
         if self.tiles is not None and not any(one.takes_tiles for one in self.questions):
             check_tiles(self.questions[0].name, AnswerKind.TEXT)
         about_things = {"--labels": self.labels, "--min-score": self.options.get("min_score")}
+        if self.tiles is not None and any(one.task is Task.OCR for one in self.questions):
+            del about_things["--min-score"]  # Tiles are asked for text with places.
         given = [name for name, value in about_things.items() if value]
         if given and not any(one.locates for one in self.questions):
             raise InputError(f"{given[0]} is for tasks that locate things; these answer text")

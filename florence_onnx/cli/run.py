@@ -21,7 +21,7 @@ from florence_onnx.cli.options import (
     path,
     requested_tiles,
 )
-from florence_onnx.constraining import check_rules
+from florence_onnx.constraining import check_min_score, check_rules
 from florence_onnx.errors import FlorenceError, ImageError, MissingDependencyError, TaskError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import ANY_MODEL
@@ -33,7 +33,7 @@ from florence_onnx.requests import Failure, Request
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind, Task
 from florence_onnx.terminal import one_line, printable, say, show
-from florence_onnx.tiling import Tiles, check_tiles
+from florence_onnx.tiling import Tiles, check_tiles, kind_in_tiles
 
 Answer = Result | CascadeResult
 
@@ -135,8 +135,10 @@ def execute(arguments: argparse.Namespace) -> int:
         else:
             _print_result(image, answer, arguments)
             wrong = _drawing_error(image, answer, drawings, arguments.font)
-        if isinstance(wrong, MissingDependencyError | TaskError):
-            raise wrong  # The error concerns all pictures.
+        # The second task of a cascade is asked about words of the model, another task is not.
+        concerns_all = isinstance(wrong, TaskError) and cascade is None
+        if wrong is not None and (concerns_all or isinstance(wrong, MissingDependencyError)):
+            raise wrong
         if wrong is not None:
             status = 2
             _say_error(image, wrong)
@@ -154,7 +156,9 @@ def _checked_kind(
     asked, kind = what_is_asked(arguments.task, arguments.prompt, arguments.answer)
     _refuse_file(asked, arguments.task)
     check_input(asked, arguments.text, arguments.region)
-    check_rules(asked, kind, ANY_MODEL.replace(**options))
+    rules = ANY_MODEL.replace(**options)
+    check_rules(asked, kind, rules)
+    check_min_score([(asked, kind if tiles is None else kind_in_tiles(asked, kind))], rules)
     if tiles is not None:
         check_tiles(asked, kind)
     return kind

@@ -32,6 +32,8 @@ _CHECKED_AT = 24
 """Size in pixels for comparisons of glyphs."""
 _NO_CHARACTER = "\U0010ffff"
 """Code point without a character, for which a font shows the glyph of missing characters."""
+_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
+"""Tones of skin, which change the emoji before."""
 _LONGEST_SEARCH = 10
 """Limit of a run of fontconfig in seconds."""
 
@@ -84,7 +86,7 @@ def faces_for(texts: Iterable[str], first: Face | None) -> list[Face]:
         first: The font that is used for all characters that it has.
     """
     faces = [PLAIN] if first is None else [first, PLAIN]
-    every = sorted({character for text in texts for character in text})
+    every = sorted({one for text in texts for one in text if not is_dispensable(one)})
     left = [one for one in every if not any(has_glyph(face, one) for face in faces)]
     while left:  # Several scripts may need several fonts.
         found = _find("".join(left))
@@ -95,10 +97,15 @@ def faces_for(texts: Iterable[str], first: Face | None) -> list[Face]:
     return faces
 
 
+def is_dispensable(character: str) -> bool:
+    """Tells whether text can be read without a character: joiners, directions, tones of skin."""
+    return unicodedata.category(character) == "Cf" or character in _TONES
+
+
 @cache
 def has_glyph(face: Face, character: str) -> bool:
-    """Tells whether a font shows a character; true for blanks and joiners, which show nothing."""
-    if unicodedata.category(character) in ("Zs", "Cf"):
+    """Tells whether a font has a glyph for a character; true for blanks, which show nothing."""
+    if unicodedata.category(character) == "Zs":
         return True
     try:
         glyph, missing = _glyph(face, character), _glyph(face, _NO_CHARACTER)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from florence_onnx.drawing.fonts import PLAIN, Face, has_glyph, load
+from florence_onnx.drawing.fonts import PLAIN, Face, has_glyph, is_dispensable, load
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -83,9 +83,14 @@ class Lettering:
             face = next((face for face in faces if has_glyph(face, character)), None)
             if face is not None:
                 marked.append((face, character))
-            elif not unicodedata.category(character).startswith("M"):  # a mark on the letter before
+            elif not (_is_mark(character) or is_dispensable(character)):
                 marked.append((PLAIN, _MISSING))
         return [
             (face, "".join(character for _, character in run))
             for face, run in groupby(marked, key=lambda pair: pair[0])
         ]
+
+
+def _is_mark(character: str) -> bool:
+    """Tells whether a character is a mark on the letter before."""
+    return unicodedata.category(character).startswith("M")

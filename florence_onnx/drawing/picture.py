@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from florence_onnx.drawing.fonts import Face, faces_for, has_glyph, named_face
+from florence_onnx.drawing.fonts import Face, faces_for, has_glyph, is_dispensable, named_face
 from florence_onnx.drawing.lettering import Colour, Lettering
 from florence_onnx.drawing.places import Rectangle, gap, place_plates
 from florence_onnx.errors import InputError
@@ -35,15 +35,13 @@ _COLOURS: tuple[Colour, ...] = (
     (240, 228, 66),
 )
 _FILL_OPACITY = 0.35
-_TRIANGLE = 6
-"""Least number of coordinates that enclose an area."""
 _SHRUNK = (1, 0.8, 0.6)
 """Sizes of letters to try, in parts of the usual size, until every plate is near its box."""
 _USUAL, _SMALLEST = 11, 9
 """Least height of letters in pixels: of the usual size, and of a readable smaller size."""
 _NAMED = 20
 """Largest number of missing characters that are named."""
-_VARIANTS = dict.fromkeys(range(0xFE00, 0xFE10))
+_VARIANTS = dict.fromkeys([*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
 """Characters that choose a form of the character before. Few fonts have these characters."""
 
 Outline = list[tuple[float, float]]
@@ -110,6 +108,9 @@ def draw(
     for thing in things:
         for outline in thing.outlines:
             brush.line([*outline, outline[0]], fill=thing.colour, width=width, joint="curve")
+            if len({*outline}) == 1:  # Pillow draws no line of no length.
+                x, y = outline[0]
+                brush.ellipse((x - width, y - width, x + width, y + width), fill=thing.colour)
     _write_labels(brush, things, face)
     return picture
 
@@ -124,7 +125,7 @@ def _filled(picture: PIL.Image.Image, things: Sequence[_Thing]) -> PIL.Image.Ima
     brush = ImageDraw.Draw(painted)
     for thing in things:
         for outline in thing.outlines if thing.filled else ():
-            brush.polygon(outline, fill=thing.colour)
+            brush.polygon([*outline, outline[0]], fill=thing.colour)
     return Image.blend(picture, painted, _FILL_OPACITY)
 
 
@@ -135,10 +136,11 @@ def _things(result: Result) -> list[_Thing]:
     colours = dict(zip(dict.fromkeys(classes), cycle(_COLOURS), strict=False))
     things = []
     for found, label, class_ in zip(result.detections, labels, classes, strict=True):
+        # An outline of two points is drawn as a line, one of a single point as a dot.
         outlines = [
             list(zip(outline[0::2], outline[1::2], strict=True))
             for outline in found.outlines
-            if len(outline) >= _TRIANGLE
+            if outline
         ]
         if outlines:
             end = "" if found.scores is None else f"{' ' * bool(label)}{found.scores.score:.2f}"
@@ -207,7 +209,8 @@ def _say_missing(labels: Sequence[str], faces: Sequence[Face]) -> None:
             character
             for label in labels
             for character in label
-            if not any(has_glyph(face, character) for face in faces)
+            if not is_dispensable(character)
+            and not any(has_glyph(face, character) for face in faces)
         }
     )
     if missing:

@@ -1,7 +1,7 @@
 """Grammars of a batch, as a rule of the search."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -42,10 +42,18 @@ class Constraints:
         self._least_end = math.log(recall) if recall is not None and recall < 1 else -math.inf
         size = max(len(grammar.kinds) for grammar in grammars if grammar is not None)
         self._anything = np.ones(size, dtype=np.bool_)
+        self._is_end = np.zeros(size, dtype=np.bool_)
+        self._is_end[self._ends] = True
         self._lists = [grammar is not None and is_list(grammar.kind) for grammar in grammars]
         self._states: dict[tuple[int, bytes], State] = {}
 
-    def masks(self, history: Ids, requests: Ids, banned: tuple[Ids, Ids]) -> list[Mask]:
+    def masks(
+        self,
+        history: Ids,
+        requests: Ids,
+        banned: tuple[Ids, Ids],
+        values: Callable[[], Floats],
+    ) -> list[Mask]:
         """Finds the tokens that may continue each row, bool [V] each. Rows may share an array.
 
         Args:
@@ -53,18 +61,33 @@ class Constraints:
             requests: Which request each row belongs to, int64 [R].
             banned: Rows and tokens that other options ban, int64 [N] each. A ban that leaves a row
                 nothing is lifted.
+            values: Reads values that rank the tokens, float32 [R,V]; called where room is short.
         """
         states = self._follow(history, requests)
         room = self._most - (history.shape[1] - 1)
         masks = []
         for row, (request, state) in enumerate(zip(requests.tolist(), states, strict=True)):
-            grammar = self._grammars[request]
+            grammar, bans = self._grammars[request], banned[1][banned[0] == row]
             mask = self._anything if grammar is None else grammar.allowed(state, room)
-            mask = _without(mask, banned[1][banned[0] == row])
+            mask = _without(mask, bans)
+            lacking = None if grammar is None else grammar.beyond(state, room)
+            if lacking is not None and (mask[self._ends].any() or state.node):
+                (best,) = _best_of_mask(values()[row], _without(mask | lacking, bans), 1)
+                mask = self._is_end if lacking[best] else mask
             if self._lists[request] and state.places < self._least_places:
                 mask = _without(mask, self._ends)
             masks.append(mask)
         return masks
+
+    def whole(self, request: int, token_ids: Sequence[int]) -> int:
+        """Counts the tokens of a sequence before a known label that has no places behind it."""
+        grammar, state, count = self._grammars[request], State(), len(token_ids)
+        if grammar is not None and grammar.labels is not None:
+            for number, token in enumerate(token_ids, 1):
+                state = grammar.follow(state, token)
+                if state.node == 0:
+                    count = number
+        return count
 
     def best(
         self, scores: "Scores", k: int, masks: Sequence[Mask], requests: Ids

@@ -10,7 +10,8 @@ Answers are groups of location tokens, behind labels for most tasks::
 
 where an outline has three points or more. In tasks without labels, any text may come between
 groups. An answer may end after a complete group. A group begins only where the limit of the length
-has room for the whole group.
+has room for the whole group. If the best token lacks room, the answer ends: the next best token
+would begin a group that the model did not mean.
 """
 
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ class Groups(NamedTuple):
 
 
 _ANY = 1 << 30
+_AMPLE = 9
+"""Room for the longest group, with a tag or an end."""
 _BOXES = Groups(4, 4, _ANY, needs_label=True)
 _OUTLINES = Groups(6, 2, _ANY, needs_label=False)
 _GROUPS = {
@@ -153,6 +156,16 @@ class Grammar:
             return self._with_any_text(state, room, others)
         return self._with_labels(self.labels, state, room, others)
 
+    def beyond(self, state: State, room: int) -> Mask | None:
+        """Finds the tokens that only lack room, of `allowed`; None if all tokens have room."""
+        if room >= _AMPLE + (0 if self.labels is None else self.labels.longest):
+            return None
+        allowed, anyhow = self.allowed(state, room), self.allowed(state, _ANY)
+        if anyhow is allowed:
+            return None
+        lacking = anyhow & ~allowed
+        return lacking if lacking.any() else None
+
     def is_cut_short(self, token_ids: Sequence[int], most: int) -> bool:
         """Tells whether the limit of the length forbade tokens where a sequence ended.
 
@@ -214,7 +227,8 @@ class Grammar:
         """Allows text and the given kinds; text has a limit where the end is held back."""
         longest, groups = self.longest_text, _GROUPS[self.kind]
         if longest is not None and not state.text and room < groups.least + groups.needs_label:
-            return self._set(Kind.END)  # Otherwise text without a place would fill the rest.
+            # Otherwise text without a place would fill the rest.
+            return self._set(*others, Kind.END)
         if longest is not None and state.text >= longest and others:
             return self._set(*others, *([] if state.text else [Kind.END]))
         return self._set(*others, *self._text(), Kind.END)

@@ -19,16 +19,17 @@ _LOST = -1
 class LabelTrie:
     """Trie of labels by tokens. Node 0 is the beginning of all labels."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, labels: Iterable[Path]) -> None:
         """Builds the trie.
 
         Args:
-            paths: Labels, at least one, none of which is empty.
+            labels: Labels, at least one, none of which is empty.
         """
+        paths = [(ids[: max(ends)], ends) for ids, ends in labels]
         self._nodes: list[dict[int, int]] = [{}]
         self._whole = {_LOST: False, 0: False}
         for ids, ends in paths:
-            self._insert(ids[: max(ends)], ends)
+            self._insert(ids, ends)
         self._rest = [0] * len(self._nodes)
         """Number of tokens from each node to the nearest whole label."""
         for node in reversed(range(len(self._nodes))):  # Children come after their parents.
@@ -37,6 +38,8 @@ class LabelTrie:
                     self._rest[child] for child in self._nodes[node].values()
                 )
         self._children: dict[int, tuple[Ids, Ids]] = {}
+        self.longest = max(len(ids) for ids, _ in paths)
+        """Length of the longest label in tokens."""
 
     def _insert(self, ids: Sequence[int], ends: Sequence[int]) -> None:
         node = 0

@@ -78,6 +78,12 @@ class Processors:
             or policy.renormalize_logits
         )
 
+    def whole(self, request: int, token_ids: Sequence[int]) -> int:
+        """Counts the tokens of an ended sequence that stay, the end aside; see `Constraints`."""
+        if self._constraints is None:
+            return len(token_ids)
+        return self._constraints.whole(request, token_ids)
+
     def best(self, scores: Scores, k: int, history: Ids, requests: Ids) -> tuple[Floats, Ids]:
         """Finds the best tokens that may continue each row.
 
@@ -95,7 +101,7 @@ class Processors:
         if self._needs_logits:
             return self._best_of_all(scores.logits(), k, history, requests, (rows, tokens))
         if self._constraints is not None:
-            masks = self._constraints.masks(history, requests, (rows, tokens))
+            masks = self._constraints.masks(history, requests, (rows, tokens), scores.logits)
             return self._constraints.best(scores, k, masks, requests)
         # Enough tokens are left even if all banned tokens of a row are among the best.
         spare = int(np.bincount(rows).max()) if rows.size else 0
@@ -157,7 +163,7 @@ class Processors:
             known = tokens < values.shape[1]
             values[rows[known], tokens[known]] = -np.inf
         else:
-            masks = self._constraints.masks(history, requests, banned)
+            masks = self._constraints.masks(history, requests, banned, lambda: values)
             values[~np.stack(masks)] = NEVER
         if policy.exponential_decay_length_penalty is not None:
             start, factor = policy.exponential_decay_length_penalty

@@ -46,7 +46,8 @@ class Hypothesis:
     tokens that were not chosen: the start token and forced tokens."""
     is_truncated: bool = False
     """Tells whether ``max_new_tokens``, and not an end that the search chose, ended the
-    sequence."""
+    sequence; or whether a label at the end, for which there was no room, was dropped. ``score``
+    includes such a label."""
 
 
 def search(
@@ -229,15 +230,18 @@ class _Beams:
         final = scores / float(length) ** policy.length_penalty
         for i, j in zip(*np.nonzero(ends), strict=True):
             parent, token, log_prob = parents[i, j], int(tokens[i, j]), float(log_probs[i, j])
-            gained = (*self._log_probs[i, parent].tolist(), log_prob)
+            before, gained = self._history[i, parent].tolist(), self._log_probs[i, parent].tolist()
             is_end = token in policy.ends and not math.isnan(log_prob)
+            request = int(self.requests[i])
+            count = self._processors.whole(request, before) if is_end else len(before)
             found = Hypothesis(
-                (*self._history[i, parent].tolist(), token),
+                (*before[:count], token),
                 float(final[i, j]),
-                tuple(None if math.isnan(value) else value for value in gained),
-                is_truncated=length == policy.max_new_tokens and not is_end,
+                tuple(None if math.isnan(v) else v for v in (*gained[:count], log_prob)),
+                is_truncated=count < len(before)
+                or (length == policy.max_new_tokens and not is_end),
             )
-            self.ended.add(self.requests[i], found)
+            self.ended.add(request, found)
 
     def _leave(self) -> None:
         """Drops the requests whose search is over."""

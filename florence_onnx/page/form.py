@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from florence_onnx.constraining import check_rules
+from florence_onnx.constraining import check_min_score, check_rules
 from florence_onnx.errors import FlorenceError, ImageError, InputError, TaskError
 from florence_onnx.fields import Fields
-from florence_onnx.generation.grammar import has_labels, is_list
+from florence_onnx.generation.grammar import has_grammar, has_labels, is_list
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import ANY_MODEL, GenerationPolicy
 from florence_onnx.preparing import check_question
@@ -104,7 +104,7 @@ def read_form(values: Mapping[str, Any], limits: Limits = LIMITS) -> Form:
 def questions(form: Form, policy: GenerationPolicy, limits: Limits = LIMITS) -> list[Question]:
     """Makes the questions for the runtime, with all checks that need no picture.
 
-    ``labels`` and ``recall`` go only to the tasks for which these rules have a meaning.
+    ``labels``, ``recall`` and ``min_score`` go only to the tasks for which they have a meaning.
 
     Args:
         form: Values of the form.
@@ -125,6 +125,7 @@ def questions(form: Form, policy: GenerationPolicy, limits: Limits = LIMITS) -> 
     for name, has_meaning in (("labels", has_labels), ("recall", is_list)):
         if name in rules and not any(has_meaning(kind) for _, kind in read.values()):
             check_rules(*read[form.tasks[0]], ANY_MODEL.replace(**rules))
+    check_min_score([*read.values()], ANY_MODEL.replace(min_score=form.min_score))
     found = []
     for task, request in asked:
         kind = read[task][1]
@@ -133,6 +134,8 @@ def questions(form: Form, policy: GenerationPolicy, limits: Limits = LIMITS) -> 
             options["labels"] = rules["labels"]
         if "recall" in rules and is_list(kind):
             options["recall"] = rules["recall"]
+        if form.min_score and has_grammar(kind):
+            options["min_score"] = form.min_score
         limits.bounded(policy.replace(**options), bool(form.tokens))
         found.append(Question(task, request, options))
     return found
@@ -164,8 +167,6 @@ def _options(form: Form, policy: GenerationPolicy) -> GenerationOptions:
         options["max_new_tokens"] = form.tokens
     if form.constrain:
         options["constrain"] = True
-    if form.min_score:
-        options["min_score"] = form.min_score
     return options
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from florence_onnx.constraining import check_rules
+from florence_onnx.constraining import check_min_score, check_rules
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.model import Florence2
 from florence_onnx.preparing import check_question, prepare, read_picture
@@ -16,6 +16,7 @@ from florence_onnx.serving.batching import Engine, Job, SharedPicture
 from florence_onnx.serving.limits import Limits
 from florence_onnx.serving.metrics import Metrics
 from florence_onnx.serving.models import Models
+from florence_onnx.tiling import kind_in_tiles
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -90,5 +91,9 @@ def service_of(app: "FastAPI") -> Service:
 
 def _check(requests: Sequence[Request], policy: GenerationPolicy) -> None:
     """Makes the checks that need no decoded picture."""
+    kinds = []
     for request in requests:
-        check_rules(*check_question(request), policy)
+        asked, kind = check_question(request)
+        check_rules(asked, kind, policy)
+        kinds.append((asked, kind if request.tiles is None else kind_in_tiles(asked, kind)))
+    check_min_score(kinds, policy)

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from florence_onnx import Failure, Florence2, answering, encoding, streaming
+from florence_onnx import Failure, Florence2, GenerationOptions, answering, encoding, streaming
 from florence_onnx.annotate import pipeline
 from florence_onnx.annotate.output import ANNOTATIONS, ERRORS, MODES, PREVIOUS, open_output
+from florence_onnx.annotate.questions import Plan, plan_questions
 from florence_onnx.annotate.sources import find_items
 from florence_onnx.cli.program import main
 from florence_onnx.engine.sessions import Graphs
 from florence_onnx.errors import GraphRunError, ImageError, InputError
+from florence_onnx.tiling import Tiles
 from tests.helpers.kills import posix
 from tests.helpers.tiny import TEXT, TINY, change_json, copy_tiny, picture
 
@@ -475,6 +477,14 @@ def test_labels_that_no_task_gives(
     annotate(photos, "--task", "caption", *labels, status=2)
     assert "--labels is for tasks that locate things" in capsys.readouterr().err
     annotate(photos, "--task", "caption+grounding", "--limit", "1", *labels)
+
+
+def test_text_in_tiles_has_scores() -> None:
+    """Tiles are asked for text with places."""
+    questions, options = plan_questions(["ocr"], None, None, None), GenerationOptions(min_score=0.5)
+    assert Plan(questions, options, tiles=Tiles()).options == options
+    with pytest.raises(InputError, match="--min-score is for tasks that locate things"):
+        Plan(questions, options)
 
 
 def test_a_missing_package_is_named_before_anything_is_written(

@@ -1,17 +1,27 @@
 """Two tasks on one run of the vision encoder, in Python and on the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from florence_onnx import Florence2, GenerationError, InputError, Task, TaskError
+from florence_onnx import (
+    Florence2,
+    GenerationError,
+    InputError,
+    Request,
+    Result,
+    Task,
+    TaskError,
+)
 from florence_onnx.cascading import Cascade
 from florence_onnx.cli.program import main
 from florence_onnx.engine.contract import VISION_ENCODER
 from florence_onnx.locations import to_bins, to_pixels, to_text
+from florence_onnx.requests import EncodedImage
 from tests.helpers.tiny import counted, picture
 
 SHORT: dict[str, Any] = {"max_new_tokens": 60}
@@ -70,6 +80,21 @@ def test_short_names_and_blanks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        (" Caption + Grounding ", "caption+grounding"),
+        ("<CAPTION>+<GROUNDING>", "caption+grounding"),
+        ("OD+<region_to_OCR>", "od+region_to_ocr"),
+        ("<CAPTION>+<CAPTION_TO_PHRASE_GROUNDING>", "caption+caption_to_phrase_grounding"),
+        ("Caption\u200b+\u200bGrounding", "caption+grounding"),
+    ],
+)
+def test_every_spelling_gives_the_same_name(name: str, plain: str) -> None:
+    assert Cascade.parse(name) == Cascade.parse(plain)
+    assert Cascade.parse(name).name == plain
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("od", "is no cascade"),
@@ -109,6 +134,8 @@ def test_rules_go_to_the_task_that_they_are_for(model: Florence2, image: Any) ->
         model.cascade(image, "caption+grounding", recall=4)
     with pytest.raises(TaskError, match="labels= is for tasks that label"):
         model.cascade(image, "ocr_with_region+region_to_ocr", labels=labels)
+    with pytest.raises(TaskError, match="labels= has 'image': <CAPTION_TO_PHRASE_GROUNDING>"):
+        model.cascade(image, "caption+grounding", labels=["circle", "image"])
     with pytest.raises(GenerationError, match="min_score is 2"):
         model.cascade(image, "caption+grounding", min_score=2)
 
@@ -146,6 +173,11 @@ def test_records(model: Florence2, image: Any) -> None:
     }
 
 
+def test_names_may_be_paths(model: Florence2, image: Any) -> None:
+    result = model.cascade(image, "caption+grounding", **SHORT)
+    assert json.loads(json.dumps(result.record(Path("a.png"))))["image"] == "a.png"
+
+
 def test_the_command_line(
     model: Florence2, image: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +201,30 @@ def test_the_command_line(
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 1
     assert str(broken) in err
+
+
+def test_words_of_one_picture_do_not_end_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caption may hold a tag, which no task takes as text."""
+    files = [tmp_path / f"{name}.png" for name in "abc"]
+    for seed, file in enumerate(files):
+        Image.fromarray(picture(seed, 120, 160)).save(file)
+    follow_up, answered = Cascade.follow_up, iter([False, True, False])
+
+    def with_a_tag(cascade: Cascade, image: EncodedImage, answer: Result) -> list[Request]:
+        return follow_up(
+            cascade, image, replace(answer, text="a <OD> sign") if next(answered) else answer
+        )
+
+    monkeypatch.setattr(Cascade, "follow_up", with_a_tag)
+    command = ["run", *map(str, files), "--model", "demo", "--json", "--max-new-tokens", "20"]
+    assert main([*command, "--task", "caption+grounding"]) == 2
+    out, err = capsys.readouterr()
+    named = [json.loads(line)["image"] for line in out.splitlines()]
+    assert named == [str(files[0]), str(files[2])]
+    (line,) = err.splitlines()
+    assert line.startswith(f"florence-onnx: {files[1]}: the tag <OD> must stand alone")
 
 
 @pytest.mark.parametrize(

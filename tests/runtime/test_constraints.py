@@ -17,6 +17,7 @@ from florence_onnx import (
     Florence2,
     GenerationError,
     GenerationOptions,
+    InputError,
     Request,
     Task,
     TaskError,
@@ -261,6 +262,62 @@ def test_any_caption_has_labels(tokenizer: Tokenizer, caption: str) -> None:
     assert accepts(caption_labels(tokenizer, caption), tokenizer, caption.strip())
 
 
+# Short room
+
+TWO_CARS = f"big car{ONE}{TWO}"
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "text", "rules", "room", "kept"),
+    [
+        (AnswerKind.BOXES, f"{TWO_CARS}big dog{ONE}", {}, (10, 17), TWO_CARS),
+        (AnswerKind.BOXES, f"{TWO_CARS}big dog{ONE}", {"labels": True}, (10, 17), TWO_CARS),
+        (AnswerKind.GROUNDING, f"{TWO_CARS}big dog{ONE}", {"labels": True}, (10, 17), TWO_CARS),
+        (AnswerKind.BOXES, f"{TWO_CARS}big dog{ONE}", {"longest_text": 4}, (10, 17), TWO_CARS),
+        (AnswerKind.BOXES, f"big car{ONE}{TWO}{ONE}", {"labels": True}, (10, 14), TWO_CARS),
+        (AnswerKind.PROPOSALS, ONE + TWO + ONE, {}, (8, 12), ONE + TWO),
+        (AnswerKind.QUADRILATERALS, f"big{ONE}{TWO}dog{TWO}{ONE}", {}, (9, 18), f"big{ONE}{TWO}"),
+        (AnswerKind.POLYGONS, f"{ONE}{TWO}<sep>{TWO}{ONE}", {}, (8, 15), ONE + TWO),
+        (
+            AnswerKind.BOXES_OR_POLYGONS,
+            f"car<poly>{ONE}{TWO}</poly>dog<poly>{TWO}{ONE}</poly>",
+            {"labels": True},
+            (11, 20),
+            f"car<poly>{ONE}{TWO}</poly>",
+        ),
+    ],
+)
+def test_an_answer_that_lacks_room_ends_with_its_last_whole_group(
+    kind: AnswerKind, text: str, rules: dict[str, Any], room: tuple[int, int], kept: str, beams: int
+) -> None:
+    """And begins none that the model does not mean; only letters of the next label may follow."""
+    if "labels" in rules:
+        rules = {"labels": trie("car", "big car", "big dog", "dog")}
+    # The next best token is a location: the first group behind an old label.
+    model = likes_locations(text)
+    for most in range(*room):
+        chosen = policy(num_beams=beams, max_new_tokens=most, early_stopping=True)
+        (found,) = search(ToySteps(model), 1, chosen, (), [Grammar(kind, KINDS, **rules)])
+        said = text_of(found[0].token_ids)
+        assert said.startswith(kept), (most, said)
+        rest = said[len(kept) :]
+        assert "<" not in rest and text[len(kept) :].startswith(rest), (most, said)
+        assert not (rest and "labels" in rules), (most, said)
+
+
+def likes_locations(text: str) -> Model:
+    """Says the text; the tokens that come next in probability are locations."""
+    scripted = scripted_model(text)
+
+    def model(request: int, sequence: Sequence) -> npt.NDArray[np.float64]:
+        logits = np.array(scripted(request, sequence))
+        logits[LOCATIONS] += 3 * (logits[LOCATIONS] < -2)
+        return np.asarray(logits - np.logaddexp.reduce(logits))
+
+    return model
+
+
 # The end held back
 
 
@@ -379,7 +436,9 @@ def test_min_score_leaves_out_what_scores_below(demo: Florence2) -> None:
     )
     assert len(kept.detections) < len(every.detections)
     assert kept.generated == every.generated
-    assert demo(PICTURE, "caption", min_score=1.0).text
+    mixed = [Request(PICTURE, "caption"), Request(PICTURE, "od")]
+    text, boxes = demo.run(mixed, min_score=1.0)
+    assert text.text and not boxes.detections
 
 
 # What is refused
@@ -436,9 +495,39 @@ def test_every_task_has_options_that_the_docs_list(task: Task, demo: Florence2) 
     assert f"| {' | '.join(row)} |\n" in page
 
 
-def test_a_task_that_takes_no_labels_is_refused_by_the_model(demo: Florence2) -> None:
-    with pytest.raises(TaskError, match="labels= is for tasks"):
-        demo(PICTURE, "caption", labels=["car"])
+@pytest.mark.parametrize("image", [PICTURE, [PICTURE], []], ids=["one", "list", "none"])
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("caption", {"labels": ["car"]}, "labels= is for tasks .*, not for <CAPTION>"),
+        ("caption", {"recall": 3}, "recall= is for tasks .*, not for <CAPTION>"),
+        ("ocr", {"min_score": 0.1}, "min_score= is for tasks that locate things .* not for <OCR>"),
+        ("od", {"min_score": 2}, "a number from 0 to 1"),
+    ],
+)
+def test_the_model_refuses_rules_without_a_meaning(
+    demo: Florence2, image: Any, task: str, options: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        demo(image, task, **options)
+
+
+def test_rules_for_tiles_of_text_name_the_task_that_was_asked(demo: Florence2) -> None:
+    with pytest.raises(TaskError, match=r"labels= .* not for <OCR>$"):
+        demo(PICTURE, "ocr", tiles=(2, 1), labels=["a"])
+    encoded = demo.encode(PICTURE, tiles=(2, 1))
+    with pytest.raises(TaskError, match=r"recall= .* not for <OCR>$"):
+        demo.answer(demo.prepare(Request(encoded, "ocr")), recall=3)
+    every, none = (demo(encoded, "ocr", min_score=least).text for least in (0.0, 1.0))
+    assert every and not none, "text is asked for with places, which have scores"
+
+
+@pytest.mark.parametrize("word", ["image", "a group", "it"])
+def test_labels_that_grounding_drops_are_refused(demo: Florence2, word: str) -> None:
+    caption = f"{word} shows a red circle"
+    with pytest.raises(TaskError, match=f"labels= has {word!r}: <CAPTION_TO_PHRASE_GROUNDING>"):
+        demo(PICTURE, "caption_to_phrase_grounding", caption, labels=["circle", word])
+    assert demo(PICTURE, "od", labels=["circle", word], recall=1).detections
 
 
 def test_the_command_line_has_them_all(

@@ -55,6 +55,32 @@ def test_a_polygon_is_filled() -> None:
     assert changed(pixels).sum() < changed(polygon).sum()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<loc_200><loc_200><loc_600><loc_800>",
+        "<loc_200><loc_200><loc_600><loc_800><loc_600>",
+        "<poly><loc_200><loc_200><loc_600><loc_800></poly>",
+    ],
+)
+def test_an_outline_of_two_points_is_a_line(text: str) -> None:
+    marked = changed(drawn(text, "<REFERRING_EXPRESSION_SEGMENTATION>"))
+    rows, columns = np.nonzero(marked)
+    assert (columns.min(), rows.min()) == pytest.approx((40, 20), abs=2)
+    assert (columns.max(), rows.max()) == pytest.approx((120, 80), abs=2)
+    assert marked[50, 80] or marked[50, 79] or marked[50, 81]
+    assert not marked[70, 50] and not marked[30, 110]
+
+
+@pytest.mark.parametrize("task", ["<REFERRING_EXPRESSION_SEGMENTATION>", "<REGION_PROPOSAL>"])
+def test_a_single_place_is_a_dot(task: str) -> None:
+    marked = changed(drawn("<loc_500><loc_500>" * (3 if task.startswith("<REF") else 2), task))
+    rows, columns = np.nonzero(marked)
+    assert marked[50, 100]
+    assert (columns.min(), rows.min()) == pytest.approx((100, 50), abs=3)
+    assert (columns.max(), rows.max()) == pytest.approx((100, 50), abs=3)
+
+
 def test_labels_are_written_each_in_its_own_colour() -> None:
     plain = drawn(f"cat{BOX}", "<OD>")
     assert changed(plain)[:18].any(), "the label stands above the box"

@@ -117,6 +117,8 @@ def test_options_are_refused_before_anything_is_read(model: Florence2) -> None:
         (("od", "x"), {"text": "car"}, TaskError, "takes no text"),
         (("caption", "x"), {"tiles": "auto"}, InputError, "tiles= is for tasks"),
         (("od", "x"), {"num_beams": 0}, GenerationError, "num_beams"),
+        (("caption", "x"), {"labels": ["a"]}, TaskError, "labels= is for tasks"),
+        (("caption", "x"), {"min_score": 0.5}, TaskError, "min_score= is for tasks"),
         (("od", "x"), {"batch_size": 0}, InputError, "batch_size"),
     ):
         with pytest.raises(error, match=message):

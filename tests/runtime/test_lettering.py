@@ -155,6 +155,47 @@ def test_a_wrong_font_is_refused_before_any_work(
     assert message in err
 
 
+JOINED = [
+    "a\u200db",  # zero-width joiner
+    "a\u200cb",
+    "\u200ba\ufeffb",
+    "a\u00adb",  # soft hyphen
+    "a\u200e\u2060\u061cb",
+    "ab\U000e0067\U000e007f",  # tags, as in the flag of England
+    "ab\ufe0f\U000e0100",  # variants
+    "ab\U0001f3fd",  # tone of skin
+]
+
+
+@pytest.mark.parametrize("label", JOINED, ids=ascii)
+def test_characters_that_show_nothing_are_no_boxes(
+    no_fonts: Path, label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = (20.0, 40.0, 120.0, 90.0)
+    plain = drawn(answer(Detection(label="ab", box=box)))
+    assert (drawn(answer(Detection(label=label, box=box))) == plain).all()
+    assert capsys.readouterr().err == ""
+
+
+def test_joined_emoji_without_a_font_are_one_question_mark_each(
+    no_fonts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = (20.0, 40.0, 120.0, 90.0)
+    family = drawn(answer(Detection(label="\U0001f468\U0001f3fd\u200d\U0001f467", box=box)))
+    assert "has \U0001f467\U0001f468, drawn" in capsys.readouterr().err
+    assert (family == drawn(answer(Detection(label="??", box=box)))).all()
+
+
+def test_a_joiner_stays_where_the_font_has_one(cyrillic: Path) -> None:
+    """Scripts that are shaped need joiners."""
+    face = Face(str(cyrillic))
+    if not has_glyph(face, "\u200d"):
+        pytest.skip("the font has no joiner")
+    assert Lettering([PLAIN, face], 20)._runs("\u043a\u200d\u043e") == [
+        (face, "\u043a\u200d\u043e")
+    ]
+
+
 def test_characters_that_control_are_spelled_out(no_fonts: Path) -> None:
     box = (20.0, 40.0, 120.0, 90.0)
     spelled = drawn(answer(Detection(label="a b\\u202e", box=box)))

@@ -38,6 +38,14 @@ def scored(task: Task, text: str) -> Result:
     return dataclasses.replace(result, detections=found)
 
 
+def test_the_name_of_a_picture_may_be_a_path() -> None:
+    result = scored(Task.OD, CAT)
+    names: list[Any] = [Path("a.png"), "a.png"]
+    for made in (result.to_coco, result.to_labelme, result.record):
+        one, other = (json.dumps(made(name)) for name in names)
+        assert one == other
+
+
 @pytest.mark.parametrize(("task", "text"), ANSWERS)
 def test_an_answer_gives_what_its_line_gives(tmp_path: Path, task: Task, text: str) -> None:
     result, lines = scored(task, text), [answer(tmp_path / "photos", "a.png", task, text)]

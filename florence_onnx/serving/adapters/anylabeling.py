@@ -77,7 +77,7 @@ def asked_for_shapes(body: ShapesBody) -> Asked:
         raise RefusalError(400, "invalid_request", "current_task and text_prompt must be text")
     task = Task.parse(name or Task.OD)
     options: GenerationOptions = {}
-    if least:
+    if least and task.answer_kind is not AnswerKind.TEXT:  # The program sends it for every task.
         options["min_score"] = least
     takes_region = task.input_kind is InputKind.REGION
     asked = AskedTask(

@@ -76,7 +76,9 @@ def test_rules_are_for_the_tasks_for_which_they_have_a_meaning() -> None:
     ]
     (one,) = asked(POLICY, "a.png", recall=0.5)
     assert one.options == {"recall": 0.5}
-    for rule in ({"labels": "car"}, {"recall": 2}):
+    scored = asked(POLICY, "a.png", ["od", "caption"], min_score=0.5)
+    assert [one.options for one in scored] == [{"min_score": 0.5}, {}]
+    for rule in ({"labels": "car"}, {"recall": 2}, {"min_score": 0.5}):
         with pytest.raises(TaskError, match=next(iter(rule))):
             asked(POLICY, "a.png", ["caption", "ocr"], **rule)
 

@@ -137,6 +137,12 @@ WRONG: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "labels=",
     ),
     "min_score": (asking(min_score=3.0), 422, "generation_error", "min_score"),
+    "min_score without meaning": (
+        asking(task="caption", min_score=0.5),
+        422,
+        "task_error",
+        "min_score= is for tasks that locate things",
+    ),
     "no picture file": (asking(b"no picture"), 422, "image_error", "format"),
     "truncated picture": (asking(png()[:60]), 422, "image_error", "decode"),
     "path": ({"image": "/etc/hostname", "task": "od"}, 422, "image_error", "not opened"),
