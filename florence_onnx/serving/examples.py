@@ -15,12 +15,16 @@ Examples = Mapping[str, Any]
 _URI = f"data:image/png;base64,{PICTURE}"
 
 ANSWER: Examples = {
-    "one task": {"image": PICTURE, "task": "od", "options": {"max_new_tokens": 20}},
+    "one task": {
+        "image": PICTURE,
+        "task": "od",
+        "options": {"max_new_tokens": 20},
+        "min_score": 0.1,
+    },
     "tasks": {
         "image": PICTURE,
         "tasks": [{"task": "ocr"}, {"task": "region_to_category", "region": [0, 0, 8, 8]}],
         "options": {"max_new_tokens": 20},
-        "min_score": 0.1,
     },
 }
 CHAT: Examples = {
