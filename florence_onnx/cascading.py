@@ -7,7 +7,7 @@ from typing import Any
 
 from florence_onnx.constraining import check_rules
 from florence_onnx.errors import TaskError
-from florence_onnx.generation.grammar import has_labels, is_list
+from florence_onnx.generation.grammar import has_grammar, has_labels, is_list
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.locations import to_bins, to_text
@@ -90,6 +90,7 @@ class Cascade:
         for given, has_meaning, name in (
             (rules.labels, has_labels, "labels"),
             (rules.recall, is_list, "recall"),
+            (rules.min_score or None, has_grammar, "min_score"),
         ):
             without = [step for step in steps if not has_meaning(step.answer_kind)]
             if given is not None and len(without) == len(steps):
@@ -126,7 +127,7 @@ class CascadeResult:
         Args:
             image: Name of the picture, such as the path of the file.
         """
-        record: dict[str, Any] = {} if image is None else {"image": os.fspath(image)}
+        record: dict[str, Any] = {} if image is None else {"image": os.fsdecode(image)}
         return record | {
             "schema": SCHEMA,
             "cascade": self.name,

@@ -233,8 +233,8 @@ class Florence2(Verbs):
             tiles: Tiles, for a first task that takes tiles; see `Request`.
             image_size: See `Request`.
             batch_size: Number of requests of the second task that are answered together.
-            **options: Options, as `__call__` takes options, for both tasks; ``labels`` and
-                ``recall`` for the task for which these options have a meaning.
+            **options: Options, as `__call__` takes options, for both tasks; ``labels``, ``recall``
+                and ``min_score`` for the tasks for which these options have a meaning.
 
         Raises:
             InputError: The picture, a task, the input of a task or an option is wrong.

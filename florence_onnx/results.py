@@ -192,7 +192,7 @@ class Result:
             image: The name of the picture, such as the path of the file.
         """
         has_score = self.score is not None and math.isfinite(self.score)
-        record: dict[str, Any] = {} if image is None else {"image": os.fspath(image)}
+        record: dict[str, Any] = {} if image is None else {"image": os.fsdecode(image)}
         record |= {
             "schema": SCHEMA,
             "size": list(self.image_size),
@@ -238,7 +238,7 @@ class Result:
         """
         from florence_onnx.converting import one_result
 
-        return one_result.to_coco(self, os.fspath(image), names)
+        return one_result.to_coco(self, os.fsdecode(image), names)
 
     def to_labelme(self, image: str | os.PathLike[str]) -> dict[str, Any]:
         """Makes LabelMe's JSON object, for a file in the folder from which ``image`` is the path.
@@ -247,7 +247,7 @@ class Result:
         """
         from florence_onnx.converting import one_result
 
-        return one_result.to_labelme(self, os.fspath(image))
+        return one_result.to_labelme(self, os.fsdecode(image))
 
     def to_yolo(self, names: Sequence[str] | None = None) -> str:
         """Makes YOLO's text file: class, then box or outline, 0 to 1; else as `to_supervision`."""

@@ -130,6 +130,11 @@ def test_rules_go_to_the_task_that_they_are_for(model: Florence2, image: Any) ->
     assert result.first == model(image, "od", labels=labels, recall=4, **SHORT)
     grounded = model.cascade(image, "caption+grounding", labels=labels, **SHORT)
     assert {one.label for one in grounded.then[0].detections} <= {"red circle"}
+    for name in ("caption+grounding", "ocr+grounding"):
+        every = model.cascade(image, name, **SHORT)
+        sure = model.cascade(image, name, min_score=1.0, **SHORT)
+        assert sure.first == every.first
+        assert [one.detections for one in sure.then] == [()]
     with pytest.raises(TaskError, match="recall= is for tasks that list boxes"):
         model.cascade(image, "caption+grounding", recall=4)
     with pytest.raises(TaskError, match="labels= is for tasks that label"):
