@@ -30,7 +30,13 @@ from benchmarks.peers.ours import open_peer as open_ours
 from benchmarks.peers.transformers_eager import Transformers
 from benchmarks.peers.transformers_eager import open_peer as open_transformers
 from benchmarks.peers.transformers_stages import time_transformers, vision_alone
-from benchmarks.peers.vision_engines import Pixels, Vision, openvino_visions, provider_visions
+from benchmarks.peers.vision_engines import (
+    Pixels,
+    Vision,
+    int8_visions,
+    openvino_visions,
+    provider_visions,
+)
 from florence_onnx.profiling import time_stages
 
 PASTS = (16, 400)
@@ -83,7 +89,8 @@ def _vision_sides(
     for peer in ours:
         sides[peer.name] = peer.model.graphs.image_features
     notes = []
-    engines = (openvino_visions, provider_visions) if setup.device == "cpu" else ()
+    on_cpu = (openvino_visions, provider_visions, int8_visions)
+    engines = on_cpu if setup.device == "cpu" else ()
     for engine in engines:
         try:
             sides |= engine(setup)

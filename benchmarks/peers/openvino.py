@@ -120,19 +120,28 @@ class _Scores:
 
 def open_peer(variant: str, setup: Setup) -> OpenVino:
     """Traces the checkpoint's modules once, and compiles the graphs."""
+    folder = traced(setup)
+    compiled = [compile_graph(folder / f"{name}.xml", variant, setup.threads) for name in GRAPHS]
+    return OpenVino(f"openvino {variant}", Assets.read(setup.exported), *compiled)
+
+
+def traced(setup: Setup) -> Path:
+    """Folder with the graphs that are traced from the checkpoint's modules.
+
+    Raises:
+        BenchmarkError: The benchmark is on a GPU.
+    """
     if setup.device != "cpu":
         raise BenchmarkError("OpenVINO runs on the CPU; leave it out of --peers")
     from benchmarks.harness.checkpoint import kept
     from benchmarks.peers.openvino_tracing import trace_graphs
 
-    folder = kept(
+    return kept(
         setup.home,
         "openvino",
         [ROOT / "benchmarks" / "peers" / "openvino_tracing.py"],
         lambda folder: trace_graphs(setup, folder),
     )
-    compiled = [compile_graph(folder / f"{name}.xml", variant, setup.threads) for name in GRAPHS]
-    return OpenVino(f"openvino {variant}", Assets.read(setup.exported), *compiled)
 
 
 def compile_graph(path: Path, precision: str, threads: int) -> Any:

@@ -1,4 +1,7 @@
-"""Our vision graph on OpenVINO: by OpenVINO's own package and by ONNX Runtime's provider."""
+"""Vision encoders on OpenVINO: our graph in two ways, and the traced graph in 8 bits.
+
+Our graph runs by OpenVINO's own package and by ONNX Runtime's provider.
+"""
 
 import json
 from collections.abc import Callable
@@ -36,6 +39,22 @@ def openvino_visions(setup: Setup) -> dict[str, Vision]:
             raise BenchmarkError(f"OpenVINO cannot read {path.name}: {error}") from error
         sides[f"openvino {precision} on our graph"] = partial(_run_openvino, graph)
     return sides
+
+
+def int8_visions(setup: Setup) -> dict[str, Vision]:
+    """Opens the traced graph in 8 bits on OpenVINO; name of the side -> as `openvino_visions`.
+
+    Raises:
+        ImportError: OpenVINO or NNCF is not installed.
+    """
+    from benchmarks.peers.openvino import compile_graph
+    from benchmarks.peers.openvino_int8 import VARIANTS, quantized
+
+    path = quantized(setup) / "vision.xml"
+    return {
+        f"openvino int8 {rest}": partial(_run_openvino, compile_graph(path, rest, setup.threads))
+        for rest in VARIANTS
+    }
 
 
 def provider_visions(setup: Setup) -> dict[str, Vision]:

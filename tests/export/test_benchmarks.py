@@ -14,6 +14,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import (
@@ -36,7 +37,7 @@ from benchmarks import (
 from benchmarks.harness import command, fresh, measuring
 from benchmarks.harness.checkpoint import kept, prepare
 from benchmarks.harness.common import DEMO, BenchmarkError, Setup, make_parser, make_picture
-from benchmarks.peers import Answer, open_peer, open_peers
+from benchmarks.peers import Answer, open_peer, open_peers, vision_engines
 from benchmarks.peers.ours import Ours
 from benchmarks.report import __main__ as report
 from benchmarks.report import engineering, front
@@ -45,6 +46,7 @@ from benchmarks.report.performance import performance
 from benchmarks.report.records import read_records
 from benchmarks.report.targets import TARGETS
 from florence_onnx import Task, answering
+from florence_onnx.assets.reading import Assets
 from florence_onnx.assets.report import REPORT
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
@@ -52,7 +54,7 @@ from florence_onnx.machine import peak_bytes
 from florence_onnx.machine_rows import BEAMS, TOKENS, table
 from florence_onnx.profiling import STAGES
 from florence_onnx.terminal import size_text
-from florence_onnx_export.quantization.fidelity import Fidelity
+from florence_onnx_export.quantization.fidelity import Fidelity, relative_error
 from florence_onnx_export.quantization.methods import METHODS
 from tests.helpers.hub import COMMIT
 from tests.helpers.tiny import TINY
@@ -592,12 +594,28 @@ def test_openvino_computes_the_same(setup: Setup) -> None:
     assert [answer.parsed for answer in ours] == [answer.parsed for answer in theirs]
 
 
-def test_a_missing_package_is_noted(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "benchmarks.peers.openvino", raising=False)
-    peers, notes = open_peers(["ours:fp32", "openvino:f32"], setup)
+def test_openvino_in_8_bits_answers_nearly_the_same(setup: Setup) -> None:
+    pytest.importorskip("nncf")
+    pixels = Assets.read(setup.exported).preprocessor(make_picture(seed=1))[None]
+    (exact, *_), (rounded, *_) = (
+        [np.asarray(vision(pixels)) for vision in visions(setup).values()]
+        for visions in (vision_engines.openvino_visions, vision_engines.int8_visions)
+    )
+    assert 0 < relative_error(rounded, exact) < 0.2
+    (answer,) = open_peer("openvino_int8:f32", setup).answer([make_picture(seed=1)], "<OD>", 20, 3)
+    assert len(answer.token_ids) == 21
+
+
+@pytest.mark.parametrize("package", ["openvino", "nncf"])
+def test_a_missing_package_is_noted(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    module = {"openvino": "openvino", "nncf": "openvino_int8"}[package]
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"benchmarks.peers.{module}", raising=False)
+    peers, notes = open_peers(["ours:fp32", f"{module}:f32"], setup)
     assert [peer.name for peer in peers] == ["ours fp32"]
-    assert len(notes) == 1 and notes[0].startswith("openvino:f32 was left out: ")
+    assert len(notes) == 1 and notes[0].startswith(f"{module}:f32 was left out: ")
 
 
 @pytest.mark.parametrize(
