@@ -22,7 +22,12 @@ from benchmarks.harness.common import Setup, make_parser, progress, publish
 from benchmarks.harness.measuring import Samples, alternate, compare_sides, describe, seconds
 from florence_onnx.engine import contract
 from florence_onnx.engine.options import default_options
-from florence_onnx_export.quantization.methods import FP32, METHODS, STORED, levels
+from florence_onnx_export.quantization.methods import (
+    CHANNELS,
+    FP32,
+    METHODS,
+    STORED,
+)
 from florence_onnx_export.quantization.mixed import Measured
 from florence_onnx_export.quantization.reference import SAMPLES, Reference
 
@@ -64,10 +69,10 @@ def _choices(graph: str, measured: Measured) -> dict[str, dict[str, str]]:
     choices: dict[str, dict[str, str]] = {FP32: {}}
     for method in METHODS:
         choices[method] = dict.fromkeys(measured.matmuls, method)
-    if measured.stored:
-        choices[STORED] = dict.fromkeys(measured.stored, STORED)
+    others = {STORED: measured.stored, CHANNELS: measured.channels}
+    choices |= {method: dict.fromkeys(names, method) for method, names in others.items() if names}
     for precision in ("q8", "q4"):
-        ways = levels(precision, graph, measured.matmuls, measured.stored)
+        ways = measured.levels(precision, graph)
         choices[precision] = {name: methods[0] for name, methods in ways.items()}
     return choices
 

@@ -24,6 +24,9 @@ METHODS: dict[str, Method] = {
 STORED = "stored8"
 """Name of the method of weights that are stored in 8 bits and used in float32."""
 
+CHANNELS = "channels8"
+"""Name of the method of channel attentions in 8 bits, whose weights are stored in 8 bits too."""
+
 _BLOCKS: tuple[str, ...] = ("blocks8", FP32)
 _BYTES = ("dynamic8", SMOOTH, *_BLOCKS)
 
@@ -41,7 +44,11 @@ demo model's polygons."""
 
 
 def levels(
-    precision: str, graph: str, matmuls: Sequence[str], stored: Sequence[str]
+    precision: str,
+    graph: str,
+    matmuls: Sequence[str],
+    stored: Sequence[str],
+    channels: Sequence[str] = (),
 ) -> dict[str, tuple[str, ...]]:
     """Weight name -> methods to try, fastest first.
 
@@ -54,6 +61,7 @@ def levels(
         graph: Name of the graph.
         matmuls: Weights of the graph's matmuls.
         stored: Other weights to store in 8 bits.
+        channels: Weights of the values of channel attentions to compute in 8 bits.
     """
     usual = _BLOCKS if graph == contract.DECODER else _BYTES
     methods = {name: _PINNED.get(name, usual) for name in matmuls}
@@ -61,4 +69,5 @@ def levels(
         for name in matmuls:
             if not name.endswith(_NOT_IN_FOUR_BITS):
                 methods[name] = ("blocks4", *_BLOCKS)
-    return {**methods, **dict.fromkeys(stored, (STORED, FP32))}
+    methods |= dict.fromkeys(stored, (STORED, FP32))
+    return methods | {name: (CHANNELS, *methods.get(name, (FP32,))) for name in channels}

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnx.external_data_helper import load_external_data_for_model
 
 from florence_onnx_export.graphs.half_storage import load_float32
+from florence_onnx_export.quantization.channels import channel_attentions, quantize_channels
 from florence_onnx_export.quantization.fidelity import Array, Feeds
 from florence_onnx_export.quantization.gptq import inverse_factor
 from florence_onnx_export.quantization.hessians import Hessians
@@ -20,7 +21,14 @@ from florence_onnx_export.quantization.matmuls import (
     matmul_weights,
     replace_matmuls,
 )
-from florence_onnx_export.quantization.methods import FP32, METHODS, SMOOTH, STORED
+from florence_onnx_export.quantization.methods import (
+    CHANNELS,
+    FP32,
+    METHODS,
+    SMOOTH,
+    STORED,
+    levels,
+)
 from florence_onnx_export.quantization.running import lean_options, return_freed_memory
 from florence_onnx_export.quantization.smoothquant import (
     Vector,
@@ -54,11 +62,16 @@ class Measured:
         self.model = load_float32(path, weights=False)
         self.matmuls = list(matmul_weights(self.model.graph))
         self.stored = storable_weights(self.model.graph)
+        self.channels = [found.value for found in channel_attentions(self.model.graph)]
         self.feeds = feeds
         self.outputs = list(outputs)
         self._folder = path.parent
         self._calibration = calibration
         self._keep = keep
+
+    def levels(self, precision: str, graph: str) -> dict[str, tuple[str, ...]]:
+        """Weight name -> methods to try in a graph of this precision, fastest first."""
+        return levels(precision, graph, self.matmuls, self.stored, self.channels)
 
     def quantized(self, methods: Mapping[str, str]) -> onnx.ModelProto:
         """Makes a copy of the graph in which some matmuls have other methods.
@@ -76,13 +89,14 @@ class Measured:
                 if name in smooth_by:
                     factor = factor * smooth_by[name]
                 replaced[name] = functools.partial(METHODS[key], factor=factor)
-            elif key == STORED:
+            elif name in self.stored and key in (STORED, CHANNELS):
                 stored[name] = self._factors[name]
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         load_external_data_for_model(model, str(self._folder))
         smooth_inputs(model, smooth_by)
         replace_matmuls(model, replaced)
+        quantize_channels(model, [name for name, key in methods.items() if key == CHANNELS])
         store_weights(model, stored)
         return model
 

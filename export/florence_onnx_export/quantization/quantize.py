@@ -28,7 +28,6 @@ from florence_onnx_export.quantization.bounds import BOUNDS, GRAPH_LIMITS, beyon
 from florence_onnx_export.quantization.embedding import quantize_table
 from florence_onnx_export.quantization.entries import make_entry
 from florence_onnx_export.quantization.float16 import to_half
-from florence_onnx_export.quantization.methods import levels
 from florence_onnx_export.quantization.mixed import choose
 from florence_onnx_export.quantization.pictures import own_pictures
 from florence_onnx_export.quantization.reference import Reference
@@ -234,7 +233,7 @@ def _write_graph(
         save_graph(model, path)
         return {}
     measured = reference.measured(graph)
-    tried = levels(precision, graph, measured.matmuls, measured.stored)
+    tried = measured.levels(precision, graph)
     methods = fastest = {name: ways[0] for name, ways in tried.items()}
     if limit < math.inf:
         methods = choose(measured, tried, limit, progress).methods
