@@ -88,7 +88,8 @@ python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
 Ways to quantise: `dynamic8` has one scale for all activations of a call and one per column of
 weights (DynamicQuantizeMatMul). `smooth8` is the same after the largest channels have been made
 smaller (SmoothQuant). `blocks8` and `blocks4` have one scale for every row and 32 values of both
-(MatMulNBits). `stored8` keeps weights in 8 bits and computes in float32. `q8` and `q4` are the
+(MatMulNBits). `stored8` keeps weights in 8 bits and computes in float32. `channels8` is `stored8`
+with the two matmuls over all tokens of a channel attention in 8 bits. `q8` and `q4` are the
 mixtures that these precisions start from, before any matmul is given more bits for its error.
 """
 
@@ -152,6 +153,9 @@ def _distinction(record: Record) -> str:
         return f", {record['model']}"
     if record["benchmark"] == "serving":
         return f", {next(reversed(record['values'])).partition(',')[0]}"
+    sides = {side for values in record["values"].values() for side in values}
+    if any(side.startswith("openvino int8") for side in sides):
+        return " beside OpenVINO int8"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
     if provider != "CPU":
         return f" on {provider}"
