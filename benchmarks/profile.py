@@ -34,7 +34,8 @@ PROMPT = 12
 """Number of text tokens behind the picture: a longer prompt."""
 
 _MATMULS = {
-    *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "DynamicQuantizeMatMul"),
+    *("MatMul", "Gemm", "FusedMatMul", "FusedGemm"),
+    *("DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
     *("Attention", "MultiHeadAttention"),
 }
 

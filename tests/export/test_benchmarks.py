@@ -171,6 +171,10 @@ def test_a_profile_counts_the_arithmetic(run: Run) -> None:
     shapes = [[{"float": [4, 9, 8]}, {"float": [24]}], [{"float": [4, 9, 24]}]]
     packed = {"op_name": "DynamicQuantizeMatMul", **dict(zip(names, shapes, strict=True))}
     assert profile.flop_of(packed) == 2 * (4 * 9) * 8 * 24
+    shapes = [[{"uint8": [4, 9, 8]}, {"int8": [4, 8, 24]}, {"float": []}], [{"float": [4, 9, 24]}]]
+    rounded = {"op_name": "MatMulIntegerToFloat", **dict(zip(names, shapes, strict=True))}
+    assert profile.flop_of(rounded) == 2 * (4 * 9) * 8 * 24
+    assert rounded["op_name"] in profile._MATMULS
     shapes = [[{"float": [4, 9, 8]}] * 3, [{"float": [4, 9, 8]}]]
     heads = {"op_name": "MultiHeadAttention", **dict(zip(names, shapes, strict=True))}
     assert profile.flop_of(heads) == 4 * 2 * (2 * 9 * 9 * 8)
