@@ -59,7 +59,10 @@ def main(argv: Sequence[str]) -> None:
         "unit": "",
         "values": values,
         "ratios": ratios,
-        "notes": [f"{arguments.pictures} pictures in each round, {FIRST} more before them."],
+        "notes": [
+            f"{arguments.pictures} pictures in each round, {FIRST} more before them. The ratio is "
+            "of rates: above 1, actors are faster."
+        ],
     }
     publish("actors", arguments, argv, content, setup.provider)
 

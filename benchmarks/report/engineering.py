@@ -24,6 +24,7 @@ ORDER = {
     "transformers_js": "A token beside transformers.js",
     "annotating": "Folders of pictures",
     "annotating_memory": "Memory of an annotation",
+    "actors": "Actors of Ray",
     "serving": "Service with several clients",
     "size": "Installed size",
     "filling": "From a checkpoint to a model",
@@ -66,16 +67,15 @@ python -m benchmarks.report
 ```
 
 Every script beside this page makes one table and one file in `results/`: `compare`, `stages`,
-`batching`, `scaling`, `cold_start`, `streaming`, `annotating_memory`, `size`, `filling` (exports
-without torch and with it), `preprocess`, `profile` (operators of the encoders), `choices` (ways to
-quantise), `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are
-probabilities, and constraints), `tiles` (what is found on large pictures, as a whole and in
-tiles), `transformers_js` (a token in Node, on one folder), `serving` (of the
-service). Four more have no results here yet:
-`actors` (of Ray), `annotating` (a folder), `constraints` (what a step costs) and `lists` (ends of
-lists). What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and
-`report/` writes the pages. A new table is a new script and a line in `ORDER` of
-`report/engineering.py`. The
+`batching`, `scaling`, `cold_start`, `streaming`, `annotating` (a folder), `annotating_memory`,
+`actors` (of Ray), `size`, `filling` (exports without torch and with it), `preprocess`, `profile`
+(operators of the encoders), `choices` (ways to quantise), `quantising` (its time and memory),
+`accuracy` (of the demo model), `scores` (what ranks detections, how far scores are probabilities,
+and constraints), `tiles` (what is found on large pictures, as a whole and in tiles),
+`transformers_js` (a token in Node, on one folder), `serving` (of the service). Two more have no
+results here yet: `constraints` (what a step costs) and `lists` (ends of lists).
+What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and `report/`
+writes the pages. A new table is a new script and a line in `ORDER` of `report/engineering.py`. The
 OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:
 
 ```
