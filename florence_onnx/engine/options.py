@@ -3,10 +3,10 @@
 import math
 import os
 import platform
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from florence_onnx.engine.arena import use_arena
 from florence_onnx.engine.processor import has_bfloat16_matmuls, has_int8_dot_products
 from florence_onnx.errors import SessionOptionsError
 
@@ -74,8 +74,7 @@ def default_options(
     options = ort.SessionOptions()
     options.log_severity_level = 4  # ONNX Runtime raises what it would log as an error.
     options.intra_op_num_threads = default_threads() if threads is None else threads
-    _share_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    use_arena(options)
     compute_exactly(options)
     if fast_math:
         options.add_session_config_entry(_FAST, "1")
@@ -110,18 +109,6 @@ def compute_exactly(options: "ort.SessionOptions") -> None:
     """
     if not has_int8_dot_products():
         options.add_session_config_entry("session.x64quantprecision", "1")
-
-
-@cache
-def _share_arena() -> None:
-    """Gives the process one arena on the CPU: a graph uses the memory of the graph before.
-
-    Only sessions that ask for the arena use the arena.
-    """
-    import onnxruntime as ort
-
-    kind, use = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
-    ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", kind, 0, use), None)
 
 
 def default_threads(files: Path = Path("/")) -> int:
