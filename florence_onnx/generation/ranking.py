@@ -6,6 +6,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
+_DEPTH = 64
+"""Number of tokens in a part of the vocabulary, of which one peak is compared."""
+
 
 def log_softmax(logits: Floats) -> Floats:
     """Computes the log-probabilities of every row's tokens, float32 [R,V]."""
@@ -27,8 +30,15 @@ def best_ids(values: Floats, k: int) -> Ids:
     if k == 1:
         first: Ids = values.argmax(axis=1)[:, None]
         return first
-    k = min(k, values.shape[1])
-    # In the order of the ids, which a stable sort keeps among equal values.
-    best = np.sort(np.argpartition(values, -k, axis=1)[:, -k:], axis=1)
-    order = np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(best, order, axis=1)
+    size = values.shape[1]
+    k = min(k, size)
+    depth = min(_DEPTH, size // k)
+    parts = size // depth
+    peaks = values[:, : depth * parts].reshape(-1, depth, parts).max(axis=1)
+    # The peaks of k parts are as high as the k-th highest peak, so the k best tokens are too.
+    bounds = np.partition(peaks, parts - k, axis=1)[:, parts - k]
+    best = np.empty((len(values), k), dtype=np.int64)
+    for row, bound, found in zip(values, bounds, best, strict=True):
+        (candidates,) = np.nonzero(~(row < bound))  # A NaN stays.
+        found[:] = candidates[np.argsort(-row[candidates], kind="stable")[:k]]
+    return best
