@@ -18,7 +18,6 @@ import torch
 
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.config import ModelConfig
-from florence_onnx.engine import contract
 from florence_onnx.engine.hub_contract import FIRST_DECODER, LATER_DECODER, MERGED_DECODER
 from florence_onnx.files import read_json, write_whole
 from florence_onnx.skeletons.filling import BIAS, GEOMETRY, GRAPH, HUB, RECIPES, SKELETONS
@@ -53,15 +52,12 @@ def write_hub_skeleton(config: ModelConfig, out: Path, scratch: Path) -> None:
     """
     for logits_bias in (False, True):
         recipes = derive_recipes(config, logits_bias, build_hub_specs)
-        specs = build_hub_specs(config, placeholders(config, logits_bias))
+        encoder, *decoders = build_hub_specs(config, placeholders(config, logits_bias))
         stubs = {
-            spec.name: without_weights(spec, set(recipes[spec.name]), scratch) for spec in specs
+            spec.name: without_weights(spec, set(recipes[spec.name]), scratch)
+            for spec in (decoders if logits_bias else (encoder, *decoders))
         }
-        first, later = (stubs[name] for name in (FIRST_DECODER, LATER_DECODER))
-        stubs[MERGED_DECODER] = merge(first, later)
-        if not logits_bias:
-            _write(stubs.pop(contract.ENCODER), out, contract.ENCODER)
-        stubs.pop(contract.ENCODER, None)
+        stubs[MERGED_DECODER] = merge(stubs[FIRST_DECODER], stubs[LATER_DECODER])
         for name, stub in stubs.items():
             _write(stub, out, name + BIAS if logits_bias else name)
     # The first decoder has the weights of all decoders.

@@ -77,29 +77,45 @@ class PastDecoder:
         heads, width = self.geometry["decoder_heads"], self.geometry["head_dim"]
         return np.zeros((rows, heads, length, width), dtype=np.float32)
 
-    @cached_property
-    def shares(self) -> bool:
-        """Tells whether rows of one request may share one copy of the cross-attention's cache.
+    def shares(self, requests: int) -> bool:
+        """Tells whether the rows of each request may share one copy of the cross-attention's cache.
 
-        A matrix multiplication can take one matrix for several rows, and most graphs do not change
-        the matrix before. The graph is run on random numbers to find out, because the operators of
-        the graph cannot be read here.
+        The graphs that this package writes take all rows of a request as one query. In most other
+        graphs, a matrix multiplication can take one matrix for several rows, which does for a
+        single request.
         """
-        draw, rows, length = np.random.default_rng(0), 2, 3
-        width = self.geometry["hidden_size"]
+        return self._shares_of_many or (requests == 1 and self._shares_of_one)
+
+    @cached_property
+    def _shares_of_many(self) -> bool:
+        return self._is_same_for_copies(2)
+
+    @cached_property
+    def _shares_of_one(self) -> bool:
+        return self._is_same_for_copies(1)
+
+    def _is_same_for_copies(self, requests: int) -> bool:
+        """Runs the graph on random numbers with a cache per row, and with a cache per request.
+
+        The operators of the graph cannot be read here.
+        """
+        draw, beams, length = np.random.default_rng(0), 2, 3
+        rows, width = requests * beams, self.geometry["hidden_size"]
         embeds = draw.standard_normal((rows, 1, width), dtype=np.float32)
-        caches = [draw.standard_normal(self.blank(1, 1).shape) for _ in self.later.own_in]
-        cross = [draw.standard_normal(self.blank(1, length).shape) for _ in self.later.cross_in]
-        states = draw.standard_normal((1, length, width), dtype=np.float32)
-        mask = np.ones((rows, length), dtype=np.int64)
-        own = [self.later.value(np.repeat(cache, rows, axis=0)) for cache in caches]
+        own = [draw.standard_normal(self.blank(rows, 1).shape) for _ in self.later.own_in]
+        shape = self.blank(requests, length).shape
+        cross = [draw.standard_normal(shape, dtype=np.float32) for _ in self.later.cross_in]
+        states = draw.standard_normal((requests, length, width), dtype=np.float32)
+        mask = np.ones((requests, length), dtype=np.int64)
+        past = [self.later.value(cache) for cache in own]
 
         def logits(copies: int) -> Floats:
-            shared = [self.later.value(np.repeat(value, copies, axis=0)) for value in cross]
-            hidden = self.later.value(np.repeat(states, copies, axis=0))
-            return as_float32(self.later(mask, hidden, embeds, (own, shared), [])[0].numpy())
+            values: list[Floats] = [states, *cross]
+            hidden, *kept = (self.later.value(np.repeat(v, copies, axis=0)) for v in values)
+            repeated = np.repeat(mask, copies, axis=0)
+            return as_float32(self.later(repeated, hidden, embeds, (past, kept), [])[0].numpy())
 
-        expected = logits(rows)
+        expected = logits(beams)
         try:
             found = logits(1)
         except GraphRunError:
@@ -152,8 +168,8 @@ class Part:
         """Runs the graph.
 
         Args:
-            mask: int64 [R,S].
-            states: The encoder's states, [R,S,D].
+            mask: int64 [R,S], or [requests,S] as ``states`` and the cross-attention's tensors.
+            states: The encoder's states, [R,S,D] or [requests,S,D].
             embeds: The embedding of one token per row, float32 [R,1,D].
             past: Keys and values of the self-attention and of the cross-attention.
             returned: Further outputs to return.
@@ -202,7 +218,7 @@ class PastSteps:
         self._requests = np.arange(len(mask))
         self._mask, self._states = mask, states
         self._copies = 1
-        """Rows of ``_cross`` and ``_hidden`` per request."""
+        """Rows of the mask, of ``_cross`` and of ``_hidden`` per request."""
         self._hidden = decoder.first.value(states)
         self._own: list[ort.OrtValue] = []
         self._cross: list[ort.OrtValue] = []
@@ -221,7 +237,7 @@ class PastSteps:
         if self._own:
             self._follow(rows, requests)
             part, past = decoder.later, (self._own, self._cross)
-            mask = np.repeat(self._mask, count // len(requests), axis=0)
+            mask = np.repeat(self._mask, self._copies, axis=0)
             logits, *self._own = part(mask, self._hidden, embeds, past, part.own_out)
         else:
             part = decoder.first
@@ -252,8 +268,9 @@ class PastSteps:
         """Gathers the caches for these rows and these requests."""
         before = len(self._requests) * self._copies
         kept = np.searchsorted(self._requests, requests)
-        alone = len(requests) == 1 and self._decoder.shares
-        copies = 1 if alone else len(rows) // len(requests)
+        copies = len(rows) // len(requests)
+        if copies > 1 and self._decoder.shares(len(requests)):
+            copies = 1
         chosen = np.repeat(kept * self._copies, copies)
         with running(self._decoder.later.file):
             if not _is_all(chosen, before):

@@ -80,7 +80,8 @@ def tokens(model: Florence2, batch_size: int = 8) -> list[tuple[int, ...]]:
 
 def test_one_by_one_and_encoded_once(model: Florence2) -> None:
     """Rows of a request alone share the cache of the cross-attention."""
-    assert model.graphs.decoder.shares  # type: ignore[attr-defined]
+    decoder: Any = model.graphs.decoder
+    assert (decoder.shares(1), decoder.shares(2)) == (True, False)
     expected = tokens(model)
     assert tokens(model, batch_size=1) == expected
     first = requests()[0]
@@ -102,7 +103,8 @@ def test_beams_of_a_request_share_one_copy_of_the_cross_attention(model: Florenc
 
 def test_a_graph_that_does_not_share(model: Florence2, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = tokens(model, batch_size=1)
-    monkeypatch.setitem(vars(model.graphs.decoder), "shares", False)
+    for name in ("_shares_of_many", "_shares_of_one"):
+        monkeypatch.setitem(vars(model.graphs.decoder), name, False)
     assert tokens(model, batch_size=1) == expected
 
 

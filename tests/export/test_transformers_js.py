@@ -181,6 +181,21 @@ def test_tokens_are_those_of_our_own_layout(
     assert pair == own
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "q8", "q4", "q4f16"])
+def test_beams_share_one_copy_of_the_cross_attention(exported: Path, precision: str) -> None:
+    """Whatever the number of requests: the rows of a request are the tokens of one query."""
+    model = Florence2.load(exported, precision=precision, threads=1)
+    for count in (1, 2):
+        ids = np.tile(np.arange(3, 9), (count, 1))
+        beams = np.repeat(np.arange(count), 3)
+        steps: Any = model.graphs.decoder.start(np.ones_like(ids), model.graphs.embed(ids))
+        steps(np.full(count, 2), np.arange(count), np.arange(count))
+        for rows in (beams, np.arange(3 * count)):
+            steps(np.full(3 * count, 5), rows, np.arange(count))
+        assert {value.shape()[0] for value in steps._cross} == {count}
+        assert {value.shape()[0] for value in steps._own} == {3 * count}
+
+
 @pytest.mark.parametrize("precision", ["fp16", "q8", "q4", "q4f16"])
 def test_other_precisions_answer_nearly_the_same(exported: Path, precision: str) -> None:
     report = json.loads((exported / "export_report.json").read_text())

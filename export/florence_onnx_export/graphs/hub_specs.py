@@ -9,7 +9,7 @@ from torch import Tensor
 
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract, hub_contract
-from florence_onnx.engine.contract import Signature
+from florence_onnx.engine.contract import Signature, names_of
 from florence_onnx_export.graphs.specs import (
     GraphSpec,
     axes_of,
@@ -22,6 +22,8 @@ from florence_onnx_export.modules.layers import Weights
 
 _BATCH = "batch_size"
 """Name of the axis of rows that transformers.js expects."""
+_PICTURES = "batch"
+"""Name of the axis of tensors that the rows of a picture may share."""
 
 
 def build_hub_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[GraphSpec]:
@@ -43,9 +45,14 @@ def build_hub_specs(config: ModelConfig, weights: dict[str, Tensor]) -> list[Gra
     specs = []
     for name, module in modules.items():
         inputs, outputs = _written(hub_contract.SPLIT[name]).of(config.text.decoder_layers)
-        present = "past + tokens" if name == hub_contract.LATER_DECODER else "tokens"
+        present = "tokens"
+        given = axes_of(inputs, fixed)
+        if name == hub_contract.LATER_DECODER:
+            present = "past + tokens"
+            for shared in (hub_contract.MASK, *names_of(inputs, hub_contract.CROSS_CACHE)):
+                given[shared] = (_PICTURES, *given[shared][1:])
         axes = (
-            axes_of(inputs, fixed),
+            given,
             axes_of(_by_layer(outputs), {**fixed, "past": present}),
         )
         specs.append(GraphSpec(name, module, *axes, sizes))

@@ -98,7 +98,7 @@ class GraphSpec:
 
 def _example_tensor(name: str, axes: Axes, sizes: Sizes, generator: torch.Generator) -> Tensor:
     dims = {**asdict(sizes), "rows": sizes.batch * sizes.beams, "past": sizes.slots}
-    dims["batch_size"] = sizes.batch
+    dims["batch_size"] = dims["rows"]
     shape = [dims[axis] if isinstance(axis, str) else axis for axis in axes]
     if name.endswith("attention_mask"):
         mask = torch.ones(shape, dtype=torch.int64)

@@ -49,8 +49,10 @@ class GrowingLayer(DecoderBlock):
             value = torch.cat([past[1], value], dim=2)
         mixed = attention(self.attention.query(x), key, value, hidden)
         x = self.attention_norm(x + self.attention.output(mixed))
-        mixed = attention(self.cross.query(x), cross.key, cross.value, cross.bias)
-        x = self.cross_norm(x + self.cross.output(mixed))
+        # The rows of a picture are the tokens of one query, so its keys are read once for all rows.
+        grouped = x.reshape(cross.key.shape[0], -1, x.shape[2])
+        mixed = attention(self.cross.query(grouped), cross.key, cross.value, cross.bias)
+        x = self.cross_norm(x + self.cross.output(mixed).reshape(x.shape))
         return self.ffn_norm(x + self.ffn(x)), key, value
 
 
