@@ -46,7 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 LONGEST = 70
 
 if int(transformers.__version__.split(".")[0]) < 5:
-    # It makes NaN of an end that another rule forbids.
+    # Where another rule forbids the end, 4 adds infinity to minus infinity: NaN. 5 does not.
     del OPTIONS["penalties and banned words"]["exponential_decay_length_penalty"]
 
 # Transformers 4 knows its processor on Pillow by the name that later ones gave to another.
