@@ -222,7 +222,24 @@ _SERVICE = (
     ),
 )
 
-TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS, *_FOLDERS, *_SERVICE)
+_HUB = (
+    Target(
+        "a token in the hub's layout, fp32, greedy",
+        "transformers.js, greedy",
+        0.85,
+        "transformers_js",
+        "token: ours greedy / transformers.js greedy",
+    ),
+    Target(
+        "a token in the hub's layout, fp32, 3 beams",
+        "transformers.js, greedy",
+        1.70,
+        "transformers_js",
+        "token: ours 3 beams / transformers.js greedy",
+    ),
+)
+
+TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS, *_FOLDERS, *_SERVICE, *_HUB)
 
 ACCURACY = {
     "OD mAP@0.5": "≥ 90",
