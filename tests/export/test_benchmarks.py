@@ -363,6 +363,11 @@ def test_annotating(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(asked) == 8
     assert asked[:4] == asked[4:], "both sides have the same batches"
     assert record["notes"] == ["9 pictures in each round."]
+    record = run(annotating.main, "--pictures", "9", "--within")
+    check_record(record, "annotating", "annotate", "engine within")
+    assert len(asked) == 12, "the same batches, once"
+    (share,) = record["ratios"].values()
+    assert share["min"] > 1, "the engine is part of the annotation"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident set is read from /proc")
