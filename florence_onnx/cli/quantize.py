@@ -57,10 +57,13 @@ def execute(arguments: argparse.Namespace) -> int:
     require_quantizing()
     folder = DEMO if is_demo(arguments.model) else local_folder(arguments.model)
     if folder is None:
+        name, precisions = shlex.quote(arguments.model), arguments.precision
         raise ModelNotFoundError(
-            f"{arguments.model!r} is not a folder; quantising adds files to a model folder, so "
-            "export the model first, or make its graphs in the cache with florence-onnx pull "
-            f"{shlex.quote(arguments.model)} --precision {arguments.precision[0]}"
+            f"{arguments.model!r} is not a folder; quantising adds files to a model folder. For a "
+            f"checkpoint of the hub, florence-onnx pull {name} --precision {precisions[0]} makes "
+            "the graphs in the cache. Graphs of the hub are copied first: "
+            f'cp -rL "$(florence-onnx pull {name})" MODEL && '
+            f"florence-onnx quantize MODEL --precision {','.join(precisions)}"
         )
     refuse(Contents.of_folder(folder).why_no_model())
     check_rounding(arguments, arguments.precision)

@@ -43,9 +43,10 @@ from florence_onnx_export.quantization.pictures import own_pictures
 from florence_onnx_export.quantization.quantize import quantize
 from florence_onnx_export.quantization.reference import Reference
 from tests.helpers.exports import Exported, copied_graphs
+from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
 from tests.helpers.kernels import empty_tensors, profiled
 from tests.helpers.onnx_graphs import tiny_graph, weight_names
-from tests.helpers.tiny import aged, copy_tiny, picture
+from tests.helpers.tiny import TINY, aged, copy_tiny, picture
 
 
 def files(folder: Path) -> set[str]:
@@ -417,6 +418,27 @@ def test_a_hub_id_is_no_folder() -> None:
         arguments = ["org/name", "--precision", "q8"]
         command_arguments = build_parser().parse_args(["quantize", *arguments])
         command_arguments.execute(command_arguments)
+
+
+def test_graphs_of_the_hub_are_quantised_as_the_refusal_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_empty_cache(monkeypatch, tmp_path / "hub")
+    graphs = {name: (TINY / name).read_bytes() for name in files(TINY)}
+    with serve_hub("org/name", graphs) as hub:
+        use_hub(monkeypatch, hub.url)
+        assert main(["quantize", "org/name", "--precision", "fp16,q8"]) == 2
+        said = capsys.readouterr().err
+        assert 'cp -rL "$(florence-onnx pull org/name)" MODEL' in said
+        assert said.rstrip().endswith("florence-onnx quantize MODEL --precision fp16,q8")
+        assert main(["pull", "org/name"]) == 0
+    pulled = Path(capsys.readouterr().out.strip())
+    before = files(pulled)
+    folder = shutil.copytree(pulled, tmp_path / "MODEL")
+    assert main(["quantize", str(folder), "--precision", "fp16"]) == 0
+    assert files(folder) == before | graph_files("fp16") | {REPORT}
+    assert files(pulled) == before
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
 
 
 @pytest.fixture
