@@ -30,28 +30,32 @@ def inverse_factor(hessian: Matrix) -> Matrix:
     scale = float(np.trace(hessian, dtype=np.float64)) / len(hessian)
     if not 0 < scale < np.inf:
         return np.eye(len(hessian), dtype=np.float32)
-    # With a Hessian R R^T and an upper triangular R, U is the inverse of R. This R is the Cholesky
-    # factor of the Hessian with rows and columns in the opposite order, reversed again. Damping
-    # bounds the condition number by 10 n, so float32 is enough.
-    damped = np.asarray(hessian[::-1, ::-1] * (1 / scale), np.float32)
+    # Damping bounds the condition number by 10 n, so float32 is enough.
+    damped = np.asarray(hessian * (1 / scale), np.float32)
     damped[np.diag_indices_from(damped)] += np.float32(DAMPING)
-    upper = np.ascontiguousarray(np.linalg.cholesky(damped)[::-1, ::-1])
-    inverse = np.zeros_like(upper)
-    _invert(upper, inverse)
+    inverse = np.zeros_like(damped)
+    _factor(damped, inverse)
     inverse /= np.float32(np.sqrt(scale))
     return inverse
 
 
-def _invert(upper: Matrix, inverse: Matrix) -> None:
-    """Writes the inverse of an upper triangular matrix into ``inverse``, mostly by matmuls."""
-    half = len(upper) // 2
+def _factor(hessian: Matrix, inverse: Matrix) -> None:
+    """Writes U of `inverse_factor` into ``inverse``, mostly by matmuls; ``hessian`` is used up.
+
+    With a Hessian R R^T and an upper triangular R, U is the inverse of R. Halves of R and U follow
+    from the quarters of the Hessian, the last half first.
+    """
+    half = len(hessian) // 2
     if half < 32:
-        inverse[:] = np.triu(np.linalg.inv(upper))
+        lower = np.linalg.cholesky(hessian[::-1, ::-1])
+        inverse[:] = np.triu(np.linalg.inv(lower[::-1, ::-1]))
         return
-    first, last = np.s_[:half, :half], np.s_[half:, half:]
-    _invert(upper[first], inverse[first])
-    _invert(upper[last], inverse[last])
-    np.matmul(inverse[first] @ upper[:half, half:], -inverse[last], out=inverse[:half, half:])
+    first, corner, last = np.s_[:half, :half], np.s_[:half, half:], np.s_[half:, half:]
+    _factor(hessian[last], inverse[last])
+    upper = hessian[corner] @ inverse[last].T
+    hessian[first] -= upper @ upper.T
+    _factor(hessian[first], inverse[first])
+    np.matmul(inverse[first] @ upper, -inverse[last], out=inverse[corner])
 
 
 def round_weight(
