@@ -2,6 +2,8 @@
 
     python -m benchmarks.quantising
     python -m benchmarks.quantising --precision q8 q4 --pictures ./photos
+    python -m benchmarks.quantising --model large --fast-only --measured 3 \
+        --out benchmarks/results/quantising-large-cpu.json
 
 The command line quantises an export, each precision in a new process, as usual and with `--fast`.
 The time is from the start of the process to its end. Errors of both ways are measured on the drawn
@@ -22,6 +24,7 @@ from benchmarks.harness.checkpoint import prepare
 from benchmarks.harness.command import Run, run
 from benchmarks.harness.common import make_parser, progress, publish
 from benchmarks.harness.measuring import describe
+from florence_onnx_export.quantization.fidelity import PICTURES
 from florence_onnx_export.quantization.reference import Reference
 
 STEPS = {
@@ -45,13 +48,18 @@ def main(argv: Sequence[str]) -> None:
     parser = make_parser(__doc__, repeats=1)
     parser.set_defaults(precision=["q8"])
     parser.add_argument("--pictures", metavar="FOLDER", help="pictures to round weights for")
+    parser.add_argument("--fast-only", action="store_true", help="quantise with --fast only")
+    parser.add_argument(
+        "--measured", type=int, default=PICTURES, help="drawn pictures that errors are measured on"
+    )
     arguments = parser.parse_args(argv)
     precisions, arguments.precision = arguments.precision, ["fp32"]
     setup = prepare(arguments)
     own = [f"--pictures={arguments.pictures}"] if arguments.pictures else []
-    sides = {f"{p}{way}": (p, way.split()) for p in precisions for way in ("", " --fast")}
+    ways = (" --fast",) if arguments.fast_only else ("", " --fast")
+    sides = {f"{p}{way}": (p, way.split()) for p in precisions for way in ways}
     measured: dict[str, tuple[list[Run], dict[str, Any]]] = {}
-    reference = Reference(setup.exported)
+    reference = Reference(setup.exported, arguments.measured)
     for side, (precision, way) in sides.items():
         progress(side)
         with tempfile.TemporaryDirectory(dir=setup.home) as place:
@@ -64,7 +72,10 @@ def main(argv: Sequence[str]) -> None:
     for side, found in measured.items():
         for case, value in costs(*found).items():
             values.setdefault(case, {})[f"{side}, {name}"] = value
-    content = {"unit": "s", "values": values, "ratios": {}}
+    notes = []
+    if arguments.measured != PICTURES:
+        notes.append(f"{name}: errors are measured on {arguments.measured} of the drawn pictures.")
+    content = {"unit": "s", "values": values, "ratios": {}, "notes": notes}
     publish("quantising", arguments, argv, content, setup.provider)
 
 

@@ -73,7 +73,11 @@ def kept(parent: Path, name: str, sources: Iterable[Path], make: Callable[[Path]
 
 
 def _find_export(checkpoint: Path, home: Path, precisions: Sequence[str]) -> Path:
+    from florence_onnx import exporting
+    from florence_onnx.checkpoints.checkpoint import read_config
     from florence_onnx.engine.present import present_precisions
+    from florence_onnx.skeletons.filling import find_skeleton
+    from florence_onnx.skeletons.writing import write_graphs
     from florence_onnx_export.exporter import export
 
     package = ROOT / "export" / "florence_onnx_export"
@@ -92,7 +96,10 @@ def _find_export(checkpoint: Path, home: Path, precisions: Sequence[str]) -> Pat
     present = present_precisions(out)
     if set(precisions) - set(present):
         wanted = sorted({*present, *precisions})
-        export(checkpoint, out, wanted, force=True, progress=progress)
+        if wanted == ["fp32"] and find_skeleton(read_config(checkpoint)):  # with less memory
+            exporting.export(checkpoint, out, write_graphs, force=True, progress=progress)
+        else:
+            export(checkpoint, out, wanted, force=True, progress=progress)
     return out
 
 

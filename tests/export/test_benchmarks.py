@@ -542,8 +542,16 @@ def test_quantising(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     reference = SimpleNamespace(fidelity=fidelity)
     monkeypatch.setattr(quantising, "run", play)
-    monkeypatch.setattr(quantising, "Reference", lambda folder: reference)
+    pictures: list[int] = []
+
+    def refer(folder: Path, measured: int) -> SimpleNamespace:
+        pictures.append(measured)
+        return reference
+
+    monkeypatch.setattr(quantising, "Reference", refer)
     record = run(quantising.main, "--precision", "q8", "q4", "--pictures", "photos")
+    assert pictures == [7]
+    assert record["notes"] == []
     assert [arguments[2:] for arguments in asked] == [
         ["--precision", name, "--force", "--pictures=photos", *way]
         for name in ("q8", "q4")
@@ -570,6 +578,11 @@ def test_quantising(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             "error of the first logits": 2,
             "tokens of greedy answers that are equal": 90,
         }
+    asked.clear()
+    fast = run(quantising.main, "--precision", "q8", "--fast-only", "--measured", "2")
+    assert [arguments[2:] for arguments in asked] == [["--precision", "q8", "--force", "--fast"]]
+    assert pictures == [7, 2]
+    assert fast["notes"] == ["tiny: errors are measured on 2 of the drawn pictures."]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory is read from /proc")
