@@ -22,7 +22,8 @@ from florence_onnx.images.pixels import to_rgb
 from florence_onnx.requests import Prepared
 from florence_onnx.tasks import InputKind
 from florence_onnx_export.agreement import Answers
-from florence_onnx_export.graphs.reference import image_features, transformers_model
+from florence_onnx_export.graphs.reference import transformers_model
+from florence_onnx_export.graphs.stages import image_features
 from florence_onnx_export.weights import torch_weights
 
 _TEXT = "a person"

@@ -13,7 +13,7 @@ from PIL import Image
 from florence_onnx import EncodedImage, Florence2, Request, Task
 from florence_onnx.images.pixels import to_rgb
 from florence_onnx.prompts import build_prompt
-from florence_onnx_export.graphs.reference import image_features
+from florence_onnx_export.graphs.stages import image_features
 from tests.helpers.exports import Exported
 from tests.helpers.tiny import input_of, picture
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput
 
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.engine import contract
 from florence_onnx.errors import ValidationError
 from florence_onnx_export.graphs.float64 import default_dtype
 from florence_onnx_export.graphs.specs import GraphSpec, head_bias
+from florence_onnx_export.graphs.stages import decode, embed, encode, image_features
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 """Largest difference of a stage, relative to the stage's largest value: the rounding of float64
@@ -43,13 +42,6 @@ def transformers_model(
         # Microsoft's model adds a bias to the logits; transformers' model has no bias there.
         model.lm_head.bias = torch.nn.Parameter(bias)
     return model.eval()
-
-
-def image_features(model: Any, pixels: Tensor) -> Tensor:
-    """Image features [B,N,D] of pixel values [B,3,H,W], in any version of transformers."""
-    features = model.get_image_features(pixels)
-    # Transformers 4 returns the tensor itself.
-    return features if isinstance(features, Tensor) else features.pooler_output
 
 
 def compare_with_transformers(
@@ -104,22 +96,21 @@ def _compare_stages(
     features = modules[contract.VISION_ENCODER](pixels)
     embeds = modules[contract.EMBED_TOKENS](ids)
     expected_features = image_features(model, pixels)
-    expected_embeds = model.get_input_embeddings()(ids)
+    expected_embeds = embed(model, ids)["inputs_embeds"]
 
     sequence = torch.cat([expected_features, expected_embeds], dim=1)
     mask = torch.ones(sequence.shape[:2], dtype=torch.int64)
     mask[-1, -3:] = 0
     hidden, *cross = modules[contract.ENCODER](mask, sequence)
-    expected_hidden = model.model.language_model.encoder(
-        attention_mask=mask, inputs_embeds=sequence
-    ).last_hidden_state
+    expected_hidden = encode(model, mask, sequence)["last_hidden_state"]
 
     logits = _decode(modules, mask, cross, decoded)
-    expected_logits = model(
-        encoder_outputs=BaseModelOutput(expected_hidden.repeat_interleave(beams, 0)),
-        attention_mask=mask.repeat_interleave(beams, 0),
-        decoder_input_ids=decoded,
-    ).logits
+    expected_logits = decode(
+        model,
+        mask.repeat_interleave(beams, 0),
+        expected_hidden.repeat_interleave(beams, 0),
+        embed(model, decoded)["inputs_embeds"],
+    )["logits"]
     real = mask.bool()
     return {
         contract.VISION_ENCODER: _relative(features, expected_features),

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.tasks import Task
-from florence_onnx_export.graphs.reference import image_features
+from florence_onnx_export.graphs.stages import image_features
 from florence_onnx_export.scenes.answers import fixed_question
 from florence_onnx_export.scenes.drawing import draw
 from florence_onnx_export.scenes.measures import score

@@ -10,7 +10,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from florence_onnx.assets.writing import RELEASED_PREPROCESSING
 from florence_onnx.locations import BINS
-from florence_onnx_export.graphs.reference import image_features
+from florence_onnx_export.graphs.stages import image_features
 from florence_onnx_export.training.batches import Batch
 from florence_onnx_export.training.dense import DenseHead
 from florence_onnx_export.training.losses import token_loss

@@ -5,16 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from optimum.exporters.onnx import OnnxSeq2SeqConfigWithPast
-from optimum.exporters.onnx.base import ConfigBehavior
-from optimum.utils import (
-    DummyInputGenerator,
-    DummySeq2SeqPastKeyValuesGenerator,
-    NormalizedSeq2SeqConfig,
-)
+from optimum.exporters.onnx.base import ConfigBehavior, OnnxSeq2SeqConfigWithPast
+from optimum.utils import DEFAULT_DUMMY_SHAPES, NormalizedSeq2SeqConfig
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from florence_onnx_export.graphs.reference import image_features
+from florence_onnx_export.graphs.stages import decode, embed, encode, see
 
 
 class Part(nn.Module):
@@ -24,42 +20,6 @@ class Part(nn.Module):
         super().__init__()
         self.model, self.config = model, model.config
         self.forward = partial(run, model)  # Its signature is that of the graph.
-
-
-def see(model: Any, pixel_values: Tensor) -> dict[str, Any]:
-    """Image features [B,N,D] of pixel values [B,3,H,W]."""
-    return {"image_features": image_features(model, pixel_values)}
-
-
-def embed(model: Any, input_ids: Tensor) -> dict[str, Any]:
-    """Embeddings [B,T,D] of ids [B,T]."""
-    return {"inputs_embeds": model.get_input_embeddings()(input_ids)}
-
-
-def encode(model: Any, attention_mask: Tensor, inputs_embeds: Tensor) -> dict[str, Any]:
-    """States [B,S,D] of the text encoder from embeddings [B,S,D]."""
-    encoder = model.model.language_model.encoder
-    hidden = encoder(attention_mask=attention_mask, inputs_embeds=inputs_embeds)
-    return {"last_hidden_state": hidden.last_hidden_state}
-
-
-def decode(
-    model: Any,
-    encoder_attention_mask: Tensor,
-    encoder_hidden_states: Tensor,
-    inputs_embeds: Tensor,
-    past_key_values: Any = None,
-) -> dict[str, Any]:
-    """Logits [B,T,V] and cache from embeddings [B,T,D], at the first step or a later one."""
-    found = model.model.language_model.decoder(
-        inputs_embeds=inputs_embeds,
-        encoder_attention_mask=encoder_attention_mask,
-        encoder_hidden_states=encoder_hidden_states,
-        past_key_values=past_key_values,
-        use_cache=True,
-    )
-    logits = model.lm_head(found.last_hidden_state)
-    return {"logits": logits, "past_key_values": found.past_key_values}
 
 
 _B = {0: "batch_size"}
@@ -80,31 +40,11 @@ PARTS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
 optimum takes the second and the third for the decoders."""
 
 
-class Inputs(DummyInputGenerator):
-    """Makes the inputs with which a graph is traced and validated."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
-
-    def supports_input(self, input_name: str) -> bool:
-        """Tells whether there is such an input."""
-        return input_name in self.tensors
-
-    def generate(self, input_name: str, framework: str = "pt", **types: str) -> Any:
-        """Returns an input."""
-        tensor = self.tensors[input_name]
-        return tensor.numpy() if framework == "np" else tensor
-
-
 class GraphConfig(OnnxSeq2SeqConfigWithPast):
     """Description of one graph, in ``PARTS``, for pictures of a size (height, width)."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedSeq2SeqConfig.with_args(
-        decoder_num_layers="text_config.decoder_layers",
-        encoder_num_attention_heads="text_config.decoder_attention_heads",
-        decoder_num_attention_heads="text_config.decoder_attention_heads",
-        hidden_size="text_config.d_model",
-        allow_new=True,
+        decoder_num_layers="text_config.decoder_layers", allow_new=True
     )
     ATOL_FOR_VALIDATION = 1e-3
 
@@ -129,14 +69,15 @@ class GraphConfig(OnnxSeq2SeqConfigWithPast):
             self.add_past_key_values(outputs, direction="outputs")
         return outputs
 
-    def _create_dummy_input_generator_classes(self, **shapes: Any) -> list[Any]:
+    def generate_dummy_inputs(self, framework: str = "pt", **shapes: Any) -> dict[str, Any]:
         """Inputs of different lengths, so that no axis is taken for another."""
+        shapes = {**DEFAULT_DUMMY_SHAPES, **shapes}
         batch, length = shapes["batch_size"], shapes["sequence_length"]
         read, width = length + 5, self._config.text_config.d_model
         later = self.use_past_in_inputs and self.use_cache_branch is not False
         steps = read if self.part is encode else 1 if later else length
         mask = torch.arange(read).lt(read - 1).long().repeat(batch, 1)
-        tensors = {
+        inputs: dict[str, Any] = {
             "pixel_values": torch.randn(batch, 3, *self.size),
             "input_ids": torch.randint(100, (batch, length)),
             "attention_mask": mask,
@@ -144,14 +85,22 @@ class GraphConfig(OnnxSeq2SeqConfigWithPast):
             "encoder_hidden_states": torch.randn(batch, read, width),
             "inputs_embeds": torch.randn(batch, steps, width),
         }
-        past = DummySeq2SeqPastKeyValuesGenerator(
-            self.task, self._normalized_config, encoder_sequence_length=read, **shapes
-        )
-        return [Inputs(tensors), past]
+        inputs = {name: tensor for name, tensor in inputs.items() if name in self.axes[0]}
+        if later:
+            inputs["past_key_values"] = self._past(batch, length, read)
+        return tree_map(Tensor.numpy, inputs) if framework == "np" else inputs
+
+    def _past(self, batch: int, length: int, read: int) -> list[tuple[Tensor, ...]]:
+        text = self._config.text_config
+        heads, sizes = text.decoder_attention_heads, (length, length, read, read)
+        shapes = [(batch, heads, size, text.d_model // heads) for size in sizes]
+        return [tuple(map(torch.randn, shapes)) for _ in range(text.decoder_layers)]
 
     def generate_dummy_inputs_for_validation(self, inputs: Any, names: list[str]) -> Any:
-        """Inputs of the graph from those of the part; optimum wants input_ids of a decoder."""
-        inputs = {"input_ids": inputs.get("inputs_embeds"), **inputs}
-        inputs = super().generate_dummy_inputs_for_validation(inputs, names)
+        """Inputs of the graph from those of the part; a merged graph takes a past it ignores."""
+        if self.is_merged:
+            past = self._past(len(inputs["inputs_embeds"]), 1, 1)
+            switch = torch.tensor([self.use_cache_branch])
+            inputs = {"past_key_values": past, **inputs, "use_cache_branch": switch}
         taken = {name.split(".")[0] for name in names}
         return {name: value for name, value in inputs.items() if name in taken}
