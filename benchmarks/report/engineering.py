@@ -34,6 +34,7 @@ ORDER = {
     "quantising": "Quantising",
     "accuracy": "Accuracy of the demo model",
     "scores": "Scores and constraints",
+    "constraints": "Cost of constraints",
     "tiles": "Large pictures in tiles",
 }
 """Script -> title of the section. A line here gives a new script a section."""
@@ -72,8 +73,8 @@ Every script beside this page makes one table and one file in `results/`: `compa
 (operators of the encoders), `choices` (ways to quantise), `quantising` (its time and memory),
 `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are probabilities,
 and constraints), `tiles` (what is found on large pictures, as a whole and in tiles),
-`transformers_js` (a token in Node, on one folder), `serving` (of the service). Two more have no
-results here yet: `constraints` (what a step costs) and `lists` (ends of lists).
+`transformers_js` (a token in Node, on one folder), `serving` (of the service),
+`constraints` (what a step costs). One more has no results here yet: `lists` (ends of lists).
 What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and `report/`
 writes the pages. A new table is a new script and a line in `ORDER` of `report/engineering.py`. The
 OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:
@@ -134,6 +135,8 @@ def _section(record: Record) -> str:
     if record["ratios"]:
         parts.append(ratios_table(record))
     for case, shares in record.get("equal_tokens", {}).items():
+        if not shares:  # Transformers was no side.
+            continue
         listed = ", ".join(f"{side} {share:.0%}" for side, share in shares.items())
         parts.append(
             f"{case}, share of an answer before the first token that is not that of transformers "
@@ -156,6 +159,8 @@ def _distinction(record: Record) -> str:
     sides = {side for values in record["values"].values() for side in values}
     if any(side.startswith("openvino int8") for side in sides):
         return " beside OpenVINO int8"
+    if "engine within" in sides:
+        return ", the engine timed inside the annotation"
     provider = record["environment"]["provider"].removesuffix("ExecutionProvider")
     if provider != "CPU":
         return f" on {provider}"

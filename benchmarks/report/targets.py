@@ -201,6 +201,24 @@ _FOLDERS = (
         "annotating",
         "CAPTION and OD of every picture, ours q8: annotate / engine alone",
     ),
+    Target(
+        "annotating a folder of 200 pictures, 8-bit",
+        "vision encoder and decoder inside the annotation",
+        1.10,
+        "annotating",
+        "CAPTION and OD of every picture, ours q8: annotate / engine within",
+    ),
+)
+
+_RULES = tuple(
+    Target(
+        f"step of the search with {rule}, fp32",
+        "step without",
+        1.05,
+        "constraints",
+        f"fp32, a step of 24 rows: {side} / free",
+    )
+    for rule, side in (("the grammar of OD", "grammar"), ("80 labels", "80 labels"))
 )
 
 _WRAPPER = "transformers bf16 in FastAPI"
@@ -239,7 +257,7 @@ _HUB = (
     ),
 )
 
-TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS, *_FOLDERS, *_SERVICE, *_HUB)
+TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS, *_RULES, *_FOLDERS, *_SERVICE, *_HUB)
 
 ACCURACY = {
     "OD mAP@0.5": "≥ 90",
