@@ -34,6 +34,7 @@ ORDER = {
     "quantising": "Quantising",
     "accuracy": "Accuracy of the demo model",
     "scores": "Scores and constraints",
+    "lists": "Ends of lists",
     "constraints": "Cost of constraints",
     "tiles": "Large pictures in tiles",
 }
@@ -74,7 +75,7 @@ Every script beside this page makes one table and one file in `results/`: `compa
 `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are probabilities,
 and constraints), `tiles` (what is found on large pictures, as a whole and in tiles),
 `transformers_js` (a token in Node, on one folder), `serving` (of the service),
-`constraints` (what a step costs). One more has no results here yet: `lists` (ends of lists).
+`constraints` (what a step costs), `lists` (ends of lists).
 What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and `report/`
 writes the pages. A new table is a new script and a line in `ORDER` of `report/engineering.py`. The
 OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:
