@@ -95,9 +95,9 @@ class PastDecoder:
         return self._is_same_for_copies(1)
 
     def _is_same_for_copies(self, requests: int) -> bool:
-        """Runs the graph on random numbers with a cache per row, and with a cache per request.
+        """Tells whether a cache per request gives the same logits as a cache per row.
 
-        The operators of the graph cannot be read here.
+        The graph is run on random numbers, because ONNX Runtime does not show its operators.
         """
         draw, beams, length = np.random.default_rng(0), 2, 3
         rows, width = requests * beams, self.geometry["hidden_size"]

@@ -45,9 +45,8 @@ class Hypothesis:
     log-probability over the whole vocabulary, with banned tokens, after the tokens before. None for
     tokens that were not chosen: the start token and forced tokens."""
     is_truncated: bool = False
-    """Tells whether ``max_new_tokens``, and not an end that the search chose, ended the
-    sequence; or whether a label at the end, for which there was no room, was dropped. ``score``
-    includes such a label."""
+    """Tells whether ``max_new_tokens`` cut the sequence: the search chose no end, or dropped a last
+    label whose places had no room. ``score`` includes the dropped label."""
 
 
 def search(
