@@ -52,6 +52,6 @@ def _joined(wheels: Path, site: Path) -> list[Path]:
 
 def restart(module: str, site: Path, argv: list[str]) -> None:
     """Replaces this process by ``python -m module argv`` that finds the packages in ``site``."""
-    places = [site, ROOT, ROOT / "export", os.environ.get("PYTHONPATH")]
+    places = [ROOT, ROOT / "export", site, os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(str(place) for place in places if place)
     os.execv(sys.executable, [sys.executable, "-m", module, *argv])  # noqa: S606
