@@ -2,8 +2,9 @@
 
     python -m benchmarks.serving_memory
 
-8 clients ask the demo model about small pictures, each time another picture. The resident set of
-the service's process is read after the first 200 answers and after the last answer.
+8 clients ask the demo model for captions, boxes and text of small pictures, each time another
+picture of another size. The resident set of the service's process is read after the first 200
+answers and after the last answer. It takes 5 minutes.
 """
 
 import base64
@@ -19,6 +20,7 @@ from benchmarks.harness.load import Ask, free_port, load, service
 from benchmarks.harness.measuring import describe
 
 REQUESTS, FIRST, CLIENTS = 5000, 200, 8
+TASKS = ("caption", "od", "ocr")
 LIMIT = 50
 """Megabytes, 10^6 bytes, that the resident set may grow after the first requests."""
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     grown = sizes[1] - sizes[0]
     met = "within" if grown <= LIMIT else "beyond"
     content = {
-        "settings": {"clients": CLIENTS},
+        "settings": {"clients": CLIENTS, "tasks": TASKS},
         "unit": "MB",
         "values": values,
         "ratios": {},
@@ -60,10 +62,11 @@ def main(argv: Sequence[str]) -> None:
 
 def _ask(seed: int) -> Ask:
     file = io.BytesIO()
-    Image.fromarray(make_picture(320, 240, seed)).save(file, "JPEG")
+    width, height = 160 + seed % 320, 120 + seed % 240
+    Image.fromarray(make_picture(width, height, seed)).save(file, "JPEG")
     body = {
         "image": base64.b64encode(file.getvalue()).decode(),
-        "task": "caption",
+        "task": TASKS[seed % len(TASKS)],
         "options": {"max_new_tokens": 10},
     }
     return Ask("/v1/answer", json.dumps(body).encode(), {"Content-Type": "application/json"})

@@ -26,6 +26,7 @@ ORDER = {
     "annotating_memory": "Memory of an annotation",
     "actors": "Actors of Ray",
     "serving": "Service with several clients",
+    "serving_memory": "Memory of the service",
     "size": "Installed size",
     "filling": "From a checkpoint to a model",
     "preprocess": "Preprocessing a large picture",
@@ -74,7 +75,7 @@ Every script beside this page makes one table and one file in `results/`: `compa
 (operators of the encoders), `choices` (ways to quantise), `quantising` (its time and memory),
 `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are probabilities,
 and constraints), `tiles` (what is found on large pictures, as a whole and in tiles),
-`transformers_js` (a token in Node, on one folder), `serving` (of the service),
+`transformers_js` (a token in Node, on one folder), `serving` (of the service), `serving_memory`,
 `constraints` (what a step costs), `lists` (ends of lists).
 What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and `report/`
 writes the pages. A new table is a new script and a line in `ORDER` of `report/engineering.py`. The

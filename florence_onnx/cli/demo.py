@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from florence_onnx.choosing import locate
+from florence_onnx.cli.addresses import add_address_options
 from florence_onnx.cli.options import (
     add_hub_options,
     add_model_option,
@@ -13,7 +14,6 @@ from florence_onnx.cli.options import (
     precision_of,
     requested_access,
     requested_providers,
-    whole_number,
 )
 from florence_onnx.cli.serve import warmed_up
 from florence_onnx.engine.precision import AUTO
@@ -44,14 +44,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     add_model_option(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port",
-        type=whole_number(0),
-        default=7860,
-        metavar="N",
-        help="port, 0 for a free one (default: 7860)",
-    )
+    add_address_options(parser, 7860)
     add_model_options(parser)
     add_hub_options(parser)
 

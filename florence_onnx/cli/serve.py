@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from florence_onnx.cli.addresses import add_address_options
 from florence_onnx.cli.options import (
     DEFAULT,
     add_hub_options,
@@ -57,10 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model folder, hub id, or demo; may be repeated, the first is what requests without a "
         f"model get; NAME is what requests call it {DEFAULT}",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument(
-        "--port", type=whole_number(0), default=8000, metavar="N", help="port (default: 8000)"
-    )
+    add_address_options(parser, 8000)
     parser.add_argument(
         "--max-models",
         type=whole_number(1),
@@ -75,7 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds without a request after which a model leaves the memory (default: never)",
     )
     parser.add_argument(
-        "--api-key", action="append", metavar="KEY", help="ask for this key; may be repeated"
+        "--api-key",
+        action="append",
+        type=_key,
+        metavar="KEY",
+        help="ask for this key; may be repeated",
     )
     parser.add_argument(
         "--cors-origin",
@@ -108,7 +111,7 @@ def _add_limits(parser: argparse.ArgumentParser, usual: Limits) -> None:
         )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=_some_seconds,
         default=usual.seconds,
         metavar="S",
         help=f"seconds of a request, its upload included (default: {usual.seconds:g})",
@@ -118,7 +121,9 @@ def _add_limits(parser: argparse.ArgumentParser, usual: Limits) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Runs the command; see `main` for the exit status."""
     require_packages(
-        ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "PIL"), "serve", "serve"
+        ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client", "python_multipart", "PIL"),
+        "serve",
+        "serve",
     )
     for flag in arguments.flags:
         _take_from_environment(flag, arguments)
@@ -217,15 +222,23 @@ def _read(flag: _Flag, text: str) -> Any:
         if text.lower() not in ("0", "1", "true", "false"):
             raise InputError(f"{flag.variable} is {text!r}; it must be 1 or 0")
         return text.lower() in ("1", "true")
-    if flag.default is None and isinstance(action, argparse._AppendAction):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    kind = action.type
-    if not callable(kind):
-        return text
+    kind = action.type if callable(action.type) else str
     try:
-        return kind(text)
+        if not isinstance(action, argparse._AppendAction):
+            return kind(text)
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not parts:
+            raise argparse.ArgumentTypeError(f"there is no value in {text!r}")
+        return [kind(part) for part in parts]
     except argparse.ArgumentTypeError as error:
         raise InputError(f"{flag.variable}: {error}") from None
+
+
+def _key(text: str) -> str:
+    """Reads a key; an empty key would let in everybody, and headers hold ASCII alone."""
+    if not re.fullmatch("[!-~]+", text):
+        raise argparse.ArgumentTypeError("a key has visible ASCII characters alone, at least one")
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -235,4 +248,11 @@ def _seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
+    return value
+
+
+def _some_seconds(text: str) -> float:
+    value = _seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError("it must be more than 0 seconds")
     return value

@@ -63,16 +63,18 @@ def make_app(
         access: Access to the service.
         on_failure: Called with the error when the first models cannot be opened.
     """
-    from fastapi import FastAPI
+    from fastapi_offline import FastAPIOffline
     from starlette.middleware.cors import CORSMiddleware
 
     metrics = Metrics()
     make_checkers(PictureQuestion, Question, *BODIES)
-    app = FastAPI(
+    # FastAPI's own page of documentation fetches its program from the web.
+    app = FastAPIOffline(
         title="florence-onnx",
         version=__version__,
         summary="Florence-2: captions, boxes, grounding, polygons and OCR",
         lifespan=_lifespan(lambda: Service(make_models(metrics), limits, metrics), on_failure),
+        redoc_url=None,
     )
     _add_routes(app)
     _add_status(app)

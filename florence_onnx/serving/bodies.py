@@ -25,16 +25,24 @@ _COMMAS = {"region": 3, "tiles": 1}
 _MOST_FIELDS = 16
 _FIELD_BYTES = 1 << 20
 _MOST_SHOWN = 3
+_MOST_COMMAS = 50_000
+"""Commas of a body of JSON, which bound the number of values and so of errors: a megabyte of wrong
+values would make errors of half a gigabyte. Pictures in base64 have no comma."""
 
 
 def read_json(body: bytes, kind: type[T]) -> T:
     """Checks a body of JSON against a dataclass or typed dictionary.
 
     Raises:
-        RefusalError: The body is no JSON, or a field is missing, unknown or of another type.
+        RefusalError: The body is no JSON, has too many values, or a field is missing, unknown or
+            of another type.
     """
     from pydantic import ValidationError
 
+    if body.count(b",") > _MOST_COMMAS:
+        raise RefusalError(
+            413, "too_large", f"the body has more than {_MOST_COMMAS} values, or commas in texts"
+        )
     try:
         found: T = _checker(cast(Hashable, kind)).validate_json(body)
     except ValidationError as error:

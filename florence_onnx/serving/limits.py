@@ -34,7 +34,7 @@ class Limits:
         """
         if not 1 <= count <= self.tasks:
             raise RefusalError(
-                422, "task_error", f"tasks has {count} entries; it must have 1 to {self.tasks}"
+                422, "task_error", f"{count} tasks are asked; a request must have 1 to {self.tasks}"
             )
 
     def check_tiles(self, count: int) -> None:

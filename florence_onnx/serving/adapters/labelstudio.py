@@ -25,6 +25,8 @@ VERSION = f"florence-onnx {__version__}"
 """Version of predictions that Label Studio shows."""
 
 _KINDS = ("RectangleLabels", "PolygonLabels", "TextArea")
+_LONGEST_CONFIG = 1 << 17
+"""Characters of a labelling configuration. The parser takes a second for some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,17 @@ def controls(config: str) -> list[Control]:
     """Reads a labelling configuration.
 
     Raises:
-        RefusalError: The configuration is no XML, or has no control that can be answered.
+        RefusalError: The configuration is no XML, is too long, or has no control that can be
+            answered.
     """
+    if len(config) > _LONGEST_CONFIG:
+        raise _refused(f"it has more than {_LONGEST_CONFIG} characters")
     if "<!" in config.replace("<!--", ""):  # Entities could multiply the text.
-        raise RefusalError(422, "label_config_error", "label_config: declarations are not read")
+        raise _refused("declarations are not read")
     try:
         root = ElementTree.fromstring(config)  # noqa: S314
     except ElementTree.ParseError as error:
-        raise RefusalError(422, "label_config_error", f"label_config: {error}") from None
+        raise _refused(str(error)) from None
     pictures = {
         tag.get("name", ""): tag.get("value", "").removeprefix("$") for tag in root.iter("Image")
     }
@@ -94,10 +99,14 @@ def controls(config: str) -> list[Control]:
         if tag.tag in _KINDS and tag.get("toName") in pictures
     ]
     if not found:
-        raise RefusalError(
-            422, "label_config_error", f"label_config: there is none of {', '.join(_KINDS)}"
-        )
+        raise _refused(f"there is none of {', '.join(_KINDS)}")
+    if any(control.kind == "PolygonLabels" and not control.labels for control in found):
+        raise _refused("PolygonLabels has no labels, each of which is looked for")
     return found
+
+
+def _refused(words: str) -> RefusalError:
+    return RefusalError(422, "label_config_error", f"label_config: {words}")
 
 
 def asked_for_control(control: Control, task: LabellingTask) -> Asked:

@@ -39,6 +39,14 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--port", "65536"), ("--port", "-1"), ("--host", "")])
+def test_wrong_addresses(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--model", str(TINY), flag, value])
+    assert ended.value.code == 2
+    assert flag in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("asked", [None, "auto", "vision_encoder=fp32,*=fp32"])
 def test_the_precision_that_was_asked_for_is_the_first(asked: str | None) -> None:
     flags = ["--precision", asked] if asked else []

@@ -21,6 +21,10 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 
 TEXT_AREA = '<View><Image name="i" value="$image"/><TextArea name="t" toName="i"/></View>'
+POLYGONS = (
+    '<View><Image name="i" value="$image"/>'
+    '<PolygonLabels name="p" toName="i">%s</PolygonLabels></View>'
+)
 URI = f"data:image/png;base64,{encoded(png())}"
 
 
@@ -218,6 +222,9 @@ def test_labelstudio(service: Any, model: Florence2) -> None:
         ({"config": "<View/>"}, "label_config_error"),
         ({"config": "<View>"}, "label_config_error"),
         ({"config": '<!DOCTYPE a [<!ENTITY b "c">]><View>&b;</View>'}, "label_config_error"),
+        ({"config": f"<View>{'<a/>' * 40_000}</View>"}, "label_config_error"),
+        ({"config": POLYGONS % ""}, "label_config_error"),
+        ({"config": POLYGONS % ('<Label value="a"/>' * 17)}, "task_error"),
         ({"count": 17}, "task_error"),
     ],
 )

@@ -1,6 +1,7 @@
 """Answers over HTTP are those of the runtime, and errors say what is wrong."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,16 @@ def test_every_type_of_the_documentation_is_there(service: Any) -> None:
     assert named <= set(described["components"]["schemas"])
     content = described["paths"]["/v1/answer"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data"}
+
+
+def test_the_page_of_the_documentation_needs_no_network(service: Any) -> None:
+    page = service.get("/docs").text
+    named = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(named) == 3
+    for path in named:
+        assert path.startswith("/") and not path.startswith("//")
+        assert len(service.get(path).content) > 1000
+    assert "http" not in page
 
 
 def test_fields_of_records_are_those_of_the_documentation(service: Any) -> None:

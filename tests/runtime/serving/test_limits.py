@@ -16,6 +16,9 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 
 
+JSON = "application/json"
+
+
 class Gate:
     """Holds the opening of the second model back."""
 
@@ -44,6 +47,31 @@ def test_bodies_that_are_too_large() -> None:
         streamed = service.post("/v1/answer", content=chunks())
         assert (streamed.status_code, streamed.json()["error"]["code"]) == (413, "too_large")
         assert service.post("/v1/answer", json=asking()).status_code == 200
+
+
+WRONG_VALUES = {
+    "tasks": ("/v1/answer", '{"image": "", "tasks": [%s]}', "1"),
+    "region": ("/v1/answer", '{"image": "", "region": [%s]}', '""'),
+    "fields": ("/v1/answer", '{"image": "", %s}', '"a": 1'),
+    "messages": ("/v1/chat/completions", '{"messages": [%s]}', "1"),
+    "parts": ("/v1/chat/completions", '{"messages": [{"role": "", "content": [%s]}]}', "1"),
+    "labelling tasks": ("/predict", '{"label_config": "", "tasks": [%s]}', "1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_bodies_of_very_many_wrong_values(name: str) -> None:
+    """Each would make an error of nearly a kilobyte, so there are not more errors than that."""
+    path, body, wrong = WRONG_VALUES[name]
+    with client() as service:
+        for count, status in ((50_000, 400), (50_002, 413)):
+            content = body % ",".join([wrong] * count)
+            answer = service.post(path, content=content, headers={"content-type": JSON})
+            assert answer.status_code == status, answer.text
+        assert "50000 values" in answer.json()["error"]["message"]
+        form = {"tasks": f"[{'1,' * 50_001}1]"}
+        answer = service.post("/v1/answer", files={"image": png()}, data=form)
+        assert answer.status_code == 413
 
 
 def test_tokens_and_beams() -> None:
