@@ -57,3 +57,17 @@ def is_gram(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:
         return False
     left, right = (makers.get(name) for name in node.input)
     return left is not None and left.op_type == "Transpose" and makers[left.input[0]] == right
+
+
+def test_logits_are_made_in_float32() -> None:
+    model = tiny_graph(contract.DECODER)
+    to_half(model)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    (scores,) = (node for node in model.graph.node if node.op_type == "LogSoftmax")
+    head = makers[scores.input[0]]
+    assert head.op_type == "MatMul"
+    for name in head.input:
+        cast = makers[name]
+        assert (cast.op_type, cast.attribute[0].i) == ("Cast", TensorProto.FLOAT)
+    returned = makers["logits"]
+    assert returned.input[0] == head.output[0], "logits are returned as they are made"

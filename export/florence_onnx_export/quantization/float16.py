@@ -24,7 +24,8 @@ def to_half(model: onnx.ModelProto) -> None:
     there, values still pass through float16, in which sums over a picture overflow.
     """
     graph = model.graph
-    exact = _token_sums(graph) | {n.name for n in graph.node if n.op_type in _EXACT}
+    exact = _token_sums(graph) | _logits(graph)
+    exact |= {n.name for n in graph.node if n.op_type in _EXACT}
     _Halving(graph, exact).run()
 
 
@@ -37,6 +38,15 @@ def _token_sums(graph: onnx.GraphProto) -> set[str]:
         if any(_is_gram(node, makers) for node in before):
             names |= {node.name for node in before}
     return names
+
+
+def _logits(graph: onnx.GraphProto) -> set[str]:
+    """Names of the nodes that make the logits of candidates, and of the nodes that read these.
+
+    Numbers above 16 are 1/64 apart in float16, and the logits of two locations often less.
+    """
+    scored = {node.input[0] for node in graph.node if node.op_type == "LogSoftmax"}
+    return {node.name for node in graph.node if scored & {*node.output, *node.input}}
 
 
 def _before(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
