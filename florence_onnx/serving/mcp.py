@@ -93,10 +93,9 @@ def _picture(image: str, folder: Path | None) -> bytes | str:
     Raises:
         ImageError: The text is neither base64 nor the path of a picture in the folder.
     """
-    if folder is not None:
-        path = (folder / image).resolve() if len(image) < _LONGEST_PATH else folder
-        if path != folder and path.is_relative_to(folder) and path.is_file():
-            return str(path)
+    path = None if folder is None else _path(image, folder)
+    if path is not None:
+        return path
     try:
         return picture_bytes(image)
     except RefusalError:
@@ -104,6 +103,17 @@ def _picture(image: str, folder: Path | None) -> bytes | str:
         raise ImageError(
             f"the image must be a picture file in base64, or a data URI of it{where}"
         ) from None
+
+
+def _path(image: str, folder: Path) -> str | None:
+    """Finds a file in the folder; None where the text names none, as base64 of a small picture."""
+    if len(image) >= _LONGEST_PATH:
+        return None
+    try:
+        path = (folder / image).resolve()
+        return str(path) if path.is_relative_to(folder) and path.is_file() else None
+    except (OSError, ValueError):  # A name that is too long, or has a zero.
+        return None
 
 
 _LONGEST_PATH = 4096

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from florence_onnx import Florence2
 from tests.helpers.service import encoded, png
-from tests.helpers.tiny import TEXT, TINY
+from tests.helpers.tiny import TEXT, TINY, picture
 
 mcp = pytest.importorskip("mcp")
 
@@ -37,6 +39,20 @@ def call(
             return tools, [await session.call_tool(name, given) for name, given in calls]
 
     return asyncio.run(run())
+
+
+def test_texts_that_cannot_be_paths(tmp_path: Path) -> None:
+    """Base64 of a small picture has longer words than names of files; others have a zero."""
+    file = io.BytesIO()
+    Image.fromarray(picture(0, 24, 32) // 8).save(file, "BMP")
+    small = encoded(file.getvalue())
+    assert len(small) < 4096 and max(map(len, small.split("/"))) > 255
+    calls = [("caption", {"image": image}) for image in (small, "a\0.png", "x" * 300, "")]
+    _, answers = call(["--folder", str(tmp_path)], calls)
+    assert answers[0].content[0].text == Florence2.load(TINY)(file.getvalue(), "caption").text
+    for answer, words in zip(answers[1:], ("in base64", "format", "empty"), strict=True):
+        assert answer.is_error
+        assert words in answer.content[0].text
 
 
 def test_tools(tmp_path: Path) -> None:
