@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from florence_onnx.constraining import check_rules
@@ -12,7 +12,7 @@ from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.locations import to_bins, to_text
 from florence_onnx.requests import EncodedImage, Request
-from florence_onnx.results import SCHEMA, Result
+from florence_onnx.results import SCHEMA, Outline, Result
 from florence_onnx.tasks import AnswerKind, InputKind, Task, bare_name
 
 _SHORT = {
@@ -121,6 +121,17 @@ class CascadeResult:
         is_text = self.first.answer_kind is AnswerKind.TEXT
         return self.then[0] if is_text and self.then else self.first
 
+    @property
+    def drawn(self) -> Result:
+        """Answer to draw: `located`, with the outlines that the second task found in its boxes."""
+        if self.located is not self.first:
+            return self.located
+        things = tuple(
+            replace(found, polygons=_outlines(about)) if _outlines(about) else found
+            for found, about in zip(self.first.detections, self.then, strict=True)
+        )
+        return replace(self.first, detections=things)
+
     def record(self, image: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         """Makes the JSON object that ``florence-onnx run --json`` prints.
 
@@ -140,3 +151,7 @@ class CascadeResult:
         from florence_onnx.notebook import cascade_to_html
 
         return cascade_to_html(self)
+
+
+def _outlines(answer: Result) -> tuple[Outline, ...]:
+    return tuple(outline for found in answer.detections for outline in found.polygons or ())

@@ -34,7 +34,7 @@ def cascade_to_html(cascade: CascadeResult) -> str:
     """Writes both answers; the answers about boxes stand in the table, each beside its box."""
     if cascade.first.answer_kind is AnswerKind.TEXT:
         return "".join(map(to_html, (cascade.first, *cascade.then)))
-    return _page(cascade.first, ["\n".join(lines(one)) for one in cascade.then])
+    return _page(cascade.drawn, ["\n".join(lines(one)) for one in cascade.then])
 
 
 def _page(result: Result, about: Sequence[str] | None) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.generation.policy import ANY_MODEL
 from florence_onnx.images.pixels import check_file
 from florence_onnx.packages import require_packages
-from florence_onnx.plain_text import lines, places
+from florence_onnx.plain_text import lines
 from florence_onnx.prompts import check_input, what_is_asked
 from florence_onnx.requests import Failure, Request
 from florence_onnx.results import Result
@@ -257,8 +257,8 @@ def _drawing_error(
     """Draws an answer, if drawings are wanted; returns the error, if any."""
     try:
         if image in drawings:
-            located = result.located if isinstance(result, CascadeResult) else result
-            write_drawing(image, located, drawings[image], font)
+            drawn = result.drawn if isinstance(result, CascadeResult) else result
+            write_drawing(image, drawn, drawings[image], font)
     except FlorenceError as error:
         return error
     return None
@@ -271,20 +271,8 @@ def _print_result(image: str, result: Answer, arguments: argparse.Namespace) -> 
     several = len(arguments.images) > 1
     if several:
         show(f"{printable(image)}:")
-    for line in _cascade_lines(result) if isinstance(result, CascadeResult) else lines(result):
+    for line in lines(result):
         show(f"  {line}" if several else line)
     parts = [result.first, *result.then] if isinstance(result, CascadeResult) else [result]
     if any(part.truncated for part in parts):
         say(f"note: {printable(image)}: the limit of the length (--max-new-tokens) cut the answer")
-
-
-def _cascade_lines(result: CascadeResult) -> Iterator[str]:
-    """Writes a cascade for people: a caption with its things, or things with their answers."""
-    if result.first.answer_kind is AnswerKind.TEXT:
-        yield from lines(result.first)
-        for then in result.then:
-            yield from lines(then)
-        return
-    for found, then in zip(result.first.detections, result.then, strict=True):
-        yield from places(found)
-        yield from (f"  {line}" for line in lines(then))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from florence_onnx.errors import FlorenceError
-from florence_onnx.page.form import LIMITS, LONGEST, TASKS, questions, read_form, takes
+from florence_onnx.page.form import CASCADES, LIMITS, LONGEST, TASKS, questions, read_form, takes
 from florence_onnx.page.models import Models
 from florence_onnx.page.showing import SCORES, TIMES, Shown, show
 from florence_onnx.page.snippets import Source, as_command, as_python
@@ -103,7 +103,7 @@ def _add_fields(models: Models) -> tuple[Mapping[str, Any], Any]:
     gr.Examples(
         [[str(path)] for path in sorted(EXAMPLES.glob("*.png"))], picture, elem_id="examples"
     )
-    tasks = gr.CheckboxGroup(list(TASKS), value=["od"], label="Tasks", elem_id="tasks")
+    tasks = gr.CheckboxGroup([*TASKS, *CASCADES], value=["od"], label="Tasks", elem_id="tasks")
     inputs = _add_inputs()
     tasks.change(
         lambda chosen: [gr.update(visible=visible) for visible in _visible(chosen)],

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from florence_onnx.cascading import Cascade
 from florence_onnx.constraining import check_min_score, check_rules
 from florence_onnx.errors import FlorenceError, ImageError, InputError, TaskError
 from florence_onnx.fields import Fields
@@ -14,12 +15,14 @@ from florence_onnx.preparing import check_question
 from florence_onnx.prompts import Region
 from florence_onnx.requests import Request
 from florence_onnx.serving.limits import Limits
-from florence_onnx.tasks import InputKind, Task
+from florence_onnx.tasks import AnswerKind, InputKind, Task
 
 PROMPT = "prompt"
 """Name, among the tasks, of the prompt of a fine-tune."""
 TASKS = (*(task.name.lower() for task in Task), PROMPT)
 """Tasks that can be chosen."""
+CASCADES = ("caption+grounding", "od+category", "od+description", "od+segmentation")
+"""Cascades that can be chosen: two tasks, the second about the first's answer."""
 LONGEST = 2000
 """Limit of a field in characters."""
 LIMITS = Limits(queue=16, seconds=300.0)
@@ -35,7 +38,7 @@ class Form:
     picture: str
     """Path of the picture file that was uploaded."""
     tasks: Sequence[str]
-    """Tasks that are chosen, of `TASKS`."""
+    """Tasks that are chosen, of `TASKS` and `CASCADES`."""
     text: str
     """Text, for the tasks that take text."""
     region: str
@@ -65,11 +68,13 @@ class Question:
     """Question of a task about the picture."""
 
     task: str
-    """Name of the task, of `TASKS`."""
+    """Name of the task, of `TASKS` or `CASCADES`."""
     request: Request
-    """Request to the runtime, with the path of the picture."""
+    """Request to the runtime, with the path of the picture; of a cascade, the first request."""
     options: GenerationOptions
     """Overrides of the model's policy."""
+    cascade: Cascade | None = None
+    """The cascade, where there are two tasks."""
 
 
 def read_form(values: Mapping[str, Any], limits: Limits = LIMITS) -> Form:
@@ -116,44 +121,58 @@ def questions(form: Form, policy: GenerationPolicy, limits: Limits = LIMITS) -> 
             none of the tasks.
     """
     asked = [(task, _request(form, task)) for task in form.tasks]
-    read = {task: check_question(request) for task, request in asked}
+    read = {task: _kinds(task, request) for task, request in asked}
+    every = [one for kinds in read.values() for one in kinds]
     rules: GenerationOptions = {}
     if form.labels.strip():
         rules["labels"] = [label for label in form.labels.split(",") if label.strip()]
     if form.recall:
         rules["recall"] = int(form.recall) if form.recall.is_integer() else form.recall
     for name, has_meaning in (("labels", has_labels), ("recall", is_list)):
-        if name in rules and not any(has_meaning(kind) for _, kind in read.values()):
-            check_rules(*read[form.tasks[0]], ANY_MODEL.replace(**rules))
-    check_min_score([*read.values()], ANY_MODEL.replace(min_score=form.min_score))
+        if name in rules and not any(has_meaning(kind) for _, kind in every):
+            check_rules(*every[0], ANY_MODEL.replace(**rules))
+    check_min_score(every, ANY_MODEL.replace(min_score=form.min_score))
     found = []
     for task, request in asked:
-        kind = read[task][1]
+        kinds = [kind for _, kind in read[task]]
         options = _options(form, policy)
-        if "labels" in rules and has_labels(kind):
+        if "labels" in rules and any(map(has_labels, kinds)):
             options["labels"] = rules["labels"]
-        if "recall" in rules and is_list(kind):
+        if "recall" in rules and any(map(is_list, kinds)):
             options["recall"] = rules["recall"]
-        if form.min_score and has_grammar(kind):
+        if form.min_score and any(map(has_grammar, kinds)):
             options["min_score"] = form.min_score
         limits.bounded(policy.replace(**options), bool(form.tokens))
-        found.append(Question(task, request, options))
+        found.append(Question(task, request, options, _cascade(task)))
     return found
+
+
+def _cascade(task: str) -> Cascade | None:
+    return Cascade.parse(task) if task in CASCADES else None
+
+
+def _kinds(task: str, request: Request) -> list[tuple[Task | str, AnswerKind]]:
+    """Checks a request; returns the task or prompt with its kind of answer, of a cascade both."""
+    first = check_question(request)
+    cascade = _cascade(task)
+    return [first] if cascade is None else [first, (cascade.then, cascade.then.answer_kind)]
 
 
 def takes(tasks: Sequence[str]) -> tuple[bool, bool, bool]:
     """Tells whether any of the tasks takes text, a region, or the prompt of a fine-tune."""
-    kinds = {Task.parse(task).input_kind for task in tasks if task != PROMPT}
+    kinds = {Task.parse(task).input_kind for task in tasks if task not in (PROMPT, *CASCADES)}
     return InputKind.TEXT in kinds, InputKind.REGION in kinds, PROMPT in tasks
 
 
 def _request(form: Form, task: str) -> Request:
     if task == PROMPT:
         return Request(form.picture, prompt=form.prompt, answer=form.answer or None)
-    kind = Task.parse(task).input_kind
+    cascade = _cascade(task)
+    asked = Task.parse(task) if cascade is None else cascade.first
+    kind = asked.input_kind
     return Request(
         form.picture,
-        task,
+        asked.name.lower(),
         form.text if kind is InputKind.TEXT else None,
         _region(form.region) if kind is InputKind.REGION else None,
     )
@@ -193,8 +212,9 @@ def _picture(fields: Fields) -> str:
 
 def _tasks(fields: Fields, limits: Limits) -> tuple[str, ...]:
     found = fields.get("tasks", [])
-    if not isinstance(found, list) or not all(one in TASKS for one in found):
-        raise fields.refused("tasks", f"a list of some of {', '.join(TASKS)}")
+    choices = (*TASKS, *CASCADES)
+    if not isinstance(found, list) or not all(one in choices for one in found):
+        raise fields.refused("tasks", f"a list of some of {', '.join(choices)}")
     if not 1 <= len(found) <= limits.tasks:
         raise TaskError(f"choose 1 to {limits.tasks} tasks")
     return tuple(dict.fromkeys(found))

@@ -10,20 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from florence_onnx.answering import answer_batch
+from florence_onnx.cascading import CascadeResult
 from florence_onnx.drawing import draw
 from florence_onnx.encoding import encode
 from florence_onnx.errors import ImageError, InputError
+from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.images.pixels import to_rgb
 from florence_onnx.model import Florence2
 from florence_onnx.page.form import LIMITS, Question
 from florence_onnx.plain_text import lines
 from florence_onnx.preparing import prepare, read_picture
-from florence_onnx.requests import EncodedImage
+from florence_onnx.requests import EncodedImage, Request
 from florence_onnx.results import Result
 from florence_onnx.tasks import AnswerKind
 
 _LONGEST_SIDE = 2048
 """Longer side of a drawing in pixels, enough for a browser."""
+_BATCH = 8
+"""Requests of a cascade's second task in a batch, as by default in `Florence2.cascade`."""
 _STAGES = ("embed_encoder", "search", "parse")
 
 Row = tuple[str, ...]
@@ -54,16 +58,21 @@ TIMES = ("task", "stage", "ms")
 
 
 class _Clock:
-    """Clock for stages, each from the end of the stage before."""
+    """Clock for stages, each from the end of the stage before; a stage may come several times."""
 
     def __init__(self) -> None:
-        self.times: list[Row] = []
+        self._seconds: dict[tuple[str, str], float] = {}
         self._last = time.perf_counter()
 
     def ends(self, stage: str, task: str = "") -> None:
         now = time.perf_counter()
-        self.times.append((task, stage, f"{1000 * (now - self._last):.1f}"))
+        self._seconds[task, stage] = self._seconds.get((task, stage), 0) + now - self._last
         self._last = now
+
+    @property
+    def times(self) -> list[Row]:
+        rows = self._seconds.items()
+        return [(task, stage, f"{1000 * seconds:.1f}") for (task, stage), seconds in rows]
 
 
 def show(model: Florence2, asked: Sequence[Question], seconds: float = LIMITS.seconds) -> Shown:
@@ -90,8 +99,9 @@ def show(model: Florence2, asked: Sequence[Question], seconds: float = LIMITS.se
     for question in asked:
         result = _answer(model, question, encoded, clock, end)
         results.append(result)
-        if result.detections:
-            drawings.append((_drawing(rgb, result), question.task))
+        drawn = result.drawn if isinstance(result, CascadeResult) else result
+        if drawn.detections:
+            drawings.append((_drawing(rgb, drawn), question.task))
             clock.ends("draw", question.task)
     tasks = [question.task for question in asked]
     return Shown(
@@ -114,7 +124,9 @@ def _pixels(path: Any) -> npt.NDArray[np.uint8]:
 
 def _answer(
     model: Florence2, question: Question, encoded: EncodedImage, clock: _Clock, end: float
-) -> Result:
+) -> Result | CascadeResult:
+    """Answers a question as the model does: of a cascade, the second requests in batches."""
+
     def is_in_time(request: int = 0) -> bool:
         return time.monotonic() < end
 
@@ -122,14 +134,25 @@ def _answer(
         if stage in _STAGES:
             clock.ends(stage, question.task)
 
-    prepared = prepare(model.assets, question.request, encoded)
-    policy = model.policy.replace(**question.options)
-    [result] = answer_batch(model.assets, model.graphs, [prepared], policy, watch, is_in_time)
-    if not is_in_time():
-        raise InputError(
-            "the time of a request is up; choose fewer tasks, or fewer beams or tokens"
-        )
-    return result
+    def answers(requests: Sequence[Request], options: GenerationOptions) -> list[Result]:
+        prepared = [prepare(model.assets, request, encoded) for request in requests]
+        policy = model.policy.replace(**options)
+        results = answer_batch(model.assets, model.graphs, prepared, policy, watch, is_in_time)
+        if not is_in_time():
+            raise InputError(
+                "the time of a request is up; choose fewer tasks, or fewer beams or tokens"
+            )
+        return results
+
+    cascade = question.cascade
+    if cascade is None:
+        return answers([question.request], question.options)[0]
+    of_first, of_then = cascade.options(question.options)
+    [first] = answers([question.request], of_first)
+    asked = cascade.follow_up(encoded, first)
+    batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
+    then = tuple(result for batch in batches for result in answers(batch, of_then))
+    return CascadeResult(name=cascade.name, first=first, then=then)
 
 
 def _drawing(rgb: npt.NDArray[np.uint8], result: Result) -> Any:
@@ -138,7 +161,7 @@ def _drawing(rgb: npt.NDArray[np.uint8], result: Result) -> Any:
     return drawing
 
 
-def _text(tasks: Sequence[str], results: Sequence[Result]) -> str:
+def _text(tasks: Sequence[str], results: Sequence[Result | CascadeResult]) -> str:
     """Writes the lines of ``florence-onnx run``, under the names of the tasks."""
     if len(results) == 1:
         return "\n".join(lines(results[0]))
@@ -149,7 +172,9 @@ def _text(tasks: Sequence[str], results: Sequence[Result]) -> str:
     return "\n".join(parts)
 
 
-def _scores(task: str, result: Result) -> list[Row]:
+def _scores(task: str, result: Result | CascadeResult) -> list[Row]:
+    if isinstance(result, CascadeResult):
+        return [row for one in (result.first, *result.then) for row in _scores(task, one)]
     if result.answer_kind is AnswerKind.TEXT:
         return [(task, "(the text)", _number(result.confidence), "", "", "")]
     rows: list[Row] = []

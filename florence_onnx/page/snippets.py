@@ -60,7 +60,7 @@ def _call(image: str, question: Question) -> str:
     request = question.request
     arguments = [image]
     if request.task is not None:
-        arguments.append(_literal(str(request.task)))
+        arguments.append(_literal(_task(question)))
     if request.text is not None:
         arguments.append(_literal(request.text))
     given = {
@@ -68,7 +68,12 @@ def _call(image: str, question: Question) -> str:
         for name in ("region", "prompt", "answer")
         if (value := getattr(request, name)) is not None
     }
-    return f"model({', '.join((*arguments, *_keywords({**given, **question.options})))})"
+    verb = "model" if question.cascade is None else "model.cascade"
+    return f"{verb}({', '.join((*arguments, *_keywords({**given, **question.options})))})"
+
+
+def _task(question: Question) -> str:
+    return str(question.request.task) if question.cascade is None else question.cascade.name
 
 
 def _keywords(options: Mapping[str, Any]) -> list[str]:
@@ -94,7 +99,7 @@ def _words(question: Question, source: Source) -> list[str]:
     name = picture_name(request)
     words = ["florence-onnx", "run", f"./{name}" if name.startswith("-") else name]
     if request.task is not None:
-        words += ["--task", str(request.task)]
+        words += ["--task", _task(question)]
     for flag, value in (
         ("--text", request.text),
         ("--region", request.region),

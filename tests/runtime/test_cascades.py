@@ -68,6 +68,23 @@ def test_there_is_something_to_ask_about(model: Florence2, image: Any) -> None:
     assert len(model(image, "od", **SHORT).detections) > 1
 
 
+def test_outlines_are_drawn_with_the_labels_of_their_boxes(model: Florence2, image: Any) -> None:
+    result = model.cascade(image, "od+segmentation", **SHORT)
+    outlines = [
+        tuple(line for one in about.detections for line in one.polygons or ())
+        for about in result.then
+    ]
+    assert any(outlines)
+    for drawn, found, lines in zip(
+        result.drawn.detections, result.first.detections, outlines, strict=True
+    ):
+        assert (drawn.label, drawn.scores, drawn.box) == (found.label, found.scores, found.box)
+        assert drawn.polygons == (lines or None)
+    for name in ("od+category", "caption+grounding"):
+        other = model.cascade(image, name, **SHORT)
+        assert other.drawn == other.located
+
+
 def test_short_names_and_blanks() -> None:
     for short, task in (
         ("caption+grounding", Task.CAPTION_TO_PHRASE_GROUNDING),

@@ -14,7 +14,7 @@ from PIL import Image
 from florence_onnx import Florence2
 from florence_onnx.cli.demo import source_of
 from florence_onnx.cli.program import build_parser, main
-from florence_onnx.page.form import PROMPT
+from florence_onnx.page.form import CASCADES, PROMPT
 from florence_onnx.page.showing import show
 from florence_onnx.page.snippets import Source, as_command, as_python
 from florence_onnx.tasks import Task
@@ -32,7 +32,10 @@ CASES: dict[str, dict[str, Any]] = {
     "share": {"recall": 0.5, "constrain": True},
     "tokens": {"tasks": ["region_to_ocr"], "region": "<loc_1><loc_2><loc_30><loc_40>"},
     "dash": {"tasks": ["open_vocabulary_detection"], "text": "--model"},
+    **{name: {"tasks": [name]} for name in CASCADES},
+    "rules of a cascade": {"tasks": ["od+category"], "labels": "car", "min_score": 0.01},
     "several": {"tasks": ["od", "caption", "region_to_ocr", PROMPT], "prompt": "it", "labels": "a"},
+    "several with a cascade": {"tasks": ["od", "caption+grounding"]},
 }
 
 
