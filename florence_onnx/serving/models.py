@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from threading import Thread
 
 from florence_onnx.model import Florence2
 from florence_onnx.serving.memory import give_back
@@ -161,7 +163,7 @@ class Models:
     async def _open(self, served: _Served) -> None:
         try:
             await asyncio.to_thread(give_back)  # What a model held that has just been closed.
-            served.model = await asyncio.to_thread(self._open_model, served.source)
+            served.model = await _in_own_thread(lambda: self._open_model(served.source))
             served.used = time.monotonic()
         finally:
             served.opening = None
@@ -175,6 +177,24 @@ class Models:
     def _release(self) -> None:
         self._let_in()
         self._metrics.models_open.set(sum(one.model is not None for one in self._served.values()))
+
+
+async def _in_own_thread(opened: Callable[[], Florence2]) -> Florence2:
+    """Opens a model in a thread that the end of the process does not wait for.
+
+    A download may take minutes, and a service that is stopped meanwhile has nothing to answer.
+    """
+    found: Future[Florence2] = Future()
+    found.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            found.set_result(opened())
+        except BaseException as error:
+            found.set_exception(error)
+
+    Thread(target=run, name="opening", daemon=True).start()
+    return await asyncio.wrap_future(found)
 
 
 def _look(task: "asyncio.Task[None]") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from functools import partial
@@ -168,3 +169,24 @@ def test_an_idle_model_leaves_the_memory_and_comes_back(opener: Opener) -> None:
         assert opener.opened == ["a", "a"]
         assert service.get("/readyz").status_code == 200
         until(lambda: opener.alive == 0)
+
+
+def test_a_stop_does_not_wait_for_a_model_that_is_being_opened(opener: Opener) -> None:
+    """The opening may be a download that takes minutes."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def held(source: str) -> Florence2:
+        begun.set()
+        assert goes_on.wait(60)
+        return opener(source)
+
+    async def run() -> None:
+        models = Models(ABC, held, Metrics())
+        opening = asyncio.create_task(models.open_first())
+        await asyncio.to_thread(begun.wait)
+        opening.cancel()
+
+    asyncio.run(run())
+    assert opener.opened == []
+    goes_on.set()
+    until(lambda: opener.opened == ["a"])
