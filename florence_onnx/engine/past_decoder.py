@@ -107,11 +107,11 @@ class PastDecoder:
         cross = [draw.standard_normal(shape, dtype=np.float32) for _ in self.later.cross_in]
         states = draw.standard_normal((requests, length, width), dtype=np.float32)
         mask = np.ones((requests, length), dtype=np.int64)
-        past = [self.later.value(cache) for cache in own]
+        past = [self.later.cache(values) for values in own]
 
         def logits(copies: int) -> Floats:
-            values: list[Floats] = [states, *cross]
-            hidden, *kept = (self.later.value(np.repeat(v, copies, axis=0)) for v in values)
+            hidden = self.later.states(np.repeat(states, copies, axis=0))
+            kept = [self.later.cache(np.repeat(values, copies, axis=0)) for values in cross]
             repeated = np.repeat(mask, copies, axis=0)
             return as_float32(self.later(repeated, hidden, embeds, (past, kept), [])[0].numpy())
 
@@ -146,16 +146,24 @@ class Part:
         self._kinds: dict[str, str] = {value.name: value.type for value in session.get_inputs()}
 
     @property
-    def kind(self) -> str:
-        """Element type of the graph's floats."""
-        return self._kinds["inputs_embeds"]
+    def cache_kind(self) -> str:
+        """Element type of keys and values, which other floats of the graph need not have."""
+        kinds = {value.name: value.type for value in self.session.get_outputs()} | self._kinds
+        return kinds[(*self.own_in, *self.own_out, "inputs_embeds")[0]]
 
-    def value(self, array: Array) -> "ort.OrtValue":
-        """Puts floats on the device of the graph, in the element type of the graph."""
+    def cache(self, array: Array) -> "ort.OrtValue":
+        """Puts keys or values on the device of the graph, in their element type."""
+        return self._value(array, self.cache_kind)
+
+    def states(self, array: Array) -> "ort.OrtValue":
+        """Puts the encoder's states on the device of the graph, in their element type."""
+        return self._value(array, self._kinds.get(STATES, contract.FLOAT))
+
+    def _value(self, array: Array, kind: str) -> "ort.OrtValue":
         import onnxruntime as ort
 
         array = np.ascontiguousarray(array.astype(np.float32))
-        return ort.OrtValue.ortvalue_from_numpy(as_declared(array, self.kind), *self.device)
+        return ort.OrtValue.ortvalue_from_numpy(as_declared(array, kind), *self.device)
 
     def __call__(
         self,
@@ -184,7 +192,7 @@ class Part:
         # The arrays live until the run is over: binding them copies nothing.
         hosted: Mapping[str, Array] = {
             MASK: mask,
-            "inputs_embeds": as_declared(embeds, self.kind),
+            "inputs_embeds": as_declared(embeds, self._kinds["inputs_embeds"]),
             SWITCH: np.array([own[0].shape()[2] > 0] if own else [False]),
         }
         bound = dict(zip((*self.own_in, *self.cross_in), (*own, *cross), strict=True))
@@ -219,11 +227,12 @@ class PastSteps:
         self._mask, self._states = mask, states
         self._copies = 1
         """Rows of the mask, of ``_cross`` and of ``_hidden`` per request."""
-        self._hidden = decoder.first.value(states)
+        self._hidden = decoder.first.states(states)
         self._own: list[ort.OrtValue] = []
         self._cross: list[ort.OrtValue] = []
+        later = decoder.later
         self._gather = Gatherer(
-            2 * decoder.layers, 0, decoder.later.session, decoder.later.device, decoder.later.kind
+            2 * decoder.layers, 0, later.session, later.device, later.cache_kind
         )
 
     def __call__(self, token_ids: Ids, rows: Ids, requests: Ids) -> LogitScores:
@@ -241,7 +250,7 @@ class PastSteps:
             logits, *self._own = part(mask, self._hidden, embeds, past, part.own_out)
         else:
             part = decoder.first
-            nothing = part.value(decoder.blank(count, 0))
+            nothing = part.cache(decoder.blank(count, 0))
             past = ([nothing] * len(part.own_in), [nothing] * len(part.cross_in))
             returned = [*part.own_out, *part.cross_out]
             logits, *found = part(self._mask, self._hidden, embeds, past, returned)
@@ -259,10 +268,11 @@ class PastSteps:
 
     def _hand_over(self, part: Part, other: Part) -> None:
         """Moves the cache to the device and into the layout that later steps read."""
-        if (part.kind, part.device) != (other.kind, other.device):
-            self._own = [other.value(value.numpy()) for value in self._own]
-            self._cross = [other.value(value.numpy()) for value in self._cross]
-            self._hidden = other.value(self._states)
+        if part.session is not other.session:
+            self._hidden = other.states(self._states)
+        if (part.cache_kind, part.device) != (other.cache_kind, other.device):
+            self._own = [other.cache(value.numpy()) for value in self._own]
+            self._cross = [other.cache(value.numpy()) for value in self._cross]
 
     def _follow(self, rows: Ids, requests: Ids) -> None:
         """Gathers the caches for these rows and these requests."""
@@ -275,9 +285,8 @@ class PastSteps:
         with running(self._decoder.later.file):
             if not _is_all(chosen, before):
                 self._cross = self._gather(self._cross, chosen)
-                self._hidden = self._decoder.later.value(
-                    np.repeat(self._states[kept], copies, axis=0)
-                )
+                states = np.repeat(self._states[kept], copies, axis=0)
+                self._hidden = self._decoder.later.states(states)
             if not _is_all(rows, self._own[0].shape()[0]):
                 self._own = self._gather(self._own, rows)
         self._mask, self._states = self._mask[kept], self._states[kept]
