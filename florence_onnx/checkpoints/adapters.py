@@ -117,7 +117,7 @@ def read_adapter(folder: Path) -> Adapter:
         revision if isinstance(revision, str) and revision else None,
         float(alpha),
         alphas,
-        config.get("use_rslora") is True,
+        bool(config.get("use_rslora")),
         _stored(folder),
     )
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from florence_onnx.checkpoints.adapters import Adapter, merge, read_adapter
+from florence_onnx.checkpoints.adapters import Adapter, MergedTensor, merge, read_adapter
 from florence_onnx.checkpoints.config import ModelConfig
 from florence_onnx.checkpoints.contents import ADAPTER_CONFIG, Contents
 from florence_onnx.checkpoints.finding import (
@@ -237,6 +237,13 @@ def check_values(checkpoint: Checkpoint) -> None:
         name, tensor = bad[0]
         more = f" and {len(bad) - 1} more are" if len(bad) > 1 else " is"
         raise CheckpointError(
-            f"{tensor.path}: weight {name}{more} NaN or infinite in places; the checkpoint is "
+            f"{_culprit(tensor)}: weight {name}{more} NaN or infinite in places; the checkpoint is "
             "damaged, or its training has diverged"
         )
+
+
+def _culprit(tensor: StoredTensor) -> Path:
+    """Finds the file of values that are not finite: the adapter's where the base's are finite."""
+    if isinstance(tensor, MergedTensor) and is_finite(tensor.base):
+        return tensor.a.path
+    return tensor.path
