@@ -27,11 +27,15 @@ def stored_type(weights: Mapping[str, StoredTensor]) -> str:
 
 def told_type(raw_config: Mapping[str, Any], weights: Mapping[str, StoredTensor]) -> list[str]:
     """Sentence for the user where config.json names another type than the type of the weights."""
+    if not weights:
+        return []  # Missing weights are the better message.
     stored = stored_type(weights)
     for field in ("dtype", "torch_dtype"):
         told = raw_config.get(field)
-        if told in NAMES.values() and told != stored:
-            return [f"config.json: {field} is {told}, but the weights are {stored}, which was read"]
+        if isinstance(told, str) and told.removeprefix("torch.") not in ("auto", stored):
+            return [
+                f"config.json: {field} is {told:.40}, but the weights are {stored}, which was read"
+            ]
     return []
 
 

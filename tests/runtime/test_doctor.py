@@ -532,6 +532,45 @@ def test_all_that_stands_in_the_way_is_told(tmp_path: Path, capsys: Capture) -> 
     assert "has neither tokenizer.json" in findings[1]
 
 
+@pytest.mark.parametrize("weights", [{}, {"bbox_head.weight": np.zeros((4, 16), np.float32)}])
+def test_no_weights_of_a_florence(
+    tmp_path: Path, capsys: Capture, weights: dict[str, Array]
+) -> None:
+    (tmp_path / "base").mkdir()
+    folder = save_plain(tmp_path / "m")
+    save_arrays(folder / "model.safetensors", weights)
+    for more in ((), ("--companions", save_plain(tmp_path / "base"))):
+        exportable, (refusal,) = diagnose(capsys, folder, *more)
+        assert not exportable
+        assert "the checkpoint has no weights called " in refusal
+        (folder / "config.json").unlink(missing_ok=True)
+
+
+def test_an_adapter_without_tensors(tmp_path: Path, capsys: Capture) -> None:
+    folder, base = adapter(tmp_path / "a"), save_plain(tmp_path / "base")
+    save_arrays(folder / "adapter_model.safetensors", {})
+    exportable, (refusal,) = diagnose(capsys, folder, "--base", base)
+    assert not exportable
+    assert "adapter_model.safetensors holds no tensors" in refusal
+
+
+@pytest.mark.parametrize("told", ["float16", "int4", "torch.bfloat16", "float8_e4m3fn"])
+def test_types_that_the_weights_do_not_have(tmp_path: Path, capsys: Capture, told: str) -> None:
+    exportable, notes = diagnose(
+        capsys, save_plain(tmp_path / "m", config=config(torch_dtype=told))
+    )
+    assert exportable
+    assert notes == [
+        f"config.json: torch_dtype is {told}, but the weights are float32, which was read"
+    ]
+
+
+@pytest.mark.parametrize("told", ["float32", "torch.float32", "auto", None])
+def test_types_that_the_weights_have(tmp_path: Path, capsys: Capture, told: str | None) -> None:
+    folder = save_plain(tmp_path / "m", config=config(torch_dtype=told))
+    assert diagnose(capsys, folder) == (True, [])
+
+
 def test_what_is_not_there(tmp_path: Path, capsys: Capture) -> None:
     assert main(["doctor", str(tmp_path / "nowhere")]) == 2
     out, err = capsys.readouterr()
