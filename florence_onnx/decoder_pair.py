@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from florence_onnx import hub
 from florence_onnx.engine.hub_contract import MERGED_DECODER
-from florence_onnx.engine.layouts import MERGED, SPLIT, graph_files, graph_of, layout_of, of_pair
+from florence_onnx.engine.layouts import MERGED, SPLIT, graph_files, graph_of, layout_of
 from florence_onnx.engine.precision import Precision
 from florence_onnx.errors import FlorenceError, GraphContractError, ModelFileError
 from florence_onnx.hub import Access
@@ -43,7 +43,7 @@ def open_either(
         at_fault = str(error).startswith(str(folder / merged))
         if not at_fault or layout_of(names, precision) is not MERGED:
             raise
-        if SPLIT.is_whole(names, of_pair(precision)) or not _fetch(repository, precision, access):
+        if SPLIT.is_whole(names, precision) or not _fetch(repository, precision, access):
             raise
     return opened(folder, precision)
 
@@ -52,7 +52,7 @@ def _fetch(repository: str, precision: Precision, access: Access) -> bool:
     """Fetches the pair into the cache; returns False where this fails."""
 
     def select(names: Collection[str]) -> list[str]:
-        needed = SPLIT.files(names, of_pair(precision)).values()
+        needed = SPLIT.files(names, precision).values()
         if not all(file in names for file in needed):
             raise _NoPairError
         return [name for name in names if graph_of(name) in needed]

@@ -59,14 +59,17 @@ def check_external_data(graph: Path) -> None:
                 sizes[location] = _size(graph, location)
             end = _whole(entries, "offset") + _whole(entries, "length")
             if end > sizes[location]:
-                raise ProtobufError(
-                    f"its weights go up to byte {end} of {graph.with_name(location)}, which is "
-                    f"{sizes[location]} bytes long; fetch that file again"
+                raise ModelFileError(
+                    f"{graph} is not a graph ONNX Runtime can run: its weights go up to byte {end} "
+                    f"of {graph.with_name(location)}, which is {sizes[location]} bytes long; fetch "
+                    "that file again"
                 )
     except (OSError, ProtobufError) as error:
         if isinstance(error, ModelFileError):
             raise
-        raise ModelFileError(f"{graph} is not a graph ONNX Runtime can run: {error}") from error
+        raise ModelFileError(
+            f"{graph} is not a graph ONNX Runtime can run: {error}; fetch or export the file again"
+        ) from error
 
 
 def _content(path: Path) -> Bytes:

@@ -161,15 +161,6 @@ def layout_of(names: Collection[str], precision: Precision) -> Layout:
     return fitting[0]
 
 
-def of_pair(precision: Precision) -> Precision:
-    """Turns the precision of the merged decoder into that of the two decoders."""
-    merged = None if isinstance(precision, str) else precision.get(hub_contract.MERGED_DECODER)
-    if isinstance(precision, str) or merged is None:
-        return precision
-    pair = dict.fromkeys((hub_contract.FIRST_DECODER, hub_contract.LATER_DECODER), merged)
-    return {**pair, **precision}
-
-
 def precisions_of(names: Collection[str]) -> list[str]:
     """Finds the precisions for which ``names`` has every graph of a layout."""
     return [p for p in hub_contract.SUFFIXES if any(p in one.precisions(names) for one in LAYOUTS)]

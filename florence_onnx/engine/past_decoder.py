@@ -148,7 +148,8 @@ class Part:
     @property
     def cache_kind(self) -> str:
         """Element type of keys and values, which other floats of the graph need not have."""
-        kinds = {value.name: value.type for value in self.session.get_outputs()} | self._kinds
+        kinds: dict[str, str] = {value.name: value.type for value in self.session.get_outputs()}
+        kinds |= self._kinds
         return kinds[(*self.own_in, *self.own_out, "inputs_embeds")[0]]
 
     def cache(self, array: Array) -> "ort.OrtValue":

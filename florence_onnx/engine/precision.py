@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from florence_onnx.engine.hub_contract import FIRST_DECODER, LATER_DECODER, MERGED_DECODER
 from florence_onnx.engine.processor import has_int8_dot_products, is_x86
 from florence_onnx.engine.providers import (
     CPU,
@@ -21,10 +22,12 @@ Precision = str | Mapping[str, str]
 
 
 def by_graph(precision: Precision, graphs: Iterable[str]) -> dict[str, str]:
-    """Finds the precision of each graph."""
+    """Finds the precision of each graph; the merged decoder's is also that of the two decoders."""
     if isinstance(precision, str):
         return dict.fromkeys(graphs, precision)
-    return {graph: precision.get(graph, precision.get(OTHERS, "fp32")) for graph in graphs}
+    usual = precision.get(OTHERS, "fp32")
+    pair = dict.fromkeys((FIRST_DECODER, LATER_DECODER), precision.get(MERGED_DECODER, usual))
+    return {graph: precision.get(graph, pair.get(graph, usual)) for graph in graphs}
 
 
 def one_of(precisions: Mapping[str, str]) -> str:

@@ -36,7 +36,6 @@ from florence_onnx.engine.layouts import (
     SPLIT,
     Layout,
     graph_files,
-    of_pair,
     precisions_of,
 )
 from florence_onnx.engine.options import check_options, default_options
@@ -182,16 +181,15 @@ def open_graphs(
     def options(graph: str, precision: str) -> "ort.SessionOptions":
         return session_options or default_options(graph, precision, threads, fast_math)
 
-    def opened(layout: Layout, precision: Precision) -> Graphs:
+    def opened(layout: Layout) -> Graphs:
         return _open_layout(layout, folder, precision, providers, options)
 
-    pair = of_pair(precision)
-    if layout is not MERGED or not SPLIT.is_whole(graph_files(folder), pair):
-        return opened(layout, precision)
+    if layout is not MERGED or not SPLIT.is_whole(graph_files(folder), precision):
+        return opened(layout)
     try:
-        return opened(MERGED, precision)
+        return opened(MERGED)
     except (ModelFileError, GraphContractError) as error:
-        graphs = opened(SPLIT, pair)
+        graphs = opened(SPLIT)
         first, later = (graphs.files[name] for name in list(SPLIT.graphs)[-2:])
         say(f"note: opened {first} and {later} instead of one decoder: {error}")
         return graphs
@@ -271,9 +269,10 @@ def _open(
                 f"{path} needs the operator {lacking[1]}, which onnxruntime {ort.__version__}"
                 f"{place} lacks; install a newer one (pip install -U 'florence-onnx[cpu]'){instead}"
             ) from error
+        again = "; fetch or export the file again" if "protobuf" in str(error).lower() else ""
         raise ModelFileError(
             f"{path} is not a graph ONNX Runtime can run{place}: {first_line(error)} (onnxruntime "
-            f"{ort.__version__} is installed)"
+            f"{ort.__version__} is installed){again}"
         ) from error
     check_obtained(graph, providers, session.get_providers())
     return session

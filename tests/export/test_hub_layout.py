@@ -133,6 +133,15 @@ def test_the_suffix_of_every_precision(exported: Exported, tmp_path: Path, preci
     assert names["embed_tokens"] == f"onnx/embed_tokens{suffix}.onnx"
 
 
+def test_the_precision_of_the_merged_decoder_is_that_of_the_pair(
+    exported: Exported, tmp_path: Path
+) -> None:
+    merged = "decoder_model_merged"
+    folder = without(exported, tmp_path / "m", merged, f"{merged}_fp16")
+    model = Florence2.load(folder, precision={merged: "fp16"}, threads=1)
+    assert list(model.graphs.precisions.values()) == ["fp32"] * 3 + ["fp16"] * 2
+
+
 @pytest.mark.parametrize("absent", ["", "decoder_model_merged"])
 def test_a_precision_per_graph(exported: Exported, tmp_path: Path, absent: str) -> None:
     precision = {"vision_encoder": "fp16", "decoder_with_past_model": "fp16", "*": "fp32"}
@@ -218,7 +227,9 @@ def test_graphs_that_cannot_be_used(
     ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer.*git lfs pull"),
-        (b"<html>", r"encoder_model\.onnx"),
+        (b"<html>", r"encoder_model\.onnx.*; fetch or export the file again$"),
+        (b"", r"encoder_model\.onnx.*; fetch or export the file again$"),
+        (b"\x0a\x7fhalf", r"encoder_model\.onnx.*; fetch or export the file again$"),
     ],
 )
 def test_files_that_are_no_graphs(
@@ -249,6 +260,8 @@ def test_what_a_folder_has(exported: Exported, tmp_path: Path) -> None:
         Florence2.load(exported.folder, precision="q4")
     with pytest.raises(PrecisionError, match=r"vision_encoder_q4\.onnx is missing"):
         Florence2.load(exported.folder, precision={"vision_encoder": "q4"})
+    with pytest.raises(PrecisionError, match=r"decoder_model_merged_q4\.onnx is missing"):
+        Florence2.load(exported.folder, precision={"decoder_model_merged": "q4"})
     with pytest.raises(PrecisionError, match=r"no graph of this model: 'vision'; use vision_enc"):
         Florence2.load(exported.folder, precision={"vision": "q4"})
     folder = without(exported, tmp_path / "m", "encoder_model", "encoder_model_fp16")
