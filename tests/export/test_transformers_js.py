@@ -32,6 +32,8 @@ from florence_onnx_export.graphs.hub_specs import build_hub_specs
 from florence_onnx_export.graphs.merging import merge
 from florence_onnx_export.graphs.tracing import traced_model
 from florence_onnx_export.graphs.validation import validate
+from florence_onnx_export.quantization import hub_layout
+from florence_onnx_export.quantization.bounds import Bounds
 from florence_onnx_export.recipes import derive_recipes
 from florence_onnx_export.skeletons import placeholders, without_weights, write_hub_skeleton
 from florence_onnx_export.weights import torch_weights
@@ -210,6 +212,39 @@ def test_other_precisions_answer_nearly_the_same(exported: Path, precision: str)
         for name in ("fp32", precision)
     ]
     assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_a_vision_encoder_beyond_its_bound_keeps_more_bits_alone(
+    native: Exported, skeleton: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "SKELETONS", skeleton.parent)
+    monkeypatch.setattr(hub_layout, "BOUNDS", {"q4": Bounds(1e-6, 1.0)})
+    out = tmp_path / "model"
+    command = ["export", str(native.checkpoint), str(out), "--layout", "transformers.js"]
+    assert main([*command, "--precision", "q4"]) == 0
+    entry = json.loads((out / "export_report.json").read_text())["precisions"]["q4"]
+    assert entry["preferred_methods"] == {"vision_encoder": ["fp32"]}
+    assert entry["fidelity"]["image_features"] <= 1e-6
+    (switch,) = onnx.load(str(out / "onnx/decoder_model_merged_q4.onnx")).graph.node
+    nodes = [node for attribute in switch.attribute for node in attribute.g.node]
+    bits = [a.i for node in nodes for a in node.attribute if a.name == "bits"]
+    assert set(bits) == {4, 8}
+
+
+def test_the_encoder_beyond_the_bound_of_the_logits_stays_in_float32(
+    native: Exported, skeleton: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "SKELETONS", skeleton.parent)
+    found = iter(["beyond", "beyond still", ""])
+    monkeypatch.setattr(hub_layout, "beyond_bounds", lambda *measured: next(found))
+    out = tmp_path / "model"
+    command = ["export", str(native.checkpoint), str(out), "--layout", "transformers.js"]
+    assert main([*command, "--precision", "q8"]) == 0
+    entry = json.loads((out / "export_report.json").read_text())["precisions"]["q8"]
+    preferred = entry["preferred_methods"]
+    assert (preferred["encoder_model"], preferred["decoder_model"]) == (["fp32"], ["blocks8"])
+    encoder = onnx.load(str(out / "onnx/encoder_model_quantized.onnx")).graph
+    assert {node.op_type for node in encoder.node}.isdisjoint({"MatMulNBits", "MatMulInteger"})
 
 
 # The command
