@@ -154,7 +154,7 @@ def _distinction(record: Record) -> str:
     if record["benchmark"] == "accuracy":
         first = next(iter(next(iter(record["values"].values()))))
         return f", {record['scenes']} scenes, beside {first}"
-    if record["benchmark"] in ("choices", "filling", "quantising"):
+    if record["benchmark"] in ("choices", "filling", "quantising", "serving_memory"):
         return f", {record['model']}"
     if record["benchmark"] == "serving":
         return f", {next(reversed(record['values'])).partition(',')[0]}"

@@ -13,6 +13,8 @@ from florence_onnx.serving.memory import give_back
 from florence_onnx.serving.metrics import Metrics
 from florence_onnx.serving.refusals import RefusalError
 
+OPENING = "opening"
+"""Name of threads that open models."""
 Open = Callable[[str], Florence2]
 
 
@@ -193,7 +195,7 @@ async def _in_own_thread(opened: Callable[[], Florence2]) -> Florence2:
         except BaseException as error:
             found.set_exception(error)
 
-    Thread(target=run, name="opening", daemon=True).start()
+    Thread(target=run, name=OPENING, daemon=True).start()
     return await asyncio.wrap_future(found)
 
 

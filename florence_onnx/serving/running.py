@@ -1,15 +1,20 @@
 """Process of the service: a socket, signals, and a graceful end."""
 
+import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from florence_onnx.serving.logs import log
+from florence_onnx.serving.models import OPENING
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
 _GRACE = 5.0
@@ -62,26 +67,31 @@ def serve(
     )
     server = uvicorn.Server(config)
     _raise_file_limit()
-    with _quiet_signals():
+    with _signals_end(server):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family, backlog=_BACKLOG) as listening:
             announce(host, listening.getsockname()[1])
             server.run([listening])
     if failures:
         raise failures[0]
+    if any(thread.name == OPENING for thread in threading.enumerate()):
+        # Python's end would break a thread off inside the engine, and so abort the process.
+        logging.shutdown()
+        os._exit(0)
 
 
 @contextmanager
-def _quiet_signals() -> Iterator[None]:
+def _signals_end(server: "uvicorn.Server") -> Iterator[None]:
     """Makes the process end with status 0 after a graceful end.
 
-    The HTTP server raises the signal again after its end, for earlier handlers of the signal.
+    The HTTP server handles signals only after its start, and raises them again after its end, for
+    earlier handlers.
     """
 
-    def ignore(number: int, frame: FrameType | None) -> None:
-        pass
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
 
-    before = {number: signal.signal(number, ignore) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -412,10 +412,14 @@ def test_percentiles(values: Sequence[float], share: float, expected: float) -> 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the resident set is read from /proc")
 def test_the_memory_of_a_service(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_memory, "REQUESTS", 12)
     monkeypatch.setattr(serving_memory, "FIRST", 4)
-    record = run(serving_memory.main, "--model", "demo")
-    assert list(record["values"]) == ["resident after 4 requests", "resident after 12 requests"]
+    monkeypatch.setattr(serving_memory, "IDLE", 1)
+    record = run(serving_memory.main, "--model", "demo", "--requests", "12")
+    assert list(record["values"]) == [
+        "resident after 4 requests",
+        "resident after 12 requests",
+        "resident after the model is closed",
+    ]
     # An interpreter with numpy is more than 20 MB.
     assert all(sides["ours"]["median"] > 20 for sides in record["values"].values())
     (note,) = record["notes"]

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -71,6 +72,34 @@ def test_a_service_from_its_start_to_its_end() -> None:
     first = next(line for line in requests if line["request"] == "id-1")
     assert (first["route"], first["status"], first["method"]) == ("/v1/answer", 200, "POST")
     assert first["bytes"] == len(json.dumps(body))
+
+
+OPENING_FOR_EVER = """
+import sys, threading
+from florence_onnx.cli import serve
+
+serve.warmed_up = lambda source, arguments: threading.Event().wait()
+from florence_onnx.cli.program import main
+
+sys.exit(main(["serve", "--model", "demo", "--port", "0"]))
+"""
+"""Runs the command with a model whose opening, such as a download, takes for ever."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("event", ["listening", "Application startup complete."])
+def test_a_stop_while_a_model_is_opened(event: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OPENING_FOR_EVER], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        while json.loads(process.stdout.readline())["event"] != event:
+            pass
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def ask(connection: socket.socket) -> bytes:
