@@ -1,7 +1,10 @@
 """Opening model folders: what is read from them, and what is wrong with others."""
 
 import gc
+import os
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -357,3 +360,24 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.Monkey
         Florence2.load("someone/Florence-2-tiny")
     assert_one_line(e.value)
     assert isinstance(e.value, ModelError)
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")])
+def test_no_events_are_sent(given: dict[str, str], expected: str, tmp_path: Path) -> None:
+    """Official builds write an id of the machine and events below the home before they send."""
+    left_out = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    program = (
+        "import os\nfrom florence_onnx import Florence2\n"
+        f"Florence2.load({str(TINY)!r}, threads=1)\nprint(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**kept, "HOME": str(tmp_path), **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == [expected]
+    if not given:
+        assert list(tmp_path.rglob("*")) == []
