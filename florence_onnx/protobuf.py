@@ -60,6 +60,21 @@ def fields(message: Bytes) -> Iterator[Field]:
         yield Field(tag >> 3, value, message[start:at])
 
 
+def whole_numbers(field: Field) -> list[int]:
+    """Reads the whole numbers of a field, one or a packed row of several.
+
+    Raises:
+        ProtobufError: The bytes are not such a row.
+    """
+    if isinstance(field.value, int):
+        return [field.value]
+    found, at = [], 0
+    while at < len(field.value):
+        value, at = _read_varint(field.value, at)
+        found.append(value)
+    return found
+
+
 def number(field: int, value: int) -> bytes:
     """Writes a field with a whole number of at least 0."""
     return _varint(field << 3 | VARINT) + _varint(value)

@@ -28,6 +28,8 @@ CASES = 24
 """Number of searches that are compared with transformers."""
 PARITY_MODELS = (("square", 0), ("padded", 0))
 """Geometry and seed of the models for these searches. An export takes about a minute."""
+FEATURE_ERROR = 1e-3
+"""Largest difference of a feature, of numbers around 1, by rounding in another order."""
 MOST_TOKENS = 100
 """Length of the compared answers: a random model ends none before its last position."""
 
@@ -52,6 +54,7 @@ def run_checks(setup: Setup) -> list[Check]:
         add_half(demo)
         checks = {
             "the provider runs every graph": lambda: _placed(setup),
+            "demo, features of 1 to 9 pictures": lambda: _batched_features(demo, setup),
             "demo, fp32 answers": lambda: _same_answers(demo, setup),
             "demo, fp16 errors": lambda: _half_errors(demo, setup),
             "demo, fp16 answers": lambda: _half_answers(demo, setup),
@@ -89,6 +92,24 @@ def _on_cpu(folder: Path, setup: Setup) -> Florence2:
 def _placed(setup: Setup) -> tuple[bool, str]:
     placed = _open(setup.exported, "fp32", setup).providers
     return all(names[0] == setup.provider for names in placed.values()), str(placed)
+
+
+def _batched_features(folder: Path, setup: Setup) -> tuple[bool, str]:
+    """Compares the image features of batches with those of the CPU, picture by picture."""
+    height, width = Assets.read(folder).preprocessor.size
+    shape = (9, 3, height, width)
+    pixels = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    alone = [_on_cpu(folder, setup).graphs.image_features(one[None])[0] for one in pixels]
+    graphs = _open(folder, "fp32", setup).graphs
+    errors = {
+        count: float(np.abs(graphs.image_features(pixels[:count]) - alone[:count]).max())
+        for count in range(1, len(pixels) + 1)
+    }
+    wrong = [count for count, error in errors.items() if not error <= FEATURE_ERROR]
+    return (
+        not wrong,
+        f"largest error {max(errors.values()):.2g}; wrong numbers of pictures: {wrong}",
+    )
 
 
 def _requests() -> Iterator[Request]:
@@ -166,13 +187,18 @@ def _half_answers(folder: Path, setup: Setup) -> tuple[bool, str]:
 
 def _parity(setup: Setup) -> tuple[bool, str]:
     """Runs the cases of tests/parity.py that need few models, whose exports are kept."""
+    import torch
+
     from tests.helpers.onnx_runner import OnnxRunner
     from tests.helpers.parity import cases, compare
 
+    torch.set_num_threads(1)  # More threads take longer for models this small.
     drawn = (c for c in cases(100 * CASES, 7) if (c.geometry.name, c.model_seed) in PARITY_MODELS)
     chosen = [case for case, _ in zip(drawn, range(CASES), strict=False)]
     report = compare(chosen, OnnxRunner(setup.home / "parity", setup.providers))
+    for failure in report.failures:
+        progress(failure)
     return not report.failures, (
-        f"{report.requests} requests of {report.cases} cases: {len(report.failures)} differ, "
-        f"{len(report.excused)} of them within the reference's own rounding"
+        f"{report.requests} requests of {report.cases} cases: {len(report.failures)} differ, and "
+        f"{len(report.excused)} within the reference's own rounding"
     )

@@ -90,8 +90,8 @@ def _cases(peers: Sequence[Peer]) -> Mapping[str, Callable[[str, int], Cases]]:
         }
 
     named: dict[str, Callable[[str, int], Cases]] = {"stages": stages}
-    for count in BATCHES:
-        for case, (task, tokens) in CASES.items():
+    for case, (task, tokens) in CASES.items():
+        for count in BATCHES:
             of = "1 picture" if count == 1 else f"{count} pictures"
             named[f"{case}, {of}"] = whole(task, tokens, count)
     return named

@@ -53,7 +53,7 @@ def check_external_data(graph: Path) -> None:
     """
     sizes: dict[str, int] = {}
     try:
-        for entries in external_data(_content(graph)):
+        for entries in external_data(mapped(graph)):
             location = entries.get(_LOCATION, "")
             if location not in sizes:
                 sizes[location] = _size(graph, location)
@@ -72,7 +72,7 @@ def check_external_data(graph: Path) -> None:
         ) from error
 
 
-def _content(path: Path) -> Bytes:
+def mapped(path: Path) -> Bytes:
     """Maps the bytes of a file, so that only bytes in use are read."""
     with open_regular(path) as file:
         if not os.fstat(file.fileno()).st_size:

@@ -38,6 +38,7 @@ from florence_onnx.engine.layouts import (
     graph_files,
     precisions_of,
 )
+from florence_onnx.engine.miscounted import miscounted
 from florence_onnx.engine.options import check_options, default_options
 from florence_onnx.engine.precision import Precision, by_graph, check_runtime, one_of
 from florence_onnx.engine.present import check_precision
@@ -46,6 +47,7 @@ from florence_onnx.engine.providers import (
     Provider,
     Providers,
     check_obtained,
+    device_of,
     first_line,
     provider_name,
     providers_by_graph,
@@ -108,6 +110,8 @@ class Graphs:
         """
         count, (fixed, *_) = len(pixel_values), self._picture_axes
         size = fixed or max(count, 1)
+        while not fixed and size in self._avoided_counts:
+            size += 1
         parts = []
         for start in range(0, count, size):
             part = pixel_values[start : start + size]
@@ -121,6 +125,13 @@ class Graphs:
         """Height and width of the only pictures that the vision encoder takes; None for any."""
         _, _, height, width = self._picture_axes
         return height, width
+
+    @cached_property
+    def _avoided_counts(self) -> frozenset[int]:
+        """Numbers of pictures that the provider of the vision encoder computes wrong."""
+        on_cuda = device_of(self.sessions[contract.VISION_ENCODER]).kind == "cuda"
+        path = self.folder / self.files[contract.VISION_ENCODER]
+        return miscounted(path) if on_cuda else frozenset()
 
     @property
     def _picture_axes(self) -> list[int | None]:

@@ -44,11 +44,12 @@ def test_everything_is_checked_and_timed(options: list[str], tmp_path: Path) -> 
     record = written(tmp_path)
     assert [check["name"] for check in record["checks"] if check["passed"]] == [
         "the provider runs every graph",
+        "demo, features of 1 to 9 pictures",
         *("demo, fp32 answers", "demo, fp16 errors", "demo, fp16 answers"),
         *("demo, a batch of all tasks", "random model, fp32 answers"),
         *("random model, a cache that grows", "searches beside transformers"),
     ]
-    assert record["checks"][1]["detail"] == "30 of 30 answers have the tokens of the CPU"
+    assert record["checks"][2]["detail"] == "30 of 30 answers have the tokens of the CPU"
     assert list(record["values"]) == [
         *("tiny: vision", "tiny: first token after the picture is encoded", "tiny: a step"),
         *("tiny: CAPTION of 4 tokens, 1 picture", "tiny: CAPTION of 4 tokens, 2 pictures"),
