@@ -1,14 +1,16 @@
 """Numbers of pictures that are avoided on CUDA."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from florence_onnx import Florence2
-from florence_onnx.engine import contract, sessions
+from florence_onnx.engine import contract, halves
 from florence_onnx.engine.miscounted import miscounted
-from florence_onnx.engine.providers import HOST, Device
+from florence_onnx.engine.providers import Device
+from florence_onnx.engine.sessions import Graphs
 from florence_onnx.protobuf import content, number, whole_numbers
 from florence_onnx.protobuf import fields as fields_of
 from florence_onnx.resolver import DEMO
@@ -36,39 +38,38 @@ def test_packed_numbers_are_read() -> None:
     assert whole_numbers(field) == [150, 2]
 
 
+def given_counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of pictures that graphs will be given."""
+    counts: list[int] = []
+
+    def counted(session: Any, file: str, values: dict[str, Any], names: list[str]) -> Any:
+        counts.append(len(values["pixel_values"]))
+        return halves.run(session, file, values, names)
+
+    monkeypatch.setattr("florence_onnx.engine.sessions.run", counted)
+    return counts
+
+
+def opened() -> Graphs:
+    return Florence2.load("demo", providers=["CPUExecutionProvider"], threads=1).graphs
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
 def test_a_batch_on_cuda_has_another_number_of_pictures(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.random.default_rng(0).standard_normal((count, 3, 64, 64), dtype=np.float32)
-    model = Florence2.load("demo", providers=["CPUExecutionProvider"], threads=1)
-    expected = model.graphs.image_features(pixels)
-    given: list[int] = []
-    run = sessions.run
-
-    def counted(session, file, values, names):  # type: ignore[no-untyped-def]
-        given.append(len(values["pixel_values"]))
-        return run(session, file, values, names)
-
-    monkeypatch.setattr(sessions, "run", counted)
-    monkeypatch.setattr(sessions, "device_of", lambda session: Device("cuda", 0))
-    other = Florence2.load("demo", providers=["CPUExecutionProvider"], threads=1)
-    found = other.graphs.image_features(pixels)
-    assert given == [count + (count in GROUPS)]
+    expected = opened().image_features(pixels)
+    counts = given_counts(monkeypatch)
+    monkeypatch.setattr(
+        "florence_onnx.engine.sessions.device_of", lambda session: Device("cuda", 0)
+    )
+    found = opened().image_features(pixels)
+    assert counts == [count + (count in GROUPS)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 def test_a_batch_on_the_cpu_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Florence2.load("demo", providers=["CPUExecutionProvider"], threads=1)
-    assert sessions.device_of(model.graphs.sessions[contract.VISION_ENCODER]) == HOST
-    pixels = np.zeros((2, 3, 64, 64), np.float32)
-    given: list[int] = []
-    run = sessions.run
-
-    def counted(session, file, values, names):  # type: ignore[no-untyped-def]
-        given.append(len(values["pixel_values"]))
-        return run(session, file, values, names)
-
-    monkeypatch.setattr(sessions, "run", counted)
-    model.graphs.image_features(pixels)
-    assert given == [2]
+    counts = given_counts(monkeypatch)
+    opened().image_features(np.zeros((2, 3, 64, 64), np.float32))
+    assert counts == [2]
