@@ -12,8 +12,10 @@ from florence_onnx import Florence2
 from florence_onnx.drawing import draw
 from florence_onnx.engine import contract
 from florence_onnx.errors import ImageError, InputError, RegionError
-from florence_onnx.page.form import PROMPT
+from florence_onnx.page.blocks import EXAMPLES
+from florence_onnx.page.form import CASCADES, PROMPT
 from florence_onnx.page.showing import SCORES, TIMES, show
+from florence_onnx.plain_text import lines
 from florence_onnx.tasks import AnswerKind, InputKind, Task
 from tests.helpers.page import asked
 from tests.helpers.tiny import TINY, counted, picture
@@ -61,6 +63,26 @@ def test_one_task(model: Florence2, photo: Path, task: Task) -> None:
         ((drawing, name),) = shown.drawings
         assert name == task.name.lower()
         assert np.array_equal(np.asarray(drawing), np.asarray(draw(str(photo), result)))
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_a_cascade(name: str) -> None:
+    """Its record is the one of `Florence2.cascade`, its drawing has the places of both answers."""
+    scene = str(sorted(EXAMPLES.glob("*.png"))[0])
+    model = counted(Florence2.load("demo", threads=1))
+    (question,) = questions = asked(model.policy, scene, [name], beams=1, labels="")
+    shown = show(model, questions)
+    assert model.graphs.sessions[contract.VISION_ENCODER].calls == 1
+    result = model.cascade(scene, name, **question.options)
+    assert result.then
+    assert shown.records == [result.record()]
+    assert shown.text == "\n".join(lines(result))
+    ((drawing, title),) = shown.drawings
+    assert title == name
+    assert np.array_equal(np.asarray(drawing), np.asarray(draw(scene, result.drawn)))
+    parts = [result.first, *result.then]
+    assert len(shown.scores) == sum(len(part.detections) or 1 for part in parts)
+    assert len({row[:2] for row in shown.times}) == len(shown.times)
 
 
 def test_several_tasks_share_one_run_of_the_vision_encoder(photo: Path) -> None:
