@@ -5,9 +5,11 @@ import importlib
 import json
 
 from florence_onnx.assets.ownership import changed_files, known_names
+from florence_onnx.checkpoints.checkpoint import check_values
 from florence_onnx.cli.exporting import add_completion, read_named, timed_progress
-from florence_onnx.cli.options import add_hub_options, path
+from florence_onnx.cli.options import add_hub_options, path, precision_of
 from florence_onnx.errors import InputError, ModelNotFoundError
+from florence_onnx.images.pixels import to_rgb
 from florence_onnx.model import Florence2
 from florence_onnx.packages import require_packages
 from florence_onnx.terminal import show
@@ -57,8 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
+        type=precision_of,
         metavar="P",
-        help=f"with --against: graphs to compare (default {_USUAL})",
+        help=f"with --against: graphs to compare, also one precision per graph (default {_USUAL})",
     )
     parser.add_argument(
         "--json", action="store_true", help="with --against: print JSON instead of Markdown"
@@ -91,16 +94,18 @@ def _compare_answers(arguments: argparse.Namespace) -> int:
     if not arguments.image:
         raise InputError("--against needs pictures to ask about; name some with --image")
     require_packages(_NEEDED, "comparing answers with transformers'", "export")
-    precision = arguments.precision or _USUAL
-    model = Florence2.load(arguments.folder, precision=precision)
+    model = Florence2.load(arguments.folder, precision=arguments.precision or _USUAL)
     checkpoint = read_named(arguments.against, arguments)
     verification = importlib.import_module("florence_onnx_export.verification")
     agreement = importlib.import_module("florence_onnx_export.agreement")
     verification.check_geometry(arguments.folder, checkpoint)
+    check_values(checkpoint)
+    for image in arguments.image:
+        to_rgb(image)  # Otherwise the answers about the pictures before a bad one would be lost.
     found = verification.compare(model, checkpoint, arguments.image, timed_progress())
     about = {
         "folder": str(arguments.folder),
-        "precision": precision,
+        "precision": model.precision,
         "checkpoint": arguments.against,
         "pictures": [str(image) for image in arguments.image],
         "versions": verification.versions(),

@@ -12,7 +12,7 @@ from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.cli.program import main
 from florence_onnx.tasks import Task
 from florence_onnx_export.verification import compare
-from tests.helpers.checkpoints import GEOMETRY, save_original
+from tests.helpers.checkpoints import GEOMETRY, save_native, save_original
 from tests.helpers.exports import Exported
 from tests.helpers.random_models import make_model
 from tests.helpers.tiny import change_json, picture
@@ -88,17 +88,39 @@ def test_both_searches_are_compared(native: Exported, folder: Path, photos: list
         (["--companions", "nowhere"], "--companions goes with --against"),
         (["--local-files-only"], "--local-files-only goes with --against"),
         (["--against", "{checkpoint}", "--image", "nothing.png"], "nothing.png"),
+        (["--against", "{checkpoint}", "--image", "{photo}", "{checkpoint}"], "Is a directory"),
+        (
+            ["--against", "{checkpoint}", "--image", "{photo}", "--precision", "vision_encoder=q4"],
+            "vision_encoder_q4.onnx is missing",
+        ),
         (["--against", "nowhere", "--image", "nothing.png"], "'nowhere' is not an existing folder"),
     ],
 )
 def test_what_is_asked_wrongly(
-    native: Exported, folder: Path, arguments: list[str], message: str, capsys: Capture
+    native: Exported,
+    folder: Path,
+    photos: list[str],
+    arguments: list[str],
+    message: str,
+    capsys: Capture,
 ) -> None:
-    filled = [argument.format(checkpoint=native.checkpoint) for argument in arguments]
+    filled = [part.format(checkpoint=native.checkpoint, photo=photos[0]) for part in arguments]
     assert main(["verify", str(folder), *filled]) == 2
     out, err = capsys.readouterr()
     assert out == ""
+    assert "asking" not in err
     assert message in err.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_blamed(
+    native: Exported, folder: Path, photos: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    model = make_model(native.geometry, seed=8)
+    name = "model.multi_modal_projector.image_projection.weight"
+    model.state_dict()[name][0, 0] = float("nan")
+    other = save_native(model, tmp_path / "other", image_size=native.geometry.image_size)
+    assert main(["verify", str(folder), "--against", str(other), "--image", photos[0]]) == 2
+    assert f"weight {name} is NaN or infinite" in capsys.readouterr().err
 
 
 def test_a_folder_of_another_geometry(
