@@ -4,8 +4,11 @@ import copy
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -372,3 +375,13 @@ def test_the_commands_errors_are_one_line(
         assert stderr.splitlines()[-1].startswith("florence-onnx: error: ")
         assert "Traceback" not in stderr
     assert {path.name for path in tmp_path.iterdir()} == {"empty"}
+
+
+def test_the_exporter_alone_sends_no_events_either() -> None:
+    """Its modules import ONNX Runtime before the runtime's."""
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    program = "import os, florence_onnx_export; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, env=kept, capture_output=True, check=True).stdout.split() == [
+        b"1"
+    ]
