@@ -6,6 +6,9 @@ from florence_onnx.errors import GenerationError
 from florence_onnx.generation.policy import GenerationPolicy
 from florence_onnx.serving.refusals import RefusalError
 
+_LABEL_CHARACTERS = 100_000
+"""Characters of all labels. Two million would take the engine from all others for 14 seconds."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -56,11 +59,17 @@ class Limits:
             max_tokens_given: Whether the request has a limit of tokens.
 
         Raises:
-            GenerationError: The request asks for more tokens or beams than allowed.
+            GenerationError: The request asks for more tokens or beams, or longer labels, than
+                allowed.
         """
         if policy.num_beams > self.beams:
             raise GenerationError(
                 f"num_beams is {policy.num_beams}; this service allows {self.beams} at most"
+            )
+        count = sum(map(len, policy.labels or ()))
+        if count > _LABEL_CHARACTERS:
+            raise GenerationError(
+                f"labels has {count} characters; this service allows {_LABEL_CHARACTERS} at most"
             )
         if policy.max_new_tokens <= self.tokens:
             return policy

@@ -85,6 +85,17 @@ def test_tokens_and_beams() -> None:
         assert "allows 2" in beams.json()["error"]["message"]
 
 
+def test_labels() -> None:
+    """Ten thousand short labels are many; as many of the longest would stop all others."""
+    with client() as service:
+        for length, status in ((10, 200), (11, 422)):
+            labels = [f"{number:0{length}}" for number in range(10_000)]
+            options = {"labels": labels, "max_new_tokens": 1}
+            answer = service.post("/v1/answer", json=asking(options=options))
+            assert answer.status_code == status, answer.text
+        assert "allows 100000" in answer.json()["error"]["message"]
+
+
 def test_a_full_queue() -> None:
     gate = Gate()
     with (
