@@ -91,9 +91,10 @@ python -m benchmarks.stages --out benchmarks/results/stages-openvino.json
 Ways to quantise: `dynamic8` has one scale for all activations of a call and one per column of
 weights (DynamicQuantizeMatMul). `smooth8` is the same after the largest channels have been made
 smaller (SmoothQuant). `blocks8` and `blocks4` have one scale for every row and 32 values of both
-(MatMulNBits). `stored8` keeps weights in 8 bits and computes in float32. `channels8` is `stored8`
-with the two matmuls over all tokens of a channel attention in 8 bits. `q8` and `q4` are the
-mixtures that these precisions start from, before any matmul is given more bits for its error.
+(MatMulNBits). `stored8` keeps weights in 8 bits, `stored16` in 16, and both compute in float32.
+`channels8` is `stored8` with the two matmuls over all tokens of a channel attention in 8 bits. `q8`
+and `q4` are the mixtures that these precisions start from, before any matmul is given more bits for
+its error.
 """
 
 

@@ -19,8 +19,8 @@ from florence_onnx_export.quantization.fidelity import (
     drawn_requests,
     relative_error,
 )
-from florence_onnx_export.quantization.methods import FP32, STORED, levels
-from florence_onnx_export.quantization.mixed import Measured, choose
+from florence_onnx_export.quantization.methods import CHANNELS, FP32, STORED, STORED16, levels
+from florence_onnx_export.quantization.mixed import Measured, choose, choose_together
 from tests.helpers.onnx_graphs import run
 from tests.helpers.tiny import TINY
 
@@ -67,6 +67,31 @@ def test_the_worst_keep_more_bits_first_and_no_more_than_needed(
     assert len(said) == bool(expected)
     if not expected:
         assert len(graph.asked) == 1
+
+
+def test_all_matmuls_together_get_more_bits_until_the_error_is_within_the_limit() -> None:
+    levels = {
+        **LEVELS,
+        "value": (CHANNELS, STORED, STORED16, FP32),
+        "small": (CHANNELS, FP32),
+    }
+    graph: Any = Additive({**ERRORS, ("value", CHANNELS): 20, ("value", STORED16): 0.1})
+    later = dict.fromkeys("cd", "dynamic8")
+    steps = [
+        {**dict.fromkeys("abcd", "dynamic8"), "value": CHANNELS, "small": CHANNELS},
+        {**dict.fromkeys("abcd", "dynamic8"), "value": STORED16, "small": FP32},
+        {**dict.fromkeys("ab", "blocks8"), **later, "value": STORED16, "small": FP32},
+        {**dict.fromkeys("abcd", "blocks8"), "value": STORED16, "small": FP32},
+        dict.fromkeys(levels, FP32),
+    ]
+    for limit, count in ((23, 1), (10.6, 2), (10.2, 3), (7, 4), (0, 5)):
+        graph.asked.clear()
+        said: list[str] = []
+        choice = choose_together(graph, levels, limit, said.append)
+        assert choice.methods == steps[count - 1]
+        assert choice.error <= limit
+        assert graph.asked == steps[:count]
+        assert len(said) == count - 1
 
 
 class Linear(Additive):

@@ -164,22 +164,25 @@ def test_the_embedding_looks_up_bytes() -> None:
     assert relative_error(embeds.reshape(table.shape), table) > 1e-4
 
 
-def test_stored_weights_stay_bytes_in_the_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "largest"), [(8, 0.01), (16, 1e-4)])
+def test_stored_weights_stay_integers_in_the_session(
+    tmp_path: Path, bits: int, largest: float
+) -> None:
     model = tiny_graph(contract.VISION_ENCODER)
     # The tiny model's own are below the size that is worth it.
     names = [name for name in weight_names(model) if name.endswith(("mixer.key", "mixer.query"))]
     feeds = {"pixel_values": np.random.default_rng(5).standard_normal((1, 3, 64, 64), np.float32)}
     (want,) = run(model, feeds)
-    store_weights(model, dict.fromkeys(names))
+    store_weights(model, names, bits=bits)
     assert not set(names) & set(weight_names(model))
-    assert 0 < relative_error(run(model, feeds)[0], want) < 0.01
+    assert 0 < relative_error(run(model, feeds)[0], want) < largest
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
     ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     loaded = onnx.load(tmp_path / "optimised.onnx").graph
     kept = {node.input[0] for node in loaded.node if node.op_type == "DequantizeLinear"}
-    assert kept == {f"{name}.int8" for name in names} != set()
+    assert kept == {f"{name}.int{bits}" for name in names} != set()
 
 
 def test_weights_worth_storing_are_large_and_not_of_matmuls() -> None:

@@ -187,6 +187,28 @@ def test_precision_is_mixed_only_beyond_the_bounds_and_unless_the_error_is_accep
 
 
 @pytest.mark.usefixtures("one_request")
+def test_fast_the_vision_encoder_is_mixed_at_once(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def errors(fast: bool, accept_error: bool = False) -> tuple[float, dict[str, Any], list[str]]:
+        said: list[str] = []
+        q8 = quantize(tiny, ["q8"], True, accept_error, progress=said.append, fast=fast)["q8"]
+        return q8["fidelity"]["image_features"], q8["mixed_precision"], said
+
+    error, mixed, _ = errors(fast=True)
+    assert mixed == {}
+    bound = 0.9 * error
+    monkeypatch.setitem(BOUNDS, "q8", Bounds(bound, 0.03))
+    error, mixed, said = errors(fast=True)
+    assert error <= bound
+    assert mixed.keys() == {contract.VISION_ENCODER}
+    assert mixed[contract.VISION_ENCODER]
+    # Every graph is written once, because the vision encoder is measured before the next graph.
+    assert sum(line.startswith("writing") for line in said) == len(contract.GRAPHS)
+    assert errors(fast=True, accept_error=True)[1] == {}
+
+
+@pytest.mark.usefixtures("one_request")
 def test_the_report_says_what_is_mixed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {**GRAPH_LIMITS["q4"], contract.DECODER: 0.02}
     monkeypatch.setitem(GRAPH_LIMITS, "q4", limits)

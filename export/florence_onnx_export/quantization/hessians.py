@@ -20,15 +20,15 @@ _ROWS = 768
 tokens in the vision encoder's first stage; Hessians of all rows would take longer than the graph.
 """
 
-_PENDING = 512
-"""Rows that are gathered for one matmul, where a run gives only a few rows."""
-
 
 class Hessians:
     """Hessians of a graph's matmuls, summed over runs of the graph.
 
     With the weight on the right of a matmul, the vectors x are the rows of the other factor; with
     the weight on the left, the columns of the other factor.
+
+    The rows are kept while they are fewer than the rows of the Hessian. Two pictures have fewer
+    rows than the widest Hessians, which together would take gigabytes.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -43,7 +43,8 @@ class Hessians:
         self._factors: dict[tuple[str, bool], int] = {}
         self._names: dict[str, list[int]] = {}
         self._pending: list[list[Matrix]] = []
-        self._sums: list[Matrix] = []
+        self._sums: list[Matrix | None] = []
+        self._sizes: list[int] = []
         last = np.iinfo(np.int64).max
         constants = {"first": 0, "last": last, "rows": _ROWS, "less": _ROWS - 1, "one": 1}
         self.graph.graph.initializer.extend(
@@ -54,7 +55,8 @@ class Hessians:
             if (other, is_left) not in self._factors:
                 self._factors[other, is_left] = number = len(self._sums)
                 self._pending.append([])
-                self._sums.append(np.zeros((size, size), np.float32))
+                self._sums.append(None)
+                self._sizes.append(size)
                 self._tap(other, is_left, number)
             self._names.setdefault(weight, []).append(self._factors[other, is_left])
 
@@ -64,7 +66,7 @@ class Hessians:
         if is_left:
             graph.node.append(helper.make_node("Identity", [x], [name]))
         else:
-            size = len(self._sums[number])
+            size = self._sizes[number]
             shape = numpy_helper.from_array(np.array([-1, size]), f"{name}.shape")
             graph.initializer.append(shape)
             graph.node.extend(_some_rows(x, shape.name, name))
@@ -74,40 +76,31 @@ class Hessians:
         """Adds the further outputs of one run of `graph` to the Hessians."""
         for (_, is_left), number in self._factors.items():
             x = seen[number]
-            rows = (x.swapaxes(-1, -2) if is_left else x).reshape(-1, len(self._sums[number]))
+            rows = (x.swapaxes(-1, -2) if is_left else x).reshape(-1, self._sizes[number])
             self._pending[number].append(rows)
-            if sum(map(len, self._pending[number])) >= _PENDING:
-                self._take(number)
+            if sum(map(len, self._pending[number])) >= self._sizes[number]:
+                self._sums[number] = self._sum(number)
+                self._pending[number].clear()
 
-    def _take(self, number: int) -> None:
-        pending = self._pending[number]
-        if pending:
-            rows = pending[0] if len(pending) == 1 else np.concatenate(pending)
-            self._sums[number] += rows.T @ rows
-            pending.clear()
+    def _sum(self, number: int) -> Matrix:
+        pending, total = self._pending[number], self._sums[number]
+        if not pending:
+            return np.zeros((self._sizes[number],) * 2, np.float32) if total is None else total
+        rows = pending[0] if len(pending) == 1 else np.concatenate(pending)
+        product = rows.T @ rows
+        return product if total is None else np.add(product, total, out=product)
 
-    def pop_sums(self) -> Iterator[tuple[list[str], Matrix]]:
-        """Yields the Hessians with the weights of each. A Hessian is dropped after its last use.
+    def inputs(self, weight: str) -> tuple[int, ...]:
+        """Numbers of the inputs that a weight is multiplied with; equal for equal Hessians."""
+        return tuple(self._names[weight])
 
-        Yields:
-            Names of weights, and the Hessian [n,n] of these weights: a sum over all matmuls of a
-            weight where a weight has several.
-        """
-        groups: dict[tuple[int, ...], list[str]] = {}
-        for weight, numbers in self._names.items():
-            groups.setdefault(tuple(numbers), []).append(weight)
-        left = [number for numbers in groups for number in numbers]
-        for summed, weights in groups.items():
-            for number in summed:
-                self._take(number)
-            total = self._sums[summed[0]]
-            for number in summed[1:]:
-                total = total + self._sums[number]
-            for number in summed:
-                left.remove(number)
-                if number not in left:
-                    self._sums[number] = np.empty((0, 0), np.float32)
-            yield weights, total
+    def sum(self, weight: str) -> Matrix:
+        """Computes the Hessian [n,n] of a weight, a sum over all matmuls of the weight."""
+        first, *others = self._names[weight]
+        total = self._sum(first)
+        for number in others:
+            total = total + self._sum(number)
+        return total
 
 
 def _constant_factors(graph: onnx.GraphProto) -> Iterator[tuple[str, str, bool, int]]:

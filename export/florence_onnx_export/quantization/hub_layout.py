@@ -184,7 +184,7 @@ def _methods(
 
 def _quantize(model: onnx.ModelProto, methods: Mapping[str, str]) -> None:
     replace_matmuls(model, {name: METHODS[key] for name, key in methods.items() if key in METHODS})
-    store_weights(model, {name: None for name, key in methods.items() if key == STORED})
+    store_weights(model, [name for name, key in methods.items() if key == STORED])
 
 
 def _answers(folder: Path, precision: str, feed: Any = None) -> Answers:

@@ -40,12 +40,20 @@ def matmul_weights(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     return {name: shapes[name] for name in names if name}
 
 
-def replace_matmuls(model: onnx.ModelProto, methods: Mapping[str, Method]) -> None:
+def replace_matmuls(
+    model: onnx.ModelProto, methods: Mapping[str, Method], folder: str = ""
+) -> None:
     """Replaces the matmuls of the weights in ``methods`` by other operators.
 
     The new operator adds the bias. Any other term of the sum becomes an addition after the
     operator. An attention operator with its own projection becomes three matmuls and an attention
     operator, which is faster than one matmul whose result is cut into three.
+
+    Args:
+        model: The graph.
+        methods: Weight name -> method.
+        folder: Folder of the files with those weights that are not in the graph. One weight is read
+            at a time.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -57,9 +65,9 @@ def replace_matmuls(model: onnx.ModelProto, methods: Mapping[str, Method]) -> No
         if name not in methods:
             nodes.append(node)
             continue
-        weight = numpy_helper.to_array(tensors[name])
+        weight = read_tensor(tensors[name], folder)
         if node.op_type == "Attention":
-            bias_values = numpy_helper.to_array(tensors[node.input[2]])
+            bias_values = read_tensor(tensors[node.input[2]], folder)
             replaced, added = _attention(node, methods[name], weight, bias_values)
         else:
             bias, y, after = _surroundings(node, graph, shapes)
@@ -72,6 +80,13 @@ def replace_matmuls(model: onnx.ModelProto, methods: Mapping[str, Method]) -> No
     graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in replacements.items())
     drop_unused(graph)
     add_domain(model, MICROSOFT)
+
+
+def read_tensor(tensor: onnx.TensorProto, folder: str) -> Matrix:
+    """Reads a constant tensor of a graph, and leaves the tensor in its file in ``folder``."""
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    return numpy_helper.to_array(copy, folder)
 
 
 def add_domain(model: onnx.ModelProto, domain: str) -> None:

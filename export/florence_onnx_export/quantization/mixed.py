@@ -1,6 +1,7 @@
 """Mixed precision: a method per matmul, chosen by the measured error of the graph's outputs."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from florence_onnx_export.quantization.hessians import Hessians
 from florence_onnx_export.quantization.matmuls import (
     Matrix,
     Method,
+    Tensors,
     matmul_weights,
     replace_matmuls,
 )
@@ -26,7 +28,9 @@ from florence_onnx_export.quantization.methods import (
     FP32,
     METHODS,
     SMOOTH,
+    STEPS,
     STORED,
+    STORED16,
     levels,
 )
 from florence_onnx_export.quantization.running import lean_options, return_freed_memory
@@ -68,6 +72,8 @@ class Measured:
         self._folder = path.parent
         self._calibration = calibration
         self._keep = keep
+        self._last: tuple[tuple[int, ...], Matrix] | None = None
+        self._made: dict[tuple[str, ...], tuple[onnx.NodeProto, Tensors]] = {}
 
     def levels(self, precision: str, graph: str) -> dict[str, tuple[str, ...]]:
         """Weight name -> methods to try in a graph of this precision, fastest first."""
@@ -81,24 +87,47 @@ class Measured:
         """
         smooth = [name for name, key in methods.items() if key == SMOOTH]
         smooth_by = {name: smoothing_factors(self._peaks[name]) for name in smooth}
-        replaced: dict[str, Method] = {}
-        stored: dict[str, Matrix | None] = {}
-        for name, key in methods.items():
-            if key in METHODS:
-                factor = self._factors[name]
-                if name in smooth_by:
-                    factor = factor * smooth_by[name]
-                replaced[name] = functools.partial(METHODS[key], factor=factor)
-            elif name in self.stored and key in (STORED, CHANNELS):
-                stored[name] = self._factors[name]
+        replaced: dict[str, Method] = {
+            name: functools.partial(self._matmul, key, name, smooth_by.get(name))
+            for name, key in methods.items()
+            if key in METHODS
+        }
+        channels = [name for name, key in methods.items() if key == CHANNELS]
+        stored = [
+            [name for name in self.stored if methods.get(name) in keys]
+            for keys in ((STORED, CHANNELS), (STORED16,))
+        ]
+        folder = str(self._folder)
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        load_external_data_for_model(model, str(self._folder))
-        smooth_inputs(model, smooth_by)
-        replace_matmuls(model, replaced)
-        quantize_channels(model, [name for name, key in methods.items() if key == CHANNELS])
-        store_weights(model, stored)
+        smooth_inputs(model, smooth_by, folder)
+        replace_matmuls(model, replaced, folder)
+        quantize_channels(model, channels)
+        store_weights(model, stored[0], self._factor, folder)
+        store_weights(model, stored[1], folder=folder, bits=16)
+        load_external_data_for_model(model, folder)
         return model
+
+    def _matmul(
+        self,
+        key: str,
+        weight_name: str,
+        smooth_by: Vector | None,
+        x: str,
+        name: str,
+        weight: Matrix,
+        bias: str,
+        y: str,
+        factor: Matrix | None = None,
+    ) -> tuple[onnx.NodeProto, Tensors]:
+        """Makes a matmul by a method. A weight is rounded, with its `_factor`, once per method."""
+        wanted = (key, x, name, bias, y)
+        if wanted not in self._made:
+            factor = self._factor(weight_name)
+            if smooth_by is not None:
+                factor = factor * smooth_by
+            self._made[wanted] = METHODS[key](x, name, weight, bias, y, factor)
+        return self._made[wanted]
 
     def error(self, methods: Mapping[str, str], runs: int | None = None) -> float:
         """Relative error of the outputs with these methods, over the first ``runs`` inputs."""
@@ -121,17 +150,16 @@ class Measured:
                 peaks[name] = np.maximum(peaks.get(name, np.float32(0)), seen)
         return peaks
 
-    @functools.cached_property
-    def _factors(self) -> dict[str, Matrix]:
-        """Weight name -> `inverse_factor` of the weight's Hessian."""
-        hessians = self._hessians()
-        factors: dict[str, Matrix] = {}
-        for names, hessian in hessians.pop_sums():
-            # Weights with the same inputs share one factor.
-            factors.update(dict.fromkeys(names, inverse_factor(hessian)))
-        return_freed_memory()
-        return factors
+    def _factor(self, name: str) -> Matrix:
+        """Computes `inverse_factor` of a weight's Hessian; the last factor is kept."""
+        # All factors would take gigabytes. Weights with the same inputs follow one another.
+        inputs = self._hessians.inputs(name)
+        if self._last is None or self._last[0] != inputs:
+            self._last = None
+            self._last = inputs, inverse_factor(self._hessians.sum(name))
+        return self._last[1]
 
+    @functools.cached_property
     def _hessians(self) -> Hessians:
         names = [output.name for output in self.model.graph.output]
         hessians = Hessians(self.model)
@@ -225,6 +253,38 @@ def choose(
         error = graph.error(methods())
     fastest = {name: levels[name][0] for name in least_first if chosen[name]}
     return _put_back(graph, Choice(methods(), error), fastest, limit)
+
+
+def choose_together(
+    graph: Measured,
+    levels: Mapping[str, Sequence[str]],
+    limit: float,
+    progress: Callable[[str], None],
+) -> Choice:
+    """Chooses methods for all matmuls together: a graph beyond the limit does without some methods.
+
+    The graph is measured once after each of the `STEPS`. To measure the matmuls of a large graph
+    one by one, as `choose` does, takes an hour.
+
+    Args:
+        graph: The float32 graph.
+        levels: As for `choose`.
+        limit: Largest relative error of the graph's outputs.
+        progress: Called with a line of text before the graph gets more bits.
+    """
+    left = dict(levels)
+    tried = {way for ways in levels.values() for way in ways}
+    for step in (*(step for step in STEPS if not tried.isdisjoint(step[0])), None):
+        methods = {name: ways[0] for name, ways in left.items()}
+        error = graph.error(methods)
+        if error <= limit or step is None:
+            break
+        progress(f"the error is {error:.2%}: more bits for all matmuls together")
+        dropped, share = step
+        weights = [name for name, ways in left.items() if not set(ways).isdisjoint(dropped)]
+        for name in weights[: math.ceil(share * len(weights))]:
+            left[name] = [way for way in left[name] if way not in dropped]
+    return Choice(methods, error)
 
 
 def _put_back(graph: Measured, choice: Choice, fastest: Mapping[str, str], limit: float) -> Choice:

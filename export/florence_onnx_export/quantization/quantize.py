@@ -28,7 +28,7 @@ from florence_onnx_export.quantization.bounds import BOUNDS, GRAPH_LIMITS, beyon
 from florence_onnx_export.quantization.embedding import quantize_table
 from florence_onnx_export.quantization.entries import make_entry
 from florence_onnx_export.quantization.float16 import to_half
-from florence_onnx_export.quantization.mixed import choose
+from florence_onnx_export.quantization.mixed import choose, choose_together
 from florence_onnx_export.quantization.pictures import own_pictures
 from florence_onnx_export.quantization.reference import Reference
 from florence_onnx_export.quantization.running import return_freed_memory
@@ -172,13 +172,17 @@ def make_precision(
     """Writes the graphs of one precision to ``folder`` and returns the entry in the report.
 
     At first all matmuls are quantised. Some matmuls keep more bits only if the errors are then
-    beyond the bounds.
+    beyond the bounds. Where that should be fast, the vision encoder gets more bits as soon as its
+    own error is beyond the bound of the image features.
 
     Raises:
         ValidationError: The errors are beyond the bounds and ``accept_error`` is false.
     """
     start = time.perf_counter()
-    mixed = _write(reference, precision, folder, {}, progress)
+    at_first = {}
+    if reference.fast and not accept_error:
+        at_first[contract.VISION_ENCODER] = BOUNDS[precision].image_features
+    mixed = _write(reference, precision, folder, at_first, progress)
     fidelity = reference.fidelity(folder, precision)
     beyond = "" if accept_error else beyond_bounds(precision, fidelity, BOUNDS[precision])
     if beyond and precision in GRAPH_LIMITS:
@@ -236,7 +240,8 @@ def _write_graph(
     tried = measured.levels(precision, graph)
     methods = fastest = {name: ways[0] for name, ways in tried.items()}
     if limit < math.inf:
-        methods = choose(measured, tried, limit, progress).methods
+        choice = choose_together if reference.fast else choose
+        methods = choice(measured, tried, limit, progress).methods
     save_graph(measured.quantized(methods), path)
     return {name: method for name, method in methods.items() if method != fastest[name]}
 

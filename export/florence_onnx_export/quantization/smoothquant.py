@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from florence_onnx_export.quantization.matmuls import matmul_weights, weight_of
+from florence_onnx_export.quantization.matmuls import matmul_weights, read_tensor, weight_of
 
 Vector = npt.NDArray[np.float32]
 
@@ -66,18 +66,19 @@ def _peak(graph: onnx.GraphProto, x: str, channels: int, number: int) -> list[on
     ]
 
 
-def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector]) -> None:
+def smooth_inputs(model: onnx.ModelProto, factors: Mapping[str, Vector], folder: str = "") -> None:
     """Divides inputs of matmuls by factors per channel, and multiplies the weights by the factors.
 
     Args:
         model: A float32 graph. The results change by rounding only.
         factors: Weight name -> `smoothing_factors`, for the matmuls to change.
+        folder: Folder of the files with those weights that are not in the graph.
     """
     graph = model.graph
     shapes = matmul_weights(graph)
     for tensor in graph.initializer:
         if tensor.name in factors:
-            weight = numpy_helper.to_array(tensor) * factors[tensor.name][:, None]
+            weight = read_tensor(tensor, folder) * factors[tensor.name][:, None]
             tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
     smoothed: dict[tuple[str, bytes], str] = {}
     nodes: list[onnx.NodeProto] = []

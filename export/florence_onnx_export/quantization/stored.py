@@ -1,14 +1,20 @@
-"""Weights that are stored in 8 bits and converted to float32 in every run."""
+"""Weights that are stored in 8 or 16 bits and converted to float32 in every run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from florence_onnx_export.quantization.gptq import round_weight
-from florence_onnx_export.quantization.matmuls import Matrix, drop_unused, matmul_weights
+from florence_onnx_export.quantization.matmuls import (
+    MICROSOFT,
+    Matrix,
+    add_domain,
+    drop_unused,
+    matmul_weights,
+    read_tensor,
+)
 
 _LEAST = 2**17
 """Number of values below which a weight stays in float32, because the conversion costs more."""
@@ -26,45 +32,60 @@ def storable_weights(graph: onnx.GraphProto) -> list[str]:
     return [name for name, size in sizes.items() if name in others and size >= _LEAST]
 
 
-def store_weights(model: onnx.ModelProto, factors: Mapping[str, Matrix | None]) -> None:
-    """Stores weights as s8 with a scale per index of the weight's longest axis.
+def store_weights(
+    model: onnx.ModelProto,
+    names: Collection[str],
+    factor: Callable[[str], Matrix | None] = lambda name: None,
+    folder: str = "",
+    bits: int = 8,
+) -> None:
+    """Stores weights as signed integers with a scale per index of the weight's longest axis.
 
     ONNX Runtime keeps DequantizeLinear when it loads the graph, so weights stay small in memory.
 
     Args:
         model: The graph.
-        factors: Weight name -> the argument ``factor`` of `gptq.round_weight`.
+        names: Names of the weights.
+        factor: Makes the argument ``factor`` of `gptq.round_weight` for the name of a weight.
+        folder: Folder of the files with those weights that are not in the graph.
+        bits: 8 or 16.
     """
+    limit = 2 ** (bits - 1) - 1
     graph = model.graph
     on_the_left = {node.input[0] for node in graph.node if node.op_type == "MatMul"}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name in factors]:
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in names]:
         name = tensor.name
-        weight = numpy_helper.to_array(tensor)
+        weight = read_tensor(tensor, folder)
         axis = int(np.argmax(weight.shape))
         others = tuple(i for i in range(weight.ndim) if i != axis)
-        scale = np.abs(weight).max(axis=others, keepdims=True) / 127
+        scale = np.abs(weight).max(axis=others, keepdims=True) / limit
         scale[scale == 0] = 1
         summed = -1 if name in on_the_left else -2
-        values = _round(weight, scale, summed, factors[name])
+        values = _round(weight, scale, summed, limit, factor(name)).astype(f"int{bits}")
         graph.initializer.extend(
             [
-                numpy_helper.from_array(values, f"{name}.int8"),
+                numpy_helper.from_array(values, f"{name}.int{bits}"),
                 numpy_helper.from_array(scale.reshape(-1), f"{name}.scale"),
             ]
         )
         graph.initializer.remove(tensor)
-        inputs = [f"{name}.int8", f"{name}.scale"]
-        node = helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}.float", axis=axis)
+        node = helper.make_node(
+            "DequantizeLinear",
+            [f"{name}.int{bits}", f"{name}.scale"],
+            [name],
+            name=f"{name}.float",
+            domain="" if bits == 8 else MICROSOFT,  # ONNX has 16 bits from opset 21.
+            axis=axis,
+        )
         graph.node.insert(0, node)
     drop_unused(graph)
+    add_domain(model, MICROSOFT)
 
 
-def _round(
-    weight: Matrix, scale: Matrix, summed: int, factor: Matrix | None
-) -> npt.NDArray[np.int8]:
+def _round(weight: Matrix, scale: Matrix, summed: int, limit: int, factor: Matrix | None) -> Matrix:
     """Rounds a weight of any number of axes. Matmuls sum over the axis ``summed``."""
     first = np.moveaxis(weight, summed, 0)
     steps = np.moveaxis(np.broadcast_to(scale, weight.shape), summed, 0)
     rows = (len(first), -1)
-    values = round_weight(first.reshape(rows), steps.reshape(rows), (-127, 127), factor)
-    return np.moveaxis(values.reshape(first.shape), 0, summed).astype(np.int8)
+    values = round_weight(first.reshape(rows), steps.reshape(rows), (-limit, limit), factor)
+    return np.moveaxis(values.reshape(first.shape), 0, summed)
