@@ -53,6 +53,7 @@ class Measured:
         outputs: Sequence[str],
         calibration: Callable[[], Iterable[Feeds]],
         keep: Callable[[Mapping[str, Array]], None] = lambda outputs: None,
+        wanted: Sequence[Sequence[Array]] = (),
     ) -> None:
         """Reads the graph without weights. Nothing is run yet.
 
@@ -62,6 +63,7 @@ class Measured:
             outputs: Names of the outputs whose errors count.
             calibration: Makes other inputs, for which weights are rounded and inputs smoothed.
             keep: Called with all outputs for each input of ``calibration``, once.
+            wanted: Outputs for each of ``feeds``, where they are known.
         """
         self.model = load_float32(path, weights=False)
         self.matmuls = list(matmul_weights(self.model.graph))
@@ -72,6 +74,7 @@ class Measured:
         self._folder = path.parent
         self._calibration = calibration
         self._keep = keep
+        self._known = wanted
         self._last: tuple[tuple[int, ...], Matrix] | None = None
         self._made: dict[tuple[str, ...], tuple[onnx.NodeProto, Tensors]] = {}
 
@@ -136,8 +139,8 @@ class Measured:
         return _mean_error(self._run(self.quantized(methods), runs, packed), self._wanted[:runs])
 
     @functools.cached_property
-    def _wanted(self) -> list[list[Array]]:
-        return self._run(self.model, len(self.feeds), packed=False)
+    def _wanted(self) -> Sequence[Sequence[Array]]:
+        return self._known or self._run(self.model, len(self.feeds), packed=False)
 
     @functools.cached_property
     def _peaks(self) -> dict[str, Vector]:
@@ -186,7 +189,7 @@ class Measured:
         )
 
 
-def _mean_error(got: list[list[Array]], want: list[list[Array]]) -> float:
+def _mean_error(got: Sequence[Sequence[Array]], want: Sequence[Sequence[Array]]) -> float:
     """Root mean square of the outputs' relative errors. A relative error is over all runs."""
     squares = []
     for outputs, wanted in zip(zip(*got, strict=True), zip(*want, strict=True), strict=True):

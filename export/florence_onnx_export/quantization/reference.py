@@ -57,6 +57,7 @@ class Reference:
         model = self._open()
         self.answers = answer(model, self.assets, self.requests)
         samples = list(zip(self.requests, self.answers.features, strict=True))[:SAMPLES]
+        self._features = [[features[None]] for _, features in samples]
         self._feeds: dict[str, list[Feeds]] = {graph: [] for graph in contract.GRAPHS}
         for request, features in samples:
             encoder = encoder_feeds(model, self.assets, features, request.prompts[:1])
@@ -81,6 +82,7 @@ class Reference:
             self._outputs[graph],
             functools.partial(self._calibration.feeds, graph),
             functools.partial(self._calibration.keep, graph),
+            self._features if graph == contract.VISION_ENCODER else (),
         )
 
     def fidelity(self, folder: Path, precision: str) -> Fidelity:
