@@ -82,9 +82,10 @@ def test_all_matmuls_together_get_more_bits_until_the_error_is_within_the_limit(
         {**dict.fromkeys("abcd", "dynamic8"), "value": STORED16, "small": FP32},
         {**dict.fromkeys("ab", "blocks8"), **later, "value": STORED16, "small": FP32},
         {**dict.fromkeys("abcd", "blocks8"), "value": STORED16, "small": FP32},
+        {**dict.fromkeys(levels, FP32), "d": "blocks8", "value": STORED16},
         dict.fromkeys(levels, FP32),
     ]
-    for limit, count in ((23, 1), (10.6, 2), (10.2, 3), (7, 4), (0, 5)):
+    for limit, count in ((23, 1), (10.6, 2), (10.2, 3), (7, 4), (2, 5), (0, 6)):
         graph.asked.clear()
         said: list[str] = []
         choice = choose_together(graph, levels, limit, said.append)

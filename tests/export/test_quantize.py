@@ -209,6 +209,24 @@ def test_fast_the_vision_encoder_is_mixed_at_once(
 
 
 @pytest.mark.usefixtures("one_request")
+def test_fast_a_vision_encoder_within_its_bound_is_not_made_again(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fidelity = quantize(tiny, ["q8"], fast=True)["q8"]["fidelity"]
+    bounds = Bounds(1.1 * fidelity["image_features"], 0.9 * fidelity["first_logits"])
+    monkeypatch.setitem(BOUNDS, "q8", bounds)
+    limits = {**GRAPH_LIMITS["q8"], contract.ENCODER: 1e-9, contract.DECODER: 1e-9}
+    monkeypatch.setitem(GRAPH_LIMITS, "q8", limits)
+    said: list[str] = []
+    entry = quantize(tiny, ["q8"], force=True, progress=said.append, fast=True)["q8"]
+    assert entry["fidelity"]["first_logits"] <= bounds.first_logits
+    assert entry["mixed_precision"].keys() == {contract.ENCODER, contract.DECODER}
+    written = [line for line in said if line.startswith("writing")]
+    assert len(written) == len(contract.GRAPHS) + 2
+    assert not set(written[:2]) & set(written[-2:])
+
+
+@pytest.mark.usefixtures("one_request")
 def test_the_report_says_what_is_mixed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {**GRAPH_LIMITS["q4"], contract.DECODER: 0.02}
     monkeypatch.setitem(GRAPH_LIMITS, "q4", limits)

@@ -34,12 +34,14 @@ _BLOCKS: tuple[str, ...] = ("blocks8", FP32)
 _BYTES = ("dynamic8", SMOOTH, *_BLOCKS)
 
 _COARSE = ("dynamic8", SMOOTH, "blocks4")
+_FINE = ("blocks8", STORED16)
 
 STEPS: tuple[tuple[tuple[str, ...], float], ...] = (
     ((CHANNELS, STORED), 1),
     (_COARSE, 1 / 2),
     (_COARSE, 1),
-    (("blocks8", STORED16), 1),
+    (_FINE, 1 / 2),
+    (_FINE, 1),
 )
 """Steps to a smaller error where there is no time to measure matmuls one by one: methods that are
 not used any more, and for which share of the graph's weights, from the input on. Errors near the

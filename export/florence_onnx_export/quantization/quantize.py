@@ -179,15 +179,18 @@ def make_precision(
         ValidationError: The errors are beyond the bounds and ``accept_error`` is false.
     """
     start = time.perf_counter()
-    at_first = {}
+    limits = dict.fromkeys(contract.GRAPHS, math.inf)
     if reference.fast and not accept_error:
-        at_first[contract.VISION_ENCODER] = BOUNDS[precision].image_features
-    mixed = _write(reference, precision, folder, at_first, progress)
+        limits[contract.VISION_ENCODER] = BOUNDS[precision].image_features
+    mixed = _write(reference, precision, folder, limits, progress)
     fidelity = reference.fidelity(folder, precision)
     beyond = "" if accept_error else beyond_bounds(precision, fidelity, BOUNDS[precision])
     if beyond and precision in GRAPH_LIMITS:
         progress(beyond)
-        mixed = _write(reference, precision, folder, GRAPH_LIMITS[precision], progress)
+        limits = dict(GRAPH_LIMITS[precision])
+        if reference.fast and fidelity.image_features <= BOUNDS[precision].image_features:
+            del limits[contract.VISION_ENCODER]
+        mixed |= _write(reference, precision, folder, limits, progress)
         fidelity = reference.fidelity(folder, precision)
         beyond = beyond_bounds(precision, fidelity, BOUNDS[precision])
     if beyond:
@@ -206,13 +209,16 @@ def _write(
     limits: Mapping[str, float],
     progress: Progress,
 ) -> dict[str, dict[str, str]]:
-    """Writes all graphs; returns, per graph, the methods of the matmuls that keep more bits."""
+    """Writes graphs, each with an error within its limit, as far as more bits can bring it there.
+
+    Returns:
+        Graph -> the methods of the matmuls that keep more bits.
+    """
     mixed = {}
-    for graph in contract.GRAPHS:
+    for graph, limit in limits.items():
         path = folder / contract.graph_file(graph, precision)
         path.parent.mkdir(exist_ok=True)
         progress(f"writing and measuring {path.name}")
-        limit = limits.get(graph, math.inf)
         mixed[graph] = _write_graph(reference, graph, precision, path, limit, progress)
         return_freed_memory()
     progress(f"comparing {precision} with float32")
