@@ -30,7 +30,9 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
                 raise ValueError(f"its header would be {length} bytes long")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        return {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
+        tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
+        _refuse_overlaps(tensors)
+        return tensors
     except CheckpointError:
         raise
     except OSError as error:
@@ -54,3 +56,15 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> StoredT
     if start + end > path.stat().st_size:
         raise ValueError(f"it ends before weight {name} does")
     return StoredTensor.dense(path, dtype, shape, start + begin)
+
+
+def _refuse_overlaps(tensors: dict[str, StoredTensor]) -> None:
+    """Refuses tensors that share bytes, as the safetensors library does."""
+    end, before = 0, ""
+    filled = (item for item in tensors.items() if 0 not in item[1].shape)
+    for name, tensor in sorted(filled, key=lambda item: item[1].offset):
+        if tensor.offset < end:
+            one, other = (long[:_LONGEST_NAME] for long in (before, name))
+            raise ValueError(f"{one} and {other} share bytes")
+        end = tensor.offset + math.prod(tensor.shape) * SIZES[tensor.dtype]
+        before = name

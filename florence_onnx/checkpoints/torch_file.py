@@ -11,7 +11,8 @@ from florence_onnx.checkpoints.tensors import SIZES, StoredTensor
 from florence_onnx.checkpoints.torch_pickle import RefusedPickleError, View, load_pickle
 from florence_onnx.errors import CheckpointError
 
-_LARGEST_PICKLE = 64 << 20
+_LARGEST_PICKLE = 10_000_000
+"""Limit of a pickle in bytes. Pickles of the released models have a fiftieth of this limit."""
 _DAMAGED = (
     zipfile.BadZipFile,
     ValueError,

@@ -31,7 +31,8 @@ _CALLABLE = {
     "torch._utils._rebuild_parameter": "parameter",
 }
 _MOST_AXES = 8
-_MOST_MEMOS = 1 << 20
+_MOST_INSTRUCTIONS = 1 << 20
+"""Limit of a pickle's instructions, each of which may make a value. A weight takes 40."""
 
 
 class RefusedPickleError(ValueError):
@@ -110,7 +111,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while True:
+        for _ in range(_MOST_INSTRUCTIONS):
             code = self._take(1)
             if code == b".":
                 return self._stack.pop()
@@ -118,6 +119,7 @@ class _Machine:
             if operation is None:
                 raise RefusedPickleError(f"its pickle has the instruction {code!r}")
             operation(self)
+        raise RefusedPickleError("its pickle makes too many values")
 
     def _take(self, count: int) -> bytes:
         taken = self._data[self.at : self.at + count]
@@ -154,8 +156,6 @@ class _Machine:
             raise RefusedPickleError("its pickle has a protocol other than 2, which torch writes")
 
     def put(self, index: int) -> None:
-        if len(self._memo) >= _MOST_MEMOS:
-            raise RefusedPickleError("its pickle remembers too many values")
         self._memo[index] = self._stack[-1]
 
     def get(self, index: int) -> None:

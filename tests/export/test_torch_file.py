@@ -123,6 +123,7 @@ def global_name(module: str, name: str) -> bytes:
         (b"\x80\x02NNb.", "an object other"),
         (b"\x80\x02N)R.", "calls something else"),
         (b"", "truncated"),
+        (b"\x80\x02" + b"}" * 2_000_000 + b".", "too many values"),
     ],
 )
 def test_programs_that_make_no_tensors(program: bytes, reason: str | None) -> None:
@@ -131,6 +132,12 @@ def test_programs_that_make_no_tensors(program: bytes, reason: str | None) -> No
         return
     with pytest.raises(RefusedPickleError, match=reason):
         load_pickle(program)
+
+
+def test_a_pickle_that_is_too_large(tmp_path: Path) -> None:
+    path = save({"a": torch.ones(1), "b" * 11_000_000: torch.ones(1)}, tmp_path / "model.bin")
+    with pytest.raises(CheckpointError, match="its pickle is too large"):
+        torch_file.stored_tensors(path)
 
 
 def test_tensors_stay_inside_their_storages() -> None:

@@ -49,6 +49,17 @@ def test_headers_that_are_refused(tmp_path: Path, header: bytes) -> None:
 
 
 def test_a_header_that_is_read(tmp_path: Path) -> None:
-    header = {"__metadata__": {"format": "pt"}, "a": FINE, "b": FINE | {"shape": []}}
+    other = {"dtype": "F32", "shape": [], "data_offsets": [8, 12]}
+    header = {"__metadata__": {"format": "pt"}, "a": FINE, "b": other}
     tensors = stored_tensors(written(tmp_path, json.dumps(header).encode() + b" " * 7))
     assert {name: tensor.shape for name, tensor in tensors.items()} == {"a": (1,), "b": ()}
+
+
+@pytest.mark.parametrize("place", [[0, 8], [4, 12], [8, 16]])
+def test_tensors_that_share_bytes(tmp_path: Path, place: list[int]) -> None:
+    first = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
+    other = {"dtype": "F16", "shape": [4], "data_offsets": place}
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [4, 4]}
+    path = written(tmp_path, json.dumps({"b": other, "c": empty, "a": first}).encode())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors .*: [ab] and [ab] share bytes"):
+        stored_tensors(path)
