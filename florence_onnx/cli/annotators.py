@@ -13,6 +13,7 @@ from florence_onnx.annotate.sources import Item
 from florence_onnx.assets.identity import model_digest
 from florence_onnx.cli.options import (
     chosen_precision,
+    gain_of_another,
     load_options,
     open_model,
     whole_number,
@@ -77,7 +78,7 @@ def here(arguments: argparse.Namespace, plan: Plan) -> Annotator:
 def on_ray(arguments: argparse.Namespace, plan: Plan, stack: ExitStack) -> Annotator:
     """Makes an annotator of Ray actors; the connection ends when the stack is closed."""
     stack.enter_context(connected(arguments.ray))
-    precision, hint = chosen_precision(arguments)
+    precision, best = chosen_precision(arguments)
     crew = Crew.of(
         arguments.model,
         plan,
@@ -89,7 +90,7 @@ def on_ray(arguments: argparse.Namespace, plan: Plan, stack: ExitStack) -> Annot
     digest, opened = crew.identify()
     if precision == AUTO:  # All actors take the precision that suits the first actor.
         crew = replace(crew, opening={**crew.opening, "precision": opened})
-    say(f"precision: {opened}{hint or ''}")
+    say(f"precision: {opened}{gain_of_another(arguments, precision, best)}")
     say(f"actors: {crew.actors}, threads of each: {crew.threads}")
 
     def run(items: Sequence[Item], output: Output, stopped: Stopped, watch: Watch) -> Summary:

@@ -18,6 +18,7 @@ from florence_onnx.errors import InputError
 from florence_onnx.generation.options import GenerationOptions
 from florence_onnx.hub import Access
 from florence_onnx.model import Florence2
+from florence_onnx.model_cache import cached_model
 from florence_onnx.tasks import AnswerKind
 from florence_onnx.terminal import say
 from florence_onnx.tiling import Tiles
@@ -203,7 +204,7 @@ def requested_access(arguments: argparse.Namespace) -> Access:
 
 def open_model(arguments: argparse.Namespace) -> Florence2:
     """Opens the model of the options; a line on stderr tells a precision that was chosen."""
-    precision, hint = chosen_precision(arguments)
+    precision, best = chosen_precision(arguments)
     with exit_on_termination():  # The model may have to be made first.
         model = Florence2.load(
             arguments.model,
@@ -211,8 +212,8 @@ def open_model(arguments: argparse.Namespace) -> Florence2:
             threads=arguments.threads,
             **load_options(arguments),
         )
-    if precision == AUTO or hint is not None:
-        say(f"precision: {model.precision}{hint or ''}")
+    if precision == AUTO or best is not None:
+        say(f"precision: {model.precision}{gain_of_another(arguments, precision, best)}")
     return model
 
 
@@ -251,21 +252,31 @@ def precision_of(text: str) -> Precision:
 
 
 def chosen_precision(arguments: argparse.Namespace) -> tuple[Precision, str | None]:
-    """Chooses the precision if the user has not, with words on the gain of another precision."""
+    """Chooses the precision if the user has not; also returns the precision that suits best."""
     if arguments.precision is not None:
         return arguments.precision, None
-    source = arguments.model
-    precision, best = usual_precision(
-        source, requested_providers(arguments), requested_access(arguments)
+    return usual_precision(
+        arguments.model, requested_providers(arguments), requested_access(arguments)
     )
-    if best is None:
-        return precision, None
+
+
+def gain_of_another(arguments: argparse.Namespace, precision: Precision, best: str | None) -> str:
+    """Makes the words on another precision, which follow the precision of an opened model.
+
+    Args:
+        arguments: Arguments of the command.
+        precision: Result of `chosen_precision`.
+        best: The precision that suits best, the other result.
+    """
+    if best is None or best == precision == "fp32":
+        return ""
     if precision != "fp32":
-        return precision, "; --precision fp32 is slower and exact"
-    if best == "fp32":
-        return precision, ""
+        return "; --precision fp32 is slower and exact"
+    source = arguments.model
     command = shlex.join(["florence-onnx", "pull", source, "--precision", best])
-    return precision, f"; {best} is faster on this machine and less exact, and is made by {command}"
+    made = cached_model(source, requested_access(arguments)) is not None
+    how = f"made by {command}" if made else f"fetched by {command} if the repository has it"
+    return f"; {best} is faster on this machine and less exact, and is {how}"
 
 
 def requested_providers(arguments: argparse.Namespace) -> dict[str, list[Provider]] | None:

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from florence_onnx.engine import contract
 from florence_onnx.engine.arena import use_arena
 from florence_onnx.engine.processor import has_bfloat16_matmuls, has_int8_dot_products
 from florence_onnx.errors import SessionOptionsError
@@ -97,6 +98,19 @@ def default_options(
         # A second copy of the weights, packed for float32 matmuls, helps only matmuls of few rows.
         # These graphs have hundreds of rows, and read weights from the mapped file.
         options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def options_for_one_request() -> "ort.SessionOptions":
+    """Makes options with which float32 graphs open fast and read weights from the mapped files.
+
+    ONNX Runtime's last level of optimization copies the weights of convolutions to another order,
+    and makes further copies on the way: 300 MB and most of the time to open a large model.
+    """
+    import onnxruntime as ort
+
+    options = default_options(contract.ENCODER, "fp32", None)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     return options
 
 

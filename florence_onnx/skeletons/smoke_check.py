@@ -8,7 +8,7 @@ import numpy as np
 
 from florence_onnx.engine import contract
 from florence_onnx.engine.inputs import encoder_inputs
-from florence_onnx.engine.options import default_options
+from florence_onnx.engine.options import options_for_one_request
 from florence_onnx.engine.providers import CPU
 from florence_onnx.generation.search import search
 from florence_onnx.opening import open_folder
@@ -29,9 +29,7 @@ def smoke_check(folder: Path) -> None:
     Raises:
         ModelError: A graph cannot be opened, fails, or returns NaN or infinite numbers.
     """
-    # the options of encoders, with which no packed copies of the weights are made
-    options = default_options(contract.ENCODER, "fp32", None)
-    assets, graphs = open_folder(folder, "fp32", [CPU], None, options)
+    assets, graphs = open_folder(folder, "fp32", [CPU], None, options_for_one_request())
     sessions = dict(graphs.sessions)
     graphs = replace(graphs, sessions=sessions)
     height, width = (side // 2 for side in assets.preprocessor.size)

@@ -91,6 +91,22 @@ def test_nothing_is_said_of_what_is_there(served: Hub, cache: Path, said: list[s
     assert said == [f"fetching 1 file of {NAME}, 1.1 MB, to {cache}"]
 
 
+def test_a_gain_that_may_have_to_be_fetched(
+    served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No other precision can be made of a repository of graphs."""
+    monkeypatch.setattr("florence_onnx.engine.precision.has_int8_dot_products", lambda: True)
+    pull = f"florence-onnx pull {NAME} --precision q8"
+    asked = ["--task", "od", "--model", NAME, "--provider", "CPUExecutionProvider"]
+    assert main(["run", str(empty_file(tmp_path)), *asked]) == 2  # The picture is read later.
+    assert (
+        "precision: fp32; q8 is faster on this machine and less exact, and is fetched by "
+        f"{pull} if the repository has it\n"
+    ) in capsys.readouterr().err
+    assert main(pull.split()[1:]) == 2
+    assert "has no graphs of precision 'q8'; it has fp32" in capsys.readouterr().err
+
+
 def test_a_connection_that_breaks_once(served: Hub) -> None:
     served.breaks = 1
     folder = resolve(NAME)
