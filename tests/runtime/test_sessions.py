@@ -30,6 +30,8 @@ from florence_onnx.errors import (
     PrecisionError,
     SessionOptionsError,
 )
+from florence_onnx.opening import open_folder
+from florence_onnx.skeletons.smoke_check import smoke_check
 from tests.helpers.hub import use_empty_cache, use_hub
 from tests.helpers.tiny import TINY, config_entry, copy_tiny, picture
 
@@ -78,6 +80,24 @@ def test_only_the_decoder_packs_its_weights_and_plans_its_memory() -> None:
         assert options.get_session_config_entry(entry) == "1"
         assert (options.enable_mem_reuse, options.enable_mem_pattern) == (False, False)
     assert opened.sessions[contract.DECODER].get_session_options().enable_mem_reuse
+
+
+def test_a_smoke_check_copies_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[ort.InferenceSession] = []
+
+    def note(*arguments: Any) -> Any:
+        assets, graphs = open_folder(*arguments)
+        opened.extend(graphs.sessions.values())
+        return assets, graphs
+
+    monkeypatch.setattr("florence_onnx.skeletons.smoke_check.open_folder", note)
+    smoke_check(TINY)
+    assert len(opened) == len(contract.GRAPHS)
+    for session in opened:
+        options = session.get_session_options()
+        assert options.get_session_config_entry("session.disable_prepacking") == "1"
+        level = options.graph_optimization_level
+        assert level == ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
 
 def test_only_the_decoder_keeps_its_threads_spinning() -> None:
