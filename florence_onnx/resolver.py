@@ -182,8 +182,11 @@ def _files_to_fetch(repository: str, precision: Precision, names: Collection[str
     refuse(contents.why_no_model())
     layout, others = layout_of(names, precision), precisions_of(names)
     if others and not layout.is_whole(names, precision):
+        files = layout.files(names, precision).values() if layout.suits(precision) else ()
+        missing = [file for file in files if file not in names]
+        lacking = f": {', '.join(missing)} missing" if len(missing) < len(files) else ""
         raise PrecisionError(
-            f"hub model {repository!r} has no graphs of precision {precision!r}; "
+            f"hub model {repository!r} has no graphs of precision {precision!r}{lacking}; "
             f"it has {', '.join(others)}"
         )
     needed = _needed(names, precision)

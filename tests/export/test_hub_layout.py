@@ -469,6 +469,27 @@ def test_no_pair_is_fetched_for_another_fault_or_where_there_is_none(
             Florence2.load(NAME, revision="e" * 40)
 
 
+@pytest.mark.parametrize(
+    ("precision", "missing"),
+    [("fp32", "encoder_model.onnx"), ({"vision_encoder": "q4"}, "vision_encoder_q4.onnx")],
+)
+def test_a_graph_that_a_repository_lacks_is_named(
+    exported: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Any,
+    missing: str,
+) -> None:
+    files = contents(exported.folder)
+    files.pop(f"onnx/{missing}", None)
+    use_empty_cache(monkeypatch, tmp_path / "cache")
+    with serve_hub(NAME, files) as hub:
+        use_hub(monkeypatch, hub.url)
+        with pytest.raises(PrecisionError, match=rf": onnx/{missing} missing; it has .*fp16"):
+            Florence2.load(NAME, precision=precision)
+        assert not hub.fetched
+
+
 # On the command line
 
 
