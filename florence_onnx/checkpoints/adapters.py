@@ -225,8 +225,6 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
             refuse_lfs_pointer(path, CheckpointError)
             reader = safetensors_file if path.suffix == ".safetensors" else torch_file
             tensors: dict[str, StoredTensor] = reader.stored_tensors(path)
-            if not tensors:
-                raise CheckpointError(f"{path} holds no tensors, so there is nothing to merge")
             for key, tensor in tensors.items():
                 if tensor.dtype not in FLOATS:
                     raise CheckpointError(f"{path}: {key[:200]} is stored as {tensor.dtype}")

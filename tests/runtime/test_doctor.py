@@ -546,14 +546,6 @@ def test_no_weights_of_a_florence(
         (folder / "config.json").unlink(missing_ok=True)
 
 
-def test_an_adapter_without_tensors(tmp_path: Path, capsys: Capture) -> None:
-    folder, base = adapter(tmp_path / "a"), save_plain(tmp_path / "base")
-    save_arrays(folder / "adapter_model.safetensors", {})
-    exportable, (refusal,) = diagnose(capsys, folder, "--base", base)
-    assert not exportable
-    assert "adapter_model.safetensors holds no tensors" in refusal
-
-
 @pytest.mark.parametrize("told", ["float16", "int4", "torch.bfloat16", "float8_e4m3fn"])
 def test_types_that_the_weights_do_not_have(tmp_path: Path, capsys: Capture, told: str) -> None:
     exportable, notes = diagnose(
