@@ -8,32 +8,19 @@ search; this package by greedy search and with 3 beams. The sides take turns. Th
 the median of the times between tokens in an answer of 60 tokens.
 """
 
-import argparse
-import json
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, cast
 
 from benchmarks.harness.checkpoint import random_checkpoint
-from benchmarks.harness.common import (
-    BEAMS,
-    ROOT,
-    BenchmarkError,
-    make_parser,
-    make_picture,
-    publish,
-)
+from benchmarks.harness.common import BEAMS, BenchmarkError, make_parser, make_picture, publish
 from benchmarks.harness.measuring import alternate, summarise
+from benchmarks.harness.node import add_packages, transformers_js, version_note
 from florence_onnx import Florence2
 from florence_onnx.cli.program import main as run_command
 from florence_onnx.profiling import time_stages
 
 TOKENS = 60
-SCRIPT = Path(__file__).parent / "peers" / "transformers_js.mjs"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -42,14 +29,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--exported", type=Path, help="export in the layout of transformers.js (default: made once)"
     )
-    parser.add_argument(
-        "--packages",
-        type=Path,
-        default=ROOT / "tests" / "node",
-        help="folder with node_modules (default: tests/node)",
-    )
+    add_packages(parser)
     arguments = parser.parse_args(argv)
-    folder = arguments.exported or _exported(arguments.model, arguments.work)
+    folder = arguments.exported or exported(arguments.model, arguments.work)
     model = Florence2.load(folder, providers=[arguments.provider], threads=arguments.threads)
     picture = make_picture()
 
@@ -58,9 +40,10 @@ def main(argv: Sequence[str]) -> None:
             model, picture, tokens=TOKENS, repeats=1, warmup=0, num_beams=beams
         )["per_token"]
 
-    with tempfile.TemporaryDirectory() as place, _node(arguments, folder, model, place) as node:
+    pixels = model.assets.preprocessor(picture)[None]
+    with transformers_js(arguments.packages, folder, "fp32", pixels, arguments.threads) as answer:
         sides = {
-            "transformers.js greedy": node,
+            "transformers.js greedy": lambda: answer(TOKENS)["token"],
             "ours greedy": ours(1),
             f"ours {BEAMS} beams": ours(BEAMS),
         }
@@ -68,57 +51,19 @@ def main(argv: Sequence[str]) -> None:
     content = {
         "settings": {"tokens": TOKENS, "beams": BEAMS, "picture": list(picture.shape)},
         **summarise({"token": rounds}),
-        "notes": [f"Node {_output('node', '--version')}, transformers.js {_version(arguments)}"],
+        "notes": [version_note(arguments.packages)],
     }
     publish("transformers_js", arguments, argv, content, arguments.provider)
 
 
-def _exported(model: str, work: Path) -> Path:
+def exported(model: str, work: Path) -> Path:
+    """Exports a random checkpoint in the layout of transformers.js, once."""
     home = random_checkpoint(model, work)
     folder = home / "transformers.js"
     command = ["export", str(home / "checkpoint"), str(folder), "--layout", "transformers.js"]
     if not folder.is_dir() and run_command(command) != 0:
         raise BenchmarkError("the checkpoint could not be exported")
     return folder
-
-
-@contextmanager
-def _node(
-    arguments: argparse.Namespace, folder: Path, model: Florence2, place: str
-) -> Iterator[Callable[[], float]]:
-    """Runs transformers.js until the block ends; yields a function that times a token."""
-    values = model.assets.preprocessor(make_picture())[None]
-    pixels = Path(place) / "pixels"
-    pixels.write_bytes(values.tobytes())
-    shape = json.dumps(values.shape)
-    sizes = [shape, str(arguments.threads), str(TOKENS)]
-    command = ["node", str(SCRIPT), str(arguments.packages), str(folder), str(pixels), *sizes]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        stdin, stdout = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
-
-        def token() -> float:
-            stdin.write("\n")
-            stdin.flush()
-            line = stdout.readline()
-            if not line:
-                raise BenchmarkError("transformers.js ended; see above")
-            return float(line) / 1000
-
-        try:
-            yield token
-        finally:
-            stdin.close()
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _version(arguments: argparse.Namespace) -> str:
-    package = arguments.packages / "node_modules" / "@huggingface" / "transformers" / "package.json"
-    return str(json.loads(package.read_text(encoding="utf-8"))["version"])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ ORDER = {
     "cold_start": "Cold start and memory",
     "streaming": "Memory of a long stream",
     "transformers_js": "A token beside transformers.js",
+    "captions": "An answer beside transformers.js, 8 bits",
     "annotating": "Folders of pictures",
     "annotating_memory": "Memory of an annotation",
     "actors": "Actors of Ray",
@@ -76,9 +77,9 @@ Every script beside this page makes one table and one file in `results/`: `compa
 (operators of the encoders), `choices` (ways to quantise), `quantising` (its time and memory),
 `accuracy` (of the demo model), `scores` (what ranks detections, how far scores are probabilities,
 and constraints), `tiles` (what is found on large pictures, as a whole and in tiles),
-`transformers_js` (a token in Node, on one folder), `serving` (of the service), `serving_memory`,
-`constraints` (what a step costs), `lists` (ends of lists). `gpu` checks and times a GPU, see
-[GPU.md](GPU.md).
+`transformers_js` (a token in Node, on one folder), `captions` (answers in Node, 8 bits), `serving`
+(of the service), `serving_memory`, `constraints` (what a step costs), `lists` (ends of lists).
+`gpu` checks and times a GPU, see [GPU.md](GPU.md).
 What the scripts share is in `harness/`, the sides that are compared are in `peers/`, and `report/`
 writes the pages. A new table is a new script and a line in `ORDER` of `report/engineering.py`. The
 OpenVINO provider's columns come from an environment with the `openvino` extra instead of `cpu`:

@@ -255,6 +255,16 @@ _HUB = (
         "transformers_js",
         "token: ours 3 beams / transformers.js greedy",
     ),
+    *(
+        Target(
+            f"an answer of {tokens} tokens, greedy, 8-bit",
+            "transformers.js, greedy, 8-bit graphs made as on the hub",
+            limit,
+            "captions",
+            f"answer of {tokens} tokens: ours q8 / transformers.js q8",
+        )
+        for tokens, limit in ((21, 0.35), (101, 0.42))
+    ),
 )
 
 TARGETS = (*_VISION, *_DECODER, *_REQUESTS, *_PROCESS, *_RULES, *_FOLDERS, *_SERVICE, *_HUB)

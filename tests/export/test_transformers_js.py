@@ -16,7 +16,7 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from benchmarks import transformers_js
+from benchmarks import captions, transformers_js
 from florence_onnx import Florence2
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.checkpoint import read_checkpoint
@@ -385,3 +385,12 @@ def test_the_benchmark(exported: Path, capsys: pytest.CaptureFixture[str]) -> No
         f"token: {side} / transformers.js greedy" for side in ("ours greedy", "ours 3 beams")
     }
     assert all(side["min"] > 0 for side in record["values"]["token"].values())
+
+
+def test_the_stand_in_for_the_hubs_8_bits(exported: Path, native: Exported, tmp_path: Path) -> None:
+    captions.make_hub_model(native.checkpoint, exported, tmp_path)
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} == {
+        f"{name}_quantized.onnx" for name in MERGED.graphs
+    }
+    model = Florence2.load(tmp_path, precision="q8", threads=1)
+    assert model(np.zeros((9, 9, 3), np.uint8), "od", max_new_tokens=5).token_ids
