@@ -117,7 +117,8 @@ def _joined(name: str, records: Mapping[str, Record]) -> Record:
 def _section(title: str, measured: str, record: Record, is_folded: bool) -> str:
     table = values_table(record, _LEFT_OUT)
     parts = [f"## {title}\n", f"{measured}\n", _folded("Times", table) if is_folded else table]
-    parts += [f"{note}\n" for note in record.get("notes", ()) if _LEFT_OUT not in note]
+    if notes := [note for note in record.get("notes", ()) if _LEFT_OUT not in note]:
+        parts.append(" ".join(notes) + "\n")
     if record["ratios"]:
         parts.append(_folded("Ratios", ratios_table(record)))
     return "\n".join(parts)
