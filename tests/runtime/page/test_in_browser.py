@@ -121,7 +121,10 @@ class Visit:
             box.set_checked(box.evaluate("box => box.name") in tasks)
 
     def write(self, name: str, text: str) -> None:
-        self.find(name, ":is(input, textarea)").first.fill(text)
+        """Writes into a field, which has its first value by the time that a click reaches it."""
+        place = self.find(name, ":is(input, textarea)").first
+        place.click()
+        place.fill(text)
 
     def drag(self, box: Sequence[float]) -> list[float]:
         """Draws a box in pixels of the picture; gives the region that comes of it."""
