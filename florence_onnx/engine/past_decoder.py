@@ -51,7 +51,7 @@ class PastDecoder:
 
     @property
     def layers(self) -> int:
-        """Precision of the decoder's graphs."""
+        """Number of layers of the decoder."""
         return self.geometry["decoder_layers"]
 
     def start(self, attention_mask: Ids, inputs_embeds: Floats) -> "PastSteps":

@@ -44,10 +44,10 @@ from florence_onnx.engine.precision import Precision, by_graph, check_runtime, o
 from florence_onnx.engine.present import check_precision
 from florence_onnx.engine.providers import (
     CPU,
+    CUDA,
     Provider,
     Providers,
     check_obtained,
-    device_of,
     first_line,
     provider_name,
     providers_by_graph,
@@ -128,10 +128,10 @@ class Graphs:
 
     @cached_property
     def _avoided_counts(self) -> frozenset[int]:
-        """Numbers of pictures that the provider of the vision encoder computes wrong."""
-        on_cuda = device_of(self.sessions[contract.VISION_ENCODER]).kind == "cuda"
-        path = self.folder / self.files[contract.VISION_ENCODER]
-        return miscounted(path) if on_cuda else frozenset()
+        """Numbers of pictures that CUDA computes wrong, also behind another provider."""
+        if CUDA not in self.sessions[contract.VISION_ENCODER].get_providers():
+            return frozenset()
+        return miscounted(self.folder / self.files[contract.VISION_ENCODER])
 
     @property
     def _picture_axes(self) -> list[int | None]:

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from florence_onnx import Florence2
 from florence_onnx.engine import contract, halves
 from florence_onnx.engine.miscounted import miscounted
-from florence_onnx.engine.providers import Device
+from florence_onnx.engine.providers import CPU, CUDA
 from florence_onnx.engine.sessions import Graphs
 from florence_onnx.protobuf import content, number, whole_numbers
 from florence_onnx.protobuf import fields as fields_of
@@ -54,17 +55,18 @@ def opened() -> Graphs:
     return Florence2.load("demo", providers=["CPUExecutionProvider"], threads=1).graphs
 
 
+@pytest.mark.parametrize("before", [[], ["TensorrtExecutionProvider"]])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6])
 def test_a_batch_on_cuda_has_another_number_of_pictures(
-    count: int, monkeypatch: pytest.MonkeyPatch
+    count: int, before: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The second provider runs what the first leaves."""
     pixels = np.random.default_rng(0).standard_normal((count, 3, 64, 64), dtype=np.float32)
     expected = opened().image_features(pixels)
-    counts = given_counts(monkeypatch)
-    monkeypatch.setattr(
-        "florence_onnx.engine.sessions.device_of", lambda session: Device("cuda", 0)
-    )
-    found = opened().image_features(pixels)
+    counts, graphs = given_counts(monkeypatch), opened()
+    names = [*before, CUDA, CPU]
+    monkeypatch.setattr(ort.InferenceSession, "get_providers", lambda session: names)
+    found = graphs.image_features(pixels)
     assert counts == [count + (count in GROUPS)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
