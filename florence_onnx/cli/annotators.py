@@ -11,13 +11,8 @@ from florence_onnx.annotate.pipeline import Annotation, Summary
 from florence_onnx.annotate.questions import Plan
 from florence_onnx.annotate.sources import Item
 from florence_onnx.assets.identity import model_digest
-from florence_onnx.cli.options import (
-    chosen_precision,
-    gain_of_another,
-    load_options,
-    open_model,
-    whole_number,
-)
+from florence_onnx.cli.opening import chosen_precision, gain_of_another, load_options, open_model
+from florence_onnx.cli.options import whole_number
 from florence_onnx.cli.progress import Watch
 from florence_onnx.engine.precision import AUTO
 from florence_onnx.errors import InputError

@@ -4,11 +4,11 @@ import argparse
 import json
 import platform
 
+from florence_onnx.cli.opening import open_model
 from florence_onnx.cli.options import (
     add_hub_options,
     add_model,
     add_model_options,
-    open_model,
     path,
     whole_number,
 )

@@ -6,11 +6,11 @@ from typing import Any
 
 from florence_onnx.choosing import locate
 from florence_onnx.cli.addresses import add_address_options
+from florence_onnx.cli.opening import chosen_precision
 from florence_onnx.cli.options import (
     add_hub_options,
     add_model_option,
     add_model_options,
-    chosen_precision,
     precision_of,
     requested_access,
     requested_providers,

@@ -8,11 +8,11 @@ from typing import Any
 
 from florence_onnx.assets.reading import Assets
 from florence_onnx.choosing import locate
+from florence_onnx.cli.opening import chosen_precision
 from florence_onnx.cli.options import (
     add_hub_options,
     add_model,
     add_model_options,
-    chosen_precision,
     requested_access,
     requested_providers,
 )

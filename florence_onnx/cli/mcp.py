@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
+from florence_onnx.cli.opening import open_model
 from florence_onnx.cli.options import (
     DEFAULT,
     add_hub_options,
     add_model_options,
     default_model,
-    open_model,
     path,
 )
 from florence_onnx.errors import InputError

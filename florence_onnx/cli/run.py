@@ -9,6 +9,7 @@ from pathlib import Path
 from florence_onnx.cascading import CascadeResult
 from florence_onnx.cli.cascades import answers_of, named_cascade
 from florence_onnx.cli.drawings import plan_drawings, write_drawing
+from florence_onnx.cli.opening import open_model
 from florence_onnx.cli.options import (
     add_generation_options,
     add_hub_options,
@@ -17,7 +18,6 @@ from florence_onnx.cli.options import (
     add_picture_options,
     add_prompt_options,
     generation_options,
-    open_model,
     path,
     requested_tiles,
 )

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from florence_onnx.cli.addresses import add_address_options
+from florence_onnx.cli.opening import open_model
 from florence_onnx.cli.options import (
     DEFAULT,
     add_hub_options,
     add_model_options,
     default_model,
-    open_model,
     whole_number,
 )
 from florence_onnx.errors import InputError
