@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +43,14 @@ class Check:
     detail: str
 
 
-def run_checks(setup: Setup) -> list[Check]:
+def run_checks(setup: Setup) -> Iterator[Check]:
     """Runs all checks: the demo model, a small random model, and searches beside transformers.
 
     Args:
         setup: The small random model.
+
+    Yields:
+        Every check, when it is made.
     """
     with tempfile.TemporaryDirectory() as folder:
         demo = Path(shutil.copytree(DEMO, Path(folder) / "demo"))
@@ -63,7 +66,8 @@ def run_checks(setup: Setup) -> list[Check]:
             "random model, a cache that grows": lambda: _long_answers(setup),
             "searches beside transformers": lambda: _parity(setup),
         }
-        return [_carried_out(name, check) for name, check in checks.items()]
+        for name, check in checks.items():
+            yield _carried_out(name, check)
 
 
 def _carried_out(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
@@ -72,11 +76,6 @@ def _carried_out(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
         return Check(name, *check())
     except Exception as error:  # Any error on a new machine is a result.
         return Check(name, False, f"{type(error).__name__}: {first_line(error)}")
-
-
-def told(checks: Iterable[Check]) -> list[dict[str, object]]:
-    """Turns checks into the form of a record."""
-    return [asdict(check) for check in checks]
 
 
 def _open(folder: Path, precision: str, setup: Setup) -> Florence2:

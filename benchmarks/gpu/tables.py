@@ -1,12 +1,12 @@
 """Times of one geometry on a provider, within a budget of seconds."""
 
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
 from benchmarks.compare import CASES
+from benchmarks.gpu.budget import Budget
 from benchmarks.harness.common import BEAMS, Setup, make_picture, progress
 from benchmarks.harness.measuring import Samples, alternate, seconds
 from benchmarks.peers import Peer, open_peers
@@ -21,18 +21,6 @@ OURS = ("ours:fp32", "ours:fp16")
 THEIRS = ("transformers_eager:fp16-eager", "transformers_eager:fp16")
 COMPILED = "transformers_compiled:fp16"
 """Peer that is opened last, because compiling takes minutes."""
-
-
-class Budget:
-    """Budget of seconds."""
-
-    def __init__(self, total: float) -> None:
-        """Starts the budget now."""
-        self._end = time.monotonic() + total
-
-    def left(self) -> float:
-        """Seconds that are left, below zero when the time is over."""
-        return self._end - time.monotonic()
 
 
 Cases = dict[str, Samples]

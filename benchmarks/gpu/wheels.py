@@ -23,10 +23,10 @@ def install(wheels: Path, site: Path) -> None:
     Raises:
         BenchmarkError: There are no wheels, or pip cannot install them.
     """
-    site.mkdir(parents=True, exist_ok=True)
     joined = _joined(wheels, site)
     if not joined:
         raise BenchmarkError(f"{wheels} holds no wheels and no parts of wheels")
+    shutil.rmtree(site, ignore_errors=True)  # An older version of a package would stay named.
     progress(f"installing {', '.join(path.name for path in joined)}")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
     command += ["--no-compile", "--upgrade", "--target", str(site), *map(str, joined)]
@@ -41,7 +41,7 @@ def _joined(wheels: Path, site: Path) -> list[Path]:
         if found := PART.fullmatch(path.name):
             parts.setdefault(found["wheel"], []).append(path)
     folder = site.with_name(site.name + "-wheels")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, pieces in parts.items():
         with (folder / name).open("wb") as whole:
             for piece in pieces:

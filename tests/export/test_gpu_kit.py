@@ -1,7 +1,9 @@
 """The command that checks and times a GPU, on the CPU."""
 
 import json
+import signal
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from benchmarks.gpu import __main__ as kit
 from benchmarks.gpu import checks, models, tables, wheels
+from benchmarks.gpu.budget import Budget
 from benchmarks.harness import measuring
 from benchmarks.harness.common import BenchmarkError
 from florence_onnx import Florence2, Result
@@ -23,6 +26,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def options(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(measuring, "PAUSE", 0)
+    monkeypatch.setattr(kit, "GRACE", 1e6)
     monkeypatch.setattr(checks, "PICTURES", 1)
     monkeypatch.setattr(checks, "CASES", 2)
     monkeypatch.setattr(checks, "PARITY_MODELS", checks.PARITY_MODELS[:1])
@@ -93,11 +97,53 @@ def test_cases_are_begun_only_where_there_is_time(
     options: list[str], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = models.make_setup("tiny", work, "CPUExecutionProvider", 1)
-    budget = tables.Budget(0)
+    budget = Budget(0)
     monkeypatch.setattr(budget, "left", iter([9, 9, -1, -1, -1, -1]).__next__)
     *_, (cases, notes) = tables.measure(setup, ["ours:fp32"], 1, budget)
     assert "vision" in cases and "CAPTION of 4 tokens, 2 pictures" not in cases
     assert notes[-1] == "CAPTION of 4 tokens, 2 pictures was left out: 0 s were left."
+
+
+@pytest.mark.parametrize("interrupted", ["checks", "measurements"])
+def test_a_run_ends_in_the_middle_of_a_case(
+    interrupted: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = checks.Check("the first", True, "")
+
+    def made(setup: Any) -> Iterator[checks.Check]:
+        yield first
+        if interrupted == "checks":
+            signal.raise_signal(signal.SIGALRM)
+
+    def measure(*ignored: Any) -> Iterator[tuple[tables.Cases, list[str]]]:
+        yield {"a step": {"ours fp32": [0.5]}}, []
+        signal.raise_signal(signal.SIGALRM)
+        yield {}, ["this is not reached"]
+
+    monkeypatch.setattr(checks, "run_checks", made)
+    monkeypatch.setattr(tables, "measure", measure)
+    assert kit.main(options) == (interrupted == "checks")
+    record = written(tmp_path)
+    assert [check["name"] for check in record["checks"]] == ["the first"]
+    assert list(record["values"]) == ([] if interrupted == "checks" else ["tiny: a step"])
+    ended = "The run was ended: the time was over. What is missing had no time."
+    assert record["notes"] == [ended]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_one_record_cannot_be_printed_after_every_step(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        kit.main([*options[:-2], "--json"])
+    assert "writes its file after every step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--wheels", "x"], ["--wheels=x"], ["--wh", "x"], []])
+def test_the_installed_wheels_are_not_named_again(given: list[str]) -> None:
+    others = ["--provider", "P", "--geometry", "base", "large", "--seconds=9", "--work", "w"]
+    assert kit.without_wheels([*others, *given]) == others
+    assert kit.without_wheels([*given, *others]) == others
 
 
 def make_wheel(folder: Path, name: str, value: int) -> Path:
@@ -125,8 +171,11 @@ def test_wheels_in_parts_are_joined_and_installed(tmp_path: Path) -> None:
     for number, start in enumerate(range(0, len(content), 300)):
         part = folder / f"{wheel.name}.part-{number:02}"
         part.write_bytes(content[start : start + 300])
+    earlier = tmp_path / "site" / "florence_onnx_probe-0.9.dist-info"
+    earlier.mkdir(parents=True)
     wheels.install(folder, tmp_path / "site")
     assert (tmp_path / "site" / "florence_onnx_probe.py").read_text() == "VALUE = 7\n"
+    assert not earlier.exists()
 
 
 def test_a_folder_without_wheels_is_refused(tmp_path: Path) -> None:
