@@ -4,14 +4,17 @@ The table is in docs/performance.md. All rows time the same request, so rows can
 """
 
 import datetime
+import errno
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from florence_onnx.engine.providers import CPU
-from florence_onnx.errors import OutputExistsError
+from florence_onnx.engine.providers import CPU, runtime_version
+from florence_onnx.errors import InputError, OutputExistsError
 from florence_onnx.files import write_whole
 from florence_onnx.machine import describe_machine, peak_bytes
 from florence_onnx.model import Florence2
@@ -22,6 +25,9 @@ TOKENS, BEAMS = 32, 3
 
 _MODELS = {(768, 6, 768, 768): "base", (1024, 12, 768, 768): "large"}
 """Width, layers of the decoder, height and width of pictures -> the name of the released model."""
+
+_LONGEST_NAME = 100
+"""Signs of a file's name without its ending, of which file systems take 250."""
 
 _HEAD = (
     *("machine", "cores", "memory", "model", "precision", "ONNX Runtime"),
@@ -49,6 +55,7 @@ def describe_run(
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": name or machine["cpu"],
         **machine,
+        "onnxruntime": runtime_version(),
         "threads": threads,
         "model": _MODELS.get(shape, "other, width {}, {} layers, {}x{}".format(*shape)),
         "precision": model.precision,
@@ -67,16 +74,23 @@ def place_for(given: Path, run: Mapping[str, Any]) -> Path:
         run: What `describe_run` returned, which names the file in a folder.
 
     Raises:
+        InputError: There is a file of another kind.
         OutputExistsError: There is such a file, or such a row.
-        OSError: The folder cannot be made.
+        OSError: The folder cannot be made, or nothing can be written there.
     """
     words = " ".join(run[key] for key in ("machine", "model", "precision"))
-    name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-    path = given if given.suffix == ".json" else given / f"{name}.json"
-    for file in (path, path.with_suffix(".md")):
-        if file.exists():
-            raise OutputExistsError(f"{file} exists already; remove it or name another file")
+    name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:_LONGEST_NAME]
+    is_file = given.suffix == ".json" and not given.is_dir()
+    path = given if is_file else given / f"{name}.json"
+    if not is_file and (given.is_file() or given.suffix == ".md"):
+        raise InputError(f"{given} is no folder and no name of a JSON file, such as mine.json")
     path.parent.mkdir(parents=True, exist_ok=True)
+    for file in (path, path.with_suffix(".md")):
+        with suppress(FileNotFoundError):
+            file.lstat()
+            raise OutputExistsError(f"{file} exists already; remove it or name another file")
+    if not os.access(path.parent, os.W_OK):  # Told before minutes of timing.
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
     return path
 
 
@@ -113,8 +127,6 @@ def table(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cells(one: Mapping[str, Any]) -> list[str]:
-    packages = one["packages"]
-    engine = next((text for name, text in packages.items() if name.startswith("onnxruntime")), "")
     others = [name.removesuffix("ExecutionProvider") for name in one["providers"] if name != CPU]
     precision = one["precision"] + (", fast_math" if one["fast_math"] else "")
     return [
@@ -123,7 +135,7 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
         "" if one["memory_gb"] is None else f"{one['memory_gb']:.0f} GB",
         one["model"],
         precision + (f" on {'+'.join(others)}" if others else ""),
-        engine,
+        one["onnxruntime"],
         *(_time(one["seconds"][stage]) for stage in (*STAGES, "total")),
         "" if one["peak_mb"] is None else f"{one['peak_mb']} MB",
         one["date"],

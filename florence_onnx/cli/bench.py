@@ -10,12 +10,15 @@ from florence_onnx.cli.options import (
     add_model,
     add_model_options,
     path,
+    requested_access,
     whole_number,
 )
+from florence_onnx.engine.present import present_precisions
 from florence_onnx.engine.providers import runtime_version
 from florence_onnx.errors import InputError
 from florence_onnx.machine_rows import BEAMS, TOKENS, describe_run, place_for, write_row
 from florence_onnx.profiling import STAGES, random_picture, time_stages
+from florence_onnx.resolver import cached_folder, is_demo, local_folder
 from florence_onnx.terminal import say, show
 
 NAME = "bench"
@@ -108,12 +111,28 @@ def _check_report(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: That is asked for.
     """
-    if arguments.report is None and arguments.machine is not None:
-        raise InputError("--machine names the machine in a report; give --report too")
-    if arguments.report is not None and (
-        arguments.tokens != TOKENS or arguments.beams not in (None, BEAMS)
-    ):
+    if arguments.report is None:
+        if arguments.machine is not None:
+            raise InputError("--machine names the machine in a report; give --report too")
+        return
+    if arguments.tokens != TOKENS or arguments.beams not in (None, BEAMS):
         raise InputError(
             f"rows of --report compare answers of {TOKENS} tokens with {BEAMS} beams; leave out "
             "--tokens and --beams"
         )
+    name = arguments.machine
+    if name is not None and not (name.isprintable() and name.strip()):
+        raise InputError(f"--machine {name!r} is no line of text; name the machine in words")
+    if not _is_there(arguments):
+        raise InputError(
+            "--report tells the peak memory of this process, to which fetching or making the model "
+            f"would count; first run florence-onnx pull {arguments.model}"
+        )
+
+
+def _is_there(arguments: argparse.Namespace) -> bool:
+    """Tells whether the graphs of the model are on this machine."""
+    if is_demo(arguments.model) or local_folder(arguments.model) is not None:
+        return True
+    folder = cached_folder(arguments.model, requested_access(arguments))
+    return folder is not None and bool(present_precisions(folder))

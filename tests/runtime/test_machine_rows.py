@@ -1,11 +1,13 @@
 """The report of a benchmark: a row of the table of machines, and the JSON behind it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 
 from florence_onnx import machine
@@ -21,10 +23,16 @@ BENCH = ["bench", str(TINY), "--repeats", "1", "--warmup", "0"]
 def row(**changes: Any) -> dict[str, Any]:
     """A record with round numbers."""
     seconds = dict.fromkeys((*STAGES, "total"), 0.25)
-    packages = {"numpy": "2.4.6", "onnxruntime": "1.32.0"}
+    packages = {"numpy": "2.4.6", "onnxruntime": "1.30.0", "onnxruntime-gpu": "1.32.0"}
     record = {"machine": "A", "cores": 4, "threads": None, "memory_gb": 8.2, "model": "base"}
     record |= {"precision": "q8", "fast_math": False, "providers": ["CPUExecutionProvider"]}
-    record |= {"packages": packages, "seconds": seconds, "peak_mb": 517, "date": "2026-11-26"}
+    record |= {
+        "packages": packages,
+        "onnxruntime": "1.32.0",
+        "seconds": seconds,
+        "peak_mb": 517,
+        "date": "2026-11-26",
+    }
     return {**record, **changes}
 
 
@@ -51,6 +59,7 @@ def test_a_report_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert content["machine"] == "Acme | 9000"
     assert content["cpu"] == machine.processor_name()
     assert {"numpy", "onnxruntime", "florence-onnx"} <= content["packages"].keys()
+    assert content["onnxruntime"] == ort.__version__
     assert content["providers"] == ["CPUExecutionProvider"]
     assert files[1].read_text() == table([content])
     assert "| Acme / 9000 | 1 of " in files[1].read_text()
@@ -82,6 +91,12 @@ def test_a_report_in_a_file_replaces_none(
         (["--report", "x", "--tokens", "20"], "compare answers of 32 tokens with 3 beams"),
         (["--report", "x", "--beams", "1"], "compare answers of 32 tokens with 3 beams"),
         (["--machine", "mine"], "give --report too"),
+        (["--report", "x", "--machine", " "], "--machine ' ' is no line of text"),
+        (["--report", "x", "--machine", "a\udcff"], "is no line of text"),
+        (["--report", "x", "--machine", "a\x1b[31m"], "is no line of text"),
+        (["--report", "x", "--machine", "a\nb"], "is no line of text"),
+        (["--report", "row.md"], "row.md is no folder and no name of a JSON file"),
+        (["--report", f"{'x' * 300}.json"], "File name too long"),
     ],
 )
 def test_what_is_no_row_is_refused(
@@ -105,6 +120,45 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Not a directory" in line
 
 
+def test_a_file_that_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "notes"
+    file.write_bytes(b"mine")
+    assert main([*BENCH, "--report", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{file} is no folder and no name of a JSON file" in line
+    assert file.read_bytes() == b"mine"
+
+
+def test_a_folder_with_the_name_of_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "rows.json"
+    folder.mkdir()
+    assert main([*BENCH, "--report", str(folder)]) == 0
+    assert {file.suffix for file in folder.iterdir()} == {".json", ".md"}
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_timing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert main([*BENCH, "--report", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Permission denied" in line and str(tmp_path) in line
+
+
+def test_a_long_name_of_a_machine(tmp_path: Path) -> None:
+    assert main([*BENCH, "--report", str(tmp_path), "--machine", "x" * 300]) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {f"{'x' * 100}.json", f"{'x' * 100}.md"}
+
+
+def test_a_model_that_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To make it in the process would count to the peak memory."""
+    options = ["--report", str(tmp_path / "rows"), "--cache-dir", str(tmp_path / "cache")]
+    assert main(["bench", "org/name", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "first run florence-onnx pull org/name" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_words_of_a_row() -> None:
     assert cells()[:6] == ["A", "4", "8 GB", "base", "q8", "1.32.0"]
     assert cells()[6:12] == ["250 ms"] * 6
@@ -115,8 +169,6 @@ def test_the_words_of_a_row() -> None:
     assert cells(providers=both)[4] == "q8 on OpenVINO"
     assert cells(peak_mb=None, memory_gb=None)[2] == cells(peak_mb=None)[13] == ""
     assert cells(machine="a|b\n<i>")[0] == "a/b (i)"
-    packages = {"onnxruntime-gpu": "1.30.0"}
-    assert cells(packages=packages)[5] == "1.30.0"
 
 
 @pytest.mark.parametrize(
