@@ -1,6 +1,6 @@
 """Weights that are stored in 8 or 16 bits and converted to float32 in every run."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import onnx
@@ -39,7 +39,7 @@ def store_weights(
     folder: str = "",
     bits: int = 8,
 ) -> None:
-    """Stores weights as signed integers with a scale per index of the weight's longest axis.
+    """Stores weights as signed integers, with scales as `_scaled_axes` says.
 
     ONNX Runtime keeps DequantizeLinear when it loads the graph, so weights stay small in memory.
 
@@ -56,30 +56,46 @@ def store_weights(
     for tensor in [tensor for tensor in graph.initializer if tensor.name in names]:
         name = tensor.name
         weight = read_tensor(tensor, folder)
-        axis = int(np.argmax(weight.shape))
-        others = tuple(i for i in range(weight.ndim) if i != axis)
+        axes = _scaled_axes(weight.shape)
+        others = tuple(i for i in range(weight.ndim) if i not in axes)
         scale = np.abs(weight).max(axis=others, keepdims=True) / limit
         scale[scale == 0] = 1
         summed = -1 if name in on_the_left else -2
         values = _round(weight, scale, summed, limit, factor(name)).astype(f"int{bits}")
-        graph.initializer.extend(
-            [
-                numpy_helper.from_array(values, f"{name}.int{bits}"),
-                numpy_helper.from_array(scale.reshape(-1), f"{name}.scale"),
-            ]
-        )
+        if len(axes) > 1:
+            values = values.reshape(-1, weight.shape[-1])
+        stored, flat, shape = f"{name}.int{bits}", f"{name}.flat", f"{name}.shape"
+        constants = {
+            stored: values,
+            f"{name}.scale": scale.reshape(-1),
+            shape: np.array(weight.shape),
+        }
+        graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
         graph.initializer.remove(tensor)
-        node = helper.make_node(
+        dequantize = helper.make_node(
             "DequantizeLinear",
-            [f"{name}.int{bits}", f"{name}.scale"],
-            [name],
+            [stored, f"{name}.scale"],
+            [flat],
             name=f"{name}.float",
             domain="" if bits == 8 else MICROSOFT,  # ONNX has 16 bits from opset 21.
-            axis=axis,
+            axis=axes[0],
         )
-        graph.node.insert(0, node)
+        graph.node.insert(
+            0, helper.make_node("Reshape", [flat, shape], [name], name=f"{name}.shaped")
+        )
+        graph.node.insert(0, dequantize)
     drop_unused(graph)
     add_domain(model, MICROSOFT)
+
+
+def _scaled_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Axes whose indices have scales of their own: the longest axis, or all others if it is last.
+
+    DequantizeLinear takes seven times as long where the scale differs from value to value.
+    """
+    longest = int(np.argmax(shape))
+    last = len(shape) - 1
+    return tuple(range(last)) if longest == last else (longest,)
 
 
 def _round(weight: Matrix, scale: Matrix, summed: int, limit: int, factor: Matrix | None) -> Matrix:
