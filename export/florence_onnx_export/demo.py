@@ -12,14 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import onnx
-
 from florence_onnx.assets.report import REPORT
 from florence_onnx.engine import contract
 from florence_onnx.errors import FlorenceError
 from florence_onnx.staging import staged_folder
 from florence_onnx_export.exporter import export
-from florence_onnx_export.graphs.files import save_graph
+from florence_onnx_export.graphs.files import load_graph, save_graph
 from florence_onnx_export.graphs.half_storage import store_half
 
 
@@ -37,7 +35,7 @@ def make_demo(checkpoint: Path, out: Path) -> None:
         shutil.copytree(made, folder, dirs_exist_ok=True)
         for graph in contract.GRAPHS:
             path = folder / contract.graph_file(graph, "fp32")
-            model = onnx.load(str(path))
+            model = load_graph(path)
             store_half(model.graph)
             save_graph(model, path)
 

@@ -2,6 +2,7 @@
 
 import json
 import operator
+import os
 import shutil
 from collections import namedtuple
 from dataclasses import asdict
@@ -317,6 +318,49 @@ def test_a_copy_of_the_demo(
     for precision in ("q8", "fp16"):
         model = Florence2.load(folder, precision=precision, providers=["CPUExecutionProvider"])
         assert relative_error(model.encode(picture(0)).image_features, exact) < 0.03
+
+
+# Weights in files beside the graphs
+
+
+@pytest.fixture(scope="module")
+def with_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tiny model, every weight in a file beside its graph."""
+    folder = copy_tiny(tmp_path_factory.mktemp("with-data"))
+    for graph in contract.GRAPHS:
+        path = folder / contract.graph_file(graph, "fp32")
+        data = path.name + contract.DATA_SUFFIX
+        onnx.save_model(tiny_graph(graph), path, save_as_external_data=True, location=data)
+    return folder
+
+
+@pytest.mark.usefixtures("one_request")
+def test_files_that_have_hard_links(with_data: Path, tmp_path: Path) -> None:
+    """The onnx package refuses to read weights from such files; ONNX Runtime reads them."""
+    linked = shutil.copytree(with_data, tmp_path / "linked", copy_function=os.link)
+    plain = shutil.copytree(with_data, tmp_path / "plain")
+    for folder in (linked, plain):
+        quantize(folder, list(BOUNDS), accept_error=True)
+    for name in graph_files(*BOUNDS):
+        assert (linked / name).read_bytes() == (plain / name).read_bytes()
+
+
+def test_weights_that_are_links_to_elsewhere(
+    with_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As all files are in the hub's cache, which ONNX Runtime opens."""
+    blobs, folder = tmp_path / "blobs", tmp_path / "a model"
+    (folder / "onnx").mkdir(parents=True)
+    blobs.mkdir()
+    for number, name in enumerate(sorted(files(with_data))):
+        shutil.copy(with_data / name, blobs / str(number))
+        (folder / name).symlink_to(blobs / str(number))
+    Florence2.load(folder)
+    assert main(["quantize", str(folder), "--precision", "q8"]) == 2
+    said = capsys.readouterr().err
+    assert f"onnx_data is a link to {blobs}" in said
+    assert said.endswith(f"; quantise a copy without links: cp -rL '{folder}' COPY\n")
+    assert "Traceback" not in said and not graph_files("q8") & files(folder)
 
 
 # The command line, and precisions of an export

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from florence_onnx_export.graphs.files import load_graph, read_tensor
+
 _LEAST = 1024
 """Number of values below which a weight stays in float32, because a Cast costs more."""
 
@@ -33,14 +35,14 @@ def load_float32(path: Path, weights: bool = True) -> onnx.ModelProto:
     Args:
         path: The graph's file.
         weights: Whether weights in a file beside the graph are read too. Otherwise
-            `onnx.external_data_helper.load_external_data_for_model` reads these weights later.
+            `load_weights` reads these weights later.
     """
-    model = onnx.load(str(path), load_external_data=weights)
+    model = load_graph(path) if weights else onnx.load(str(path), load_external_data=False)
     graph = model.graph
     halves = {t.name: t for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]:
         tensor = halves[node.input[0]]
-        weight = numpy_helper.to_array(tensor, str(path.parent)).astype(np.float32)
+        weight = read_tensor(tensor, str(path.parent)).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(weight, node.output[0]))
         graph.node.remove(node)
     return model

@@ -16,7 +16,7 @@ from florence_onnx.engine.hub_contract import (
     SWITCH,
 )
 from florence_onnx.engine.layouts import MERGED, SPLIT
-from florence_onnx_export.graphs.files import save_graph
+from florence_onnx_export.graphs.files import load_graph, save_graph
 
 
 def merge(first: onnx.ModelProto, later: onnx.ModelProto) -> onnx.ModelProto:
@@ -66,7 +66,7 @@ def merge_decoders(folder: Path, precision: str, keep: bool) -> None:
         keep: Whether the files of the two decoders stay.
     """
     first, later = (SPLIT.path(folder, name, precision) for name in (FIRST_DECODER, LATER_DECODER))
-    merged = merge(onnx.load(str(first)), onnx.load(str(later)))
+    merged = merge(load_graph(first), load_graph(later))
     save_graph(merged, folder / MERGED.file(MERGED_DECODER, precision))
     if not keep:
         for graph in (FIRST_DECODER, LATER_DECODER):

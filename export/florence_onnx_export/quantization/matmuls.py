@@ -8,6 +8,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from florence_onnx_export.graphs.files import read_tensor
+
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
@@ -80,13 +82,6 @@ def replace_matmuls(
     graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in replacements.items())
     drop_unused(graph)
     add_domain(model, MICROSOFT)
-
-
-def read_tensor(tensor: onnx.TensorProto, folder: str) -> Matrix:
-    """Reads a constant tensor of a graph, and leaves the tensor in its file in ``folder``."""
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    return numpy_helper.to_array(copy, folder)
 
 
 def add_domain(model: onnx.ModelProto, domain: str) -> None:

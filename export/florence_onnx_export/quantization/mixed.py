@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx.external_data_helper import load_external_data_for_model
 
+from florence_onnx_export.graphs.files import load_weights
 from florence_onnx_export.graphs.half_storage import load_float32
 from florence_onnx_export.quantization.channels import channel_attentions, quantize_channels
 from florence_onnx_export.quantization.fidelity import Array, Feeds
@@ -108,7 +108,7 @@ class Measured:
         quantize_channels(model, channels)
         store_weights(model, stored[0], self._factor, folder)
         store_weights(model, stored[1], folder=folder, bits=16)
-        load_external_data_for_model(model, folder)
+        load_weights(model, folder)
         return model
 
     def _matmul(

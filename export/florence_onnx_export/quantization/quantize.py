@@ -1,6 +1,7 @@
 """Quantisation of a model folder: graphs of lower precision beside the float32 graphs."""
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from florence_onnx.engine.present import check_precision
 from florence_onnx.errors import (
     ExportError,
     FlorenceError,
+    ModelFileError,
     OutputExistsError,
     PrecisionError,
     ValidationError,
@@ -79,6 +81,7 @@ def quantize(
             f"the graphs of {folder} are in the layout of transformers.js, of which no other "
             "precisions are made here; export the checkpoint with florence-onnx export"
         )
+    _check_weights_here(folder)
     size = sum(path.stat().st_size for path in _parts(folder, "fp32") if path.exists())
     require_space(folder, int(size * sum(SHARES[name] for name in precisions)), "quantising")
     read_report(folder)  # A broken report is refused before the work, not after.
@@ -139,6 +142,17 @@ def _check_not_installed(folder: Path) -> None:
         raise OutputExistsError(
             f"{folder} belongs to the installed package; quantise a copy: cp -r {folder} my-demo"
         )
+
+
+def _check_weights_here(folder: Path) -> None:
+    """Refuses links to weights elsewhere: ONNX Runtime runs no changed graph with such weights."""
+    for path in _parts(folder, "fp32"):
+        real = path.resolve()
+        if path.name.endswith(contract.DATA_SUFFIX) and real.parent != path.parent.resolve():
+            raise ModelFileError(
+                f"{path} is a link to {real}; quantise a copy without links: "
+                f"cp -rL {shlex.quote(str(folder))} COPY"
+            )
 
 
 def _replaced(folder: Path, precision: str, force: bool) -> set[str]:

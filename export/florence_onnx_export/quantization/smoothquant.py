@@ -12,7 +12,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from florence_onnx_export.quantization.matmuls import matmul_weights, read_tensor, weight_of
+from florence_onnx_export.graphs.files import read_tensor
+from florence_onnx_export.quantization.matmuls import matmul_weights, weight_of
 
 Vector = npt.NDArray[np.float32]
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from florence_onnx_export.graphs.files import read_tensor
 from florence_onnx_export.quantization.gptq import round_weight
 from florence_onnx_export.quantization.matmuls import (
     MICROSOFT,
@@ -13,7 +14,6 @@ from florence_onnx_export.quantization.matmuls import (
     add_domain,
     drop_unused,
     matmul_weights,
-    read_tensor,
 )
 
 _LEAST = 2**17
