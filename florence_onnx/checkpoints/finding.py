@@ -1,7 +1,7 @@
 """Search for the files of a checkpoint: in a folder, or in a repository of the hub."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PureWindowsPath
 
@@ -167,7 +167,25 @@ def find_checkpoint(
         raise CheckpointError(f"{error}{hint}") from error
     if left:
         record_left(repository, folder, left)
-    return folder
+    return _complete(repository, folder, access)
+
+
+def _complete(repository: str, folder: Path, access: hub.Access) -> Path:
+    """Fetches the shards whose names only the index tells."""
+    lacking = _lacking(folder)
+    if not lacking:
+        return folder
+
+    def select(names: Collection[str]) -> list[str]:
+        absent = [name for name in lacking if name not in names]
+        if absent:
+            raise CheckpointError(
+                f"{repository} has no file {absent[0]}, but the index of its weights names the file"
+            )
+        return lacking
+
+    commit = hub.commit_of(repository, folder)  # The branch may move meanwhile.
+    return hub.fetch(repository, replace(access, revision=commit), select, lacking)
 
 
 def find_adapter(
@@ -261,12 +279,7 @@ def shards(index: Path) -> list[str]:
     Raises:
         CheckpointError: The file is no index, or lists a file that cannot be beside the index.
     """
-    weight_map = read_json(index, CheckpointError).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(name, str) for name in weight_map.values()
-    ):
-        raise CheckpointError(f"{index} has no weight_map of weight names to file names")
-    names = sorted(set(weight_map.values()))
+    names = sorted(set(weight_map(index).values()))
     for name in names:
         # The rules of Windows know every separator and drive letter.
         if PureWindowsPath(name).name != name or name in ("", ".."):
@@ -274,3 +287,15 @@ def shards(index: Path) -> list[str]:
         if len(name.encode()) > _LONGEST_NAME or not name.isprintable():
             raise CheckpointError(f"{index} names {name!r:.80}, which no file is called")
     return names
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Reads from an index the file of each weight.
+
+    Raises:
+        CheckpointError: The file is no index.
+    """
+    files = read_json(index, CheckpointError).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise CheckpointError(f"{index} has no weight_map of weight names to file names")
+    return files

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from florence_onnx import Florence2
+from florence_onnx.checkpoints.checkpoint import read_checkpoint
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.cli.program import main
 from florence_onnx.errors import CheckpointError, ModelNotFoundError
+from florence_onnx.hub import Access
 from florence_onnx.resolver import resolve
 from tests.helpers.hub import serve_hub, use_empty_cache, use_hub
+from tests.helpers.plain_checkpoints import original_arrays, save_arrays, save_plain
 from tests.helpers.tiny import TINY, run_python
 
 WEIGHTS = ["model.safetensors"]
@@ -154,6 +157,71 @@ def test_a_part_of_a_checkpoint_in_the_cache(
     use_hub(monkeypatch, "http://127.0.0.1:1")
     with pytest.raises(ModelNotFoundError, match=r"in the cache, but without .*cannot be reached"):
         find_checkpoint("org/tiny")
+
+
+def index_of(files: dict[str, str]) -> bytes:
+    return json.dumps({"weight_map": files}).encode()
+
+
+def test_an_index_tells_the_names_of_the_files_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_empty_cache(monkeypatch, tmp_path / "cache")
+    shards = {"weights_a.safetensors": b"a", "weights_b.safetensors": b"b"}
+    index = index_of(dict(zip("ab", shards, strict=True)))
+    with serve_hub("org/tiny", {"config.json": b"{}", SHARDS[0]: index, **shards}) as hub:
+        use_hub(monkeypatch, hub.url)
+        folder = find_checkpoint("org/tiny")
+        assert {name: (folder / name).read_bytes() for name in shards} == shards
+        hub.requests.clear()
+        assert find_checkpoint("org/tiny") == folder
+        assert hub.requests == []
+        del hub.files["weights_b.safetensors"]
+        with pytest.raises(CheckpointError) as error:
+            find_checkpoint("org/tiny", Access(cache_dir=tmp_path / "other"))
+    assert str(error.value) == (
+        "org/tiny has no file weights_b.safetensors, but the index of its weights names the file"
+    )
+
+
+@pytest.mark.parametrize("shard", ["model-00001-of-00001.safetensors", "weights.safetensors"])
+def test_an_index_of_one_file(tmp_path: Path, shard: str) -> None:
+    folder = save_plain(tmp_path)
+    (folder / WEIGHTS[0]).rename(folder / shard)
+    (folder / SHARDS[0]).write_bytes(index_of(dict.fromkeys(original_arrays(), shard)))
+    assert (
+        read_checkpoint(folder).weights.keys() == read_checkpoint(save_plain(folder)).weights.keys()
+    )
+
+
+@pytest.mark.parametrize("kind", ["one file for all", "one file only", "other weights"])
+@pytest.mark.parametrize("decoder", [0, 1])
+def test_an_index_that_does_not_fit_its_files(tmp_path: Path, decoder: int, kind: str) -> None:
+    """A checkpoint whose decoder is not in the named files was once taken for an encoder."""
+    folder = save_plain(tmp_path)
+    (folder / WEIGHTS[0]).unlink()
+    weights = original_arrays()
+    of_decoder = {name for name in weights if ".decoder." in name}
+    names = [weights.keys() - of_decoder, of_decoder][:: -1 if decoder == 0 else 1]
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for shard, part in zip(shards, names, strict=True):
+        save_arrays(folder / shard, {name: weights[name] for name in part})
+    read = shards[1 - decoder]
+    told = {"one file only": names[1 - decoder], "one file for all": weights}.get(kind)
+    if kind == "other weights":
+        (folder / shards[decoder]).unlink()
+    (folder / SHARDS[0]).write_bytes(index_of(dict.fromkeys(told or weights, read)))
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(folder)
+    index = folder / SHARDS[0]
+    if kind == "other weights":
+        assert str(error.value).startswith(f"{index} puts the weight language_model.")
+        assert f" into {read}, which does not hold the weight; " in str(error.value)
+    else:
+        assert str(error.value) == (
+            f"{index} names no weight of {shards[decoder]}, which lies beside it; fetch or copy "
+            "the checkpoint again"
+        )
 
 
 BANNED = """
