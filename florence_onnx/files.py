@@ -205,23 +205,39 @@ def whole_file(path: Path, unfinished: Path | None = None) -> Iterator[Path]:
         _check_regular(path.stat(), path)
         if not os.access(path, os.W_OK):  # A rename would replace the file all the same.
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = (unfinished or path.parent) / f".partial-{secrets.token_hex(8)}{path.suffix}"
-    try:
-        with named(given, partial):
-            yield partial
-            flush(partial)
-            partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    with folder_made(path.parent):
+        try:
+            with named(given, partial):
+                yield partial
+                flush(partial)
+                partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
 
 
 def write_whole(path: Path, content: str | bytes, unfinished: Path | None = None) -> None:
     """Writes a file, text in UTF-8, as `whole_file` does."""
     with whole_file(path, unfinished) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def folder_made(folder: Path) -> Iterator[None]:
+    """Makes a folder with its parents. What is new and empty when the block ends is removed."""
+    new = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # Another process has just removed a parent that is empty.
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in new:
+            with suppress(OSError):
+                place.rmdir()
 
 
 def flush(path: Path) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from florence_onnx.errors import FolderBusyError, ModelFileError, OutputExistsError
-from florence_onnx.files import flush, named
+from florence_onnx.files import flush, folder_made, named
 
 WORK = ".florence-onnx"
 """Name of the folder of unfinished files, inside the target, or beside it behind its name."""
@@ -217,28 +217,28 @@ def _held(work: Path, target: Path) -> Iterator[Path]:
     busy = FolderBusyError(
         f"another process is writing to {target}; wait for it or choose another folder"
     )
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    except FileNotFoundError:  # An earlier process has just removed the folder.
-        raise busy from None
-    _open_locks.add(file)
-    try:
-        if not (_try_lock(file) and _is_at(file, lock)):
-            raise busy
-        shutil.rmtree(partial, ignore_errors=True)
+    with folder_made(work):
         try:
-            partial.mkdir()
-            yield partial
-        finally:
+            file = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileNotFoundError:  # An earlier process has just removed the folder.
+            raise busy from None
+        _open_locks.add(file)
+        try:
+            if not (_try_lock(file) and _is_at(file, lock)):
+                raise busy
             shutil.rmtree(partial, ignore_errors=True)
-            with suppress(OSError):  # Windows deletes no open file; the next process uses the file.
-                lock.unlink()
-    finally:
-        _open_locks.remove(file)
-        os.close(file)
-        with suppress(OSError):
-            work.rmdir()
+            try:
+                partial.mkdir()
+                yield partial
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                with suppress(OSError):  # Windows deletes no open file; the next process uses it.
+                    lock.unlink()
+        finally:
+            _open_locks.remove(file)
+            os.close(file)
+            with suppress(OSError):
+                work.rmdir()
 
 
 _open_locks: set[int] = set()

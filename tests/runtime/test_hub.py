@@ -7,14 +7,24 @@ from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from florence_onnx import DiskSpaceError, Florence2, ModelNotFoundError, hub, model_cache
+from florence_onnx import (
+    CheckpointError,
+    DiskSpaceError,
+    Florence2,
+    ModelNotFoundError,
+    hub,
+    model_cache,
+)
 from florence_onnx.cli.program import main
 from florence_onnx.engine import contract
 from florence_onnx.hub import Access
 from florence_onnx.resolver import resolve
+from florence_onnx.skeletons.filling import GEOMETRY, SKELETONS
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
+from tests.helpers.plain_checkpoints import save_arrays
 from tests.helpers.tiny import TINY, run_python
 
 NAME = "someone/Florence-2-tiny"
@@ -225,6 +235,23 @@ def test_list_and_remove(served: Hub, cache: Path, capsys: pytest.CaptureFixture
     assert main(["remove", NAME]) == 0
     assert capsys.readouterr().out == f"removed {NAME}: 1.9 MB\n"
     assert [folder.exists() for folder in folders] == [False, True]
+
+
+def test_a_refused_checkpoint_leaves_no_folder(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fetched files stay in the hub library's cache; of the model, nothing is left."""
+    save_arrays(tmp_path / "weights", {"vision_tower.x": np.zeros(3, np.float32)})
+    config = (SKELETONS / "base" / GEOMETRY).read_bytes()
+    weights = (tmp_path / "weights").read_bytes()
+    before = {*tmp_path.iterdir()}
+    with serve_hub(NAME, {"config.json": config, "model.safetensors": weights}) as server:
+        use_hub(monkeypatch, server.url)
+        for _ in range(2):
+            with pytest.raises(CheckpointError):
+                resolve(NAME)
+    assert server.fetched == {"config.json", "model.safetensors"}
+    assert {*tmp_path.iterdir()} == before | {cache}
 
 
 def test_local_files_only(served: Hub) -> None:

@@ -96,6 +96,14 @@ def test_an_exception_leaves_nothing_new(
         assert contents(target) == OLD | FOREIGN
 
 
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_no_new_parent(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error), staged_folder(tmp_path / "empty" / "some" / "where" / "out"):
+        raise error
+    assert [*tmp_path.rglob("*")] == [tmp_path / "empty"], "what was there before stays"
+
+
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
 def test_what_exists_is_refused_before_any_work(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "out"

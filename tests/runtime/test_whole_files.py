@@ -19,6 +19,12 @@ def test_a_file_is_written_with_its_folder(tmp_path: Path, existing: bool) -> No
     assert contents(tmp_path) == {"some/where/file.json": "n\u00e9w\n".encode()}
 
 
+def test_an_exception_leaves_no_new_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "some" / "where" / "file"):
+        raise KeyboardInterrupt
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_an_exception_keeps_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file.txt"
