@@ -1,6 +1,5 @@
 """Repositories of the hub: found in the cache, or fetched with a limit to every wait."""
 
-import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
@@ -10,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from florence_onnx.errors import FlorenceError, ModelNotFoundError
 from florence_onnx.files import write_whole
+from florence_onnx.hub_errors import has_broken, why_not_fetched
 from florence_onnx.space import require_space
-from florence_onnx.terminal import one_line, say, size_text, standard_error
+from florence_onnx.terminal import say, size_text, standard_error
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _SHOWN = 3
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-_BROKEN = {"RemoteProtocolError", "ReadError", "ChunkedEncodingError", "ProtocolError"}
-"""Exceptions of HTTP clients when a connection ends in the middle of a file."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,9 @@ def fetch(
     except FlorenceError:
         raise
     except Exception as error:  # Which HTTP client raises depends on the hub library's version.
-        raise ModelNotFoundError(_reason(error, repository, access, lacking)) from error
+        state = _state(repository, access, lacking)
+        reason = why_not_fetched(error, repository, access.revision, access.cache, state)
+        raise ModelNotFoundError(reason) from error
     return folder
 
 
@@ -206,7 +205,7 @@ def _fetch_file(repository: str, name: str, commit: str, access: Access) -> Path
     try:
         path = download(etag_timeout=limit)
     except Exception as error:
-        if not _has_broken(error):
+        if not has_broken(error):
             raise
         path = download(etag_timeout=limit)  # Older hub libraries give up at the first break.
     folder = Path(path).parents[len(PurePosixPath(name).parts) - 1]
@@ -244,49 +243,3 @@ def _state(repository: str, access: Access, lacking: Sequence[str]) -> str:
         return f"{name} is in the cache, but whether it has changed cannot be asked"
     # What is typed as a hub id may be meant as a path.
     return f"there is no folder {repository!r}, and {name} is not in the cache"
-
-
-def _reason(error: Exception, repository: str, access: Access, lacking: Sequence[str]) -> str:
-    causes = list(_causes(error))
-    kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
-    name = f"hub model {repository!r}"
-    if "GatedRepoError" in kinds:
-        return f"{name} is gated: accept its terms on the hub and log in with `hf auth login`"
-    if "RepositoryNotFoundError" in kinds:
-        return (
-            f"there is no folder {repository!r}, and {name} does not exist on the hub, or is "
-            "private and you are not logged in"
-        )
-    if "RevisionNotFoundError" in kinds:
-        return f"{name} has no revision {access.revision!r}"
-    state = _state(repository, access, lacking)
-    # By type: urllib3's error for a refused connection is a TimeoutError of its own.
-    late = any(isinstance(cause, TimeoutError) for cause in causes)
-    if late or kinds & {"Timeout", "TimeoutException"}:
-        return (
-            f"{state}; the hub did not answer in time (HF_HUB_ETAG_TIMEOUT and "
-            "HF_HUB_DOWNLOAD_TIMEOUT set how many seconds to wait)"
-        )
-    if _has_broken(error):
-        return f"the download of {name} broke off; run it again, and what has come stays"
-    if kinds & {"ConnectionError", "TransportError"}:
-        return f"{state}; the hub cannot be reached: {one_line(causes[-1])}"
-    denied = any(getattr(cause, "errno", None) in _UNWRITABLE for cause in causes)
-    return (
-        f"{name} could not be fetched to {access.cache}: {type(error).__name__}: {one_line(error)}"
-        f"{'; HF_HUB_CACHE, cache_dir or --cache-dir choose another folder' if denied else ''}"
-    )
-
-
-def _has_broken(error: Exception) -> bool:
-    """Tells whether a connection ended in the middle of a file."""
-    kinds = {kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__}
-    return bool(kinds & _BROKEN) or "Consistency check failed" in str(error)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Lists an error and its causes, the first cause last."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -24,7 +24,8 @@ class Hub(ThreadingHTTPServer):
 
     With ``silent``, requests that contain this text get no answer, or half of a file ("body").
     The next ``breaks`` connections end in the middle of a file that is no JSON. ``event`` is called
-    before every answer.
+    before every answer. With ``refusal``, a status and headers, requests are refused that contain
+    the text ``refused``.
     """
 
     daemon_threads = True
@@ -39,7 +40,8 @@ class Hub(ThreadingHTTPServer):
         self.others: dict[str, Files] = {}
         self.breaks = 0
         self.event: Callable[[str], object] = lambda line: None
-        self.gated = False
+        self.refusal: tuple[int, dict[str, str]] | None = None
+        self.refused = ""
         self.silent = ""
         self.closing = threading.Event()
         self.requests: list[str] = []
@@ -132,8 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.silent and hub.silent in line:
             hub.closing.wait()
             return
-        if hub.gated:
-            self._send(b"", 403, {"X-Error-Code": "GatedRepo"}, body)
+        if hub.refusal is not None and hub.refused in line:
+            status, headers = hub.refusal
+            self._send(b"", status, headers, body)
             return
         for name in (hub.name, *hub.others):
             for start, answer in (

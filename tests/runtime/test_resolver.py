@@ -183,9 +183,37 @@ def test_an_unknown_repository() -> None:
     assert str(error.value).startswith("there is no folder 'someone/else', and hub model ")
 
 
-def test_a_gated_repository(hub: Hub) -> None:
-    hub.gated = True
-    with pytest.raises(ModelNotFoundError, match=f"'{NAME}' is gated: accept its terms"):
+GATED = {"X-Error-Code": "GatedRepo"}
+NO_SUCH_LOGIN = {"X-Error-Message": "Invalid credentials in Authorization header"}
+
+
+@pytest.mark.parametrize("refused", ["/api/models/", "/resolve/", GRAPHS[1]])
+@pytest.mark.parametrize(
+    ("status", "headers", "message"),
+    [
+        (401, GATED, "hub model '{0}' is gated: accept its terms on the hub or ask for access"),
+        (403, GATED, "hub model '{0}' is gated: accept its terms on the hub or ask for access"),
+        (401, {"X-Error-Code": "RepoNotFound"}, "does not exist on the hub, or is private: log in"),
+        (401, NO_SUCH_LOGIN, "the hub refuses '{0}' (401): the login is missing, wrong or expired"),
+        (401, {}, "the hub refuses '{0}' (401): the login is missing, wrong or expired"),
+        (403, {}, "the hub refuses '{0}' (403): the login may not read it; ask its owner for"),
+    ],
+)
+def test_a_hub_that_wants_a_login(
+    hub: Hub, refused: str, status: int, headers: dict[str, str], message: str
+) -> None:
+    hub.refusal, hub.refused = (status, headers), refused
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve(NAME)
+    said = str(error.value)
+    assert message.format(NAME) in said
+    assert "log in with `hf auth login`, or set HF_TOKEN" in said
+    assert "\n" not in said and "http" not in said
+
+
+def test_a_repository_that_the_hub_has_disabled(hub: Hub) -> None:
+    hub.refusal = (403, {"X-Error-Message": "Access to this resource is disabled."})
+    with pytest.raises(ModelNotFoundError, match=f"'{NAME}' is disabled on the hub"):
         resolve(NAME)
 
 
