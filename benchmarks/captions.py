@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import transformers_js as layout
 from benchmarks.harness.checkpoint import kept, prepare
@@ -22,6 +23,9 @@ from benchmarks.harness.node import add_packages, transformers_js, version_note
 from florence_onnx import Florence2, Request
 from florence_onnx.engine.layouts import MERGED
 from florence_onnx.generation.options import GenerationOptions
+
+if TYPE_CHECKING:
+    import onnx
 
 TOKENS = (21, 101)
 PRECISION = "q8"
@@ -87,12 +91,15 @@ def make_hub_model(checkpoint: Path, assets: Path, folder: Path) -> None:
     from tests.helpers.hub_layout import write_hub_layout
 
     torch.manual_seed(0)
-    model = Florence2ForConditionalGeneration.from_pretrained(checkpoint)
-    write_hub_layout(model, folder, Florence2.load(assets).assets.preprocessor.size)
+    network = Florence2ForConditionalGeneration.from_pretrained(checkpoint)
+    write_hub_layout(network, folder, Florence2.load(assets).assets.preprocessor.size)
     shutil.copytree(assets, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
     for name in MERGED.graphs:
         graph = folder / "onnx" / f"{name}.onnx"
-        operators = {node.op_type for node in onnx.load(graph).graph.node}
+        model = onnx.load(graph)
+        _transpose_weights(model.graph)
+        onnx.save(model, graph)
+        operators = {node.op_type for node in model.graph.node}
         quantize_dynamic(
             graph,
             graph.with_stem(f"{name}_quantized"),
@@ -102,6 +109,33 @@ def make_hub_model(checkpoint: Path, assets: Path, folder: Path) -> None:
     for path in (folder / "onnx").iterdir():
         if not path.stem.endswith("_quantized"):
             path.unlink()
+
+
+def _transpose_weights(graph: "onnx.GraphProto") -> None:
+    """Stores weights as the matmuls of a graph and of its branches read them.
+
+    The tracer leaves the transposition to the graph, as both decoders have to name a weight alike.
+    A matmul is quantised only by what is stored.
+    """
+    from onnx import numpy_helper
+
+    weights = {weight.name: weight for weight in graph.initializer}
+    matrices = {name for name, weight in weights.items() if len(weight.dims) == 2}
+    turned = {}
+    branches = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    for part in (graph, *branches):
+        found = [n for n in part.node if n.op_type == "Transpose" and n.input[0] in matrices]
+        names = {node.output[0]: f"{node.input[0]}_transposed" for node in found}
+        for node in found:
+            array = numpy_helper.to_array(weights[node.input[0]]).T.copy()
+            name = names[node.output[0]]
+            turned[name] = numpy_helper.from_array(array, name)
+            part.node.remove(node)
+        for node in part.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+    used = {name for part in (graph, *branches) for node in part.node for name in node.input}
+    del graph.initializer[:]
+    graph.initializer.extend(w for w in (*weights.values(), *turned.values()) if w.name in used)
 
 
 if __name__ == "__main__":

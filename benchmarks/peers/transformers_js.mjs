@@ -40,6 +40,9 @@ for await (const line of createInterface({ input: process.stdin })) {
         streamer: { put: () => times.push(performance.now()), end: () => {} },
     });
     const answer = performance.now() - start;
+    if (times.length !== Number(line) + 1) {
+        throw new Error(`${times.length - 1} tokens instead of ${line}`);
+    }
     // The first two are those of the prompt and of the first token.
     const between = times.slice(2).map((time, i) => time - times[i + 1]);
     const token = between.sort((a, b) => a - b)[Math.floor(between.length / 2)];

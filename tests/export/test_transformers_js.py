@@ -392,5 +392,22 @@ def test_the_stand_in_for_the_hubs_8_bits(exported: Path, native: Exported, tmp_
     assert {path.name for path in (tmp_path / "onnx").iterdir()} == {
         f"{name}_quantized.onnx" for name in MERGED.graphs
     }
+    for name in MERGED.graphs:
+        graph = onnx.load(tmp_path / "onnx" / f"{name}_quantized.onnx").graph
+        assert weights_in_float(graph) == []
     model = Florence2.load(tmp_path, precision="q8", threads=1)
     assert model(np.zeros((9, 9, 3), np.uint8), "od", max_new_tokens=5).token_ids
+
+
+def weights_in_float(graph: onnx.GraphProto) -> list[str]:
+    """The weights that matmuls of a graph and of its branches read, if not in 8 bits."""
+    stored = {weight.name for weight in graph.initializer}
+    branches = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    found = []
+    for part in (graph, *branches):
+        makers = {output: node for node in part.node for output in node.output}
+        for node in (node for node in part.node if node.op_type == "MatMul"):
+            maker = makers.get(node.input[1])
+            is_turned = maker is not None and maker.op_type == "Transpose"
+            found.append(maker.input[0] if maker is not None and is_turned else node.input[1])
+    return [name for name in found if name in stored]
