@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import shlex
 
 from florence_onnx.cli.opening import open_model
 from florence_onnx.cli.options import (
@@ -13,6 +14,7 @@ from florence_onnx.cli.options import (
     requested_access,
     whole_number,
 )
+from florence_onnx.engine.precision import AUTO
 from florence_onnx.engine.present import present_precisions
 from florence_onnx.engine.providers import runtime_version
 from florence_onnx.errors import InputError
@@ -124,9 +126,12 @@ def _check_report(arguments: argparse.Namespace) -> None:
     if name is not None and not (name.isprintable() and name.strip()):
         raise InputError(f"--machine {name!r} is no line of text; name the machine in words")
     if not _is_there(arguments):
+        pull = ["florence-onnx", "pull", arguments.model]
+        if isinstance(arguments.precision, str) and arguments.precision != AUTO:
+            pull += ["--precision", arguments.precision]
         raise InputError(
             "--report tells the peak memory of this process, to which fetching or making the model "
-            f"would count; first run florence-onnx pull {arguments.model}"
+            f"would count; first run {shlex.join(pull)}"
         )
 
 

@@ -150,12 +150,16 @@ def test_a_long_name_of_a_machine(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {f"{'x' * 100}.json", f"{'x' * 100}.md"}
 
 
-def test_a_model_that_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("asked", [[], ["--precision", "auto"], ["--precision", "q8"]])
+def test_a_model_that_is_not_made(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """To make it in the process would count to the peak memory."""
     options = ["--report", str(tmp_path / "rows"), "--cache-dir", str(tmp_path / "cache")]
-    assert main(["bench", "org/name", *options]) == 2
+    assert main(["bench", "org/name", *options, *asked]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "first run florence-onnx pull org/name" in line
+    more = " --precision q8" if "q8" in asked else ""
+    assert line.endswith(f"; first run florence-onnx pull org/name{more}")
     assert list(tmp_path.iterdir()) == []
 
 
