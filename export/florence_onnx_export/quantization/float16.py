@@ -43,7 +43,9 @@ def _token_sums(graph: onnx.GraphProto) -> set[str]:
 def _logits(graph: onnx.GraphProto) -> set[str]:
     """Names of the nodes that make the logits of candidates, and of the nodes that read these.
 
-    Numbers above 16 are 1/64 apart in float16, and the logits of two locations often less.
+    Numbers above 16 are 1/64 apart in float16, and the logits of two locations often less. A graph
+    without LogSoftmax, for transformers.js, has no such nodes: a head in float32 has more bytes
+    than WebGPU allows a buffer without being asked (128 MiB).
     """
     scored = {node.input[0] for node in graph.node if node.op_type == "LogSoftmax"}
     return {node.name for node in graph.node if scored & {*node.output, *node.input}}
