@@ -37,8 +37,8 @@ def main(argv: Sequence[str]) -> None:
     parser.set_defaults(precision=[PRECISION])
     add_packages(parser)
     arguments = parser.parse_args(argv)
-    setup = prepare(arguments)
     assets = layout.exported(arguments.model, arguments.work)
+    setup = prepare(arguments)
     sources = [Path(__file__), ROOT / "tests" / "helpers" / "hub_layout.py"]
     theirs = kept(setup.home, "hub-q8", sources, partial(make_hub_model, setup.checkpoint, assets))
     model = Florence2.load(

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.harness.checkpoint import random_checkpoint
+from benchmarks.harness.checkpoint import MODELS, random_checkpoint
 from benchmarks.harness.common import BEAMS, BenchmarkError, make_parser, make_picture, publish
 from benchmarks.harness.measuring import alternate, summarise
 from benchmarks.harness.node import add_packages, transformers_js, version_note
@@ -57,7 +57,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def exported(model: str, work: Path) -> Path:
-    """Exports a random checkpoint in the layout of transformers.js, once."""
+    """Exports a random checkpoint in the layout of transformers.js, once.
+
+    Raises:
+        BenchmarkError: ``model`` is no name of `MODELS`, or cannot be exported.
+    """
+    if model not in MODELS:
+        raise BenchmarkError(f"--model is {model!r} here, and must be one of {', '.join(MODELS)}")
     home = random_checkpoint(model, work)
     folder = home / "transformers.js"
     command = ["export", str(home / "checkpoint"), str(folder), "--layout", "transformers.js"]

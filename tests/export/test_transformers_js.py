@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from benchmarks import captions, transformers_js
+from benchmarks.harness.common import BenchmarkError
 from florence_onnx import Florence2
 from florence_onnx.checkpoints import key_maps
 from florence_onnx.checkpoints.checkpoint import read_checkpoint
@@ -385,6 +386,17 @@ def test_the_benchmark(exported: Path, capsys: pytest.CaptureFixture[str]) -> No
         f"token: {side} / transformers.js greedy" for side in ("ours greedy", "ours 3 beams")
     }
     assert all(side["min"] > 0 for side in record["values"]["token"].values())
+
+
+@pytest.mark.parametrize("script", [captions, transformers_js])
+def test_the_benchmarks_take_random_weights_alone(script: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    arguments = ["--model", str(folder), "--work", str(tmp_path / "work"), "--json"]
+    with pytest.raises(BenchmarkError, match="must be one of base, large, tiny"):
+        script.main(arguments)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_the_stand_in_for_the_hubs_8_bits(exported: Path, native: Exported, tmp_path: Path) -> None:
