@@ -121,7 +121,7 @@ def export(
     try:
         with staged_folder(out, replaced) as folder:
             read = partial(read_checkpoint, source, access, base, companions)
-            report = _export_into(folder, source, read, precisions, make, layout)
+            report = _export_into(folder, out, source, read, precisions, make, layout)
             write_report(folder / REPORT, report)
             return report
     except FlorenceError:
@@ -149,6 +149,7 @@ def check_precisions(precisions: Sequence[str], layout: Layout = SLOTS) -> None:
 
 def _export_into(
     folder: Path,
+    out: Path,
     source: str | Path,
     read: Callable[[], Checkpoint],
     precisions: Sequence[str],
@@ -159,7 +160,7 @@ def _export_into(
     steps = make.steps
     with steps.step("read", f"reading {source}"):
         checkpoint = read()
-        require_space(folder, needed_bytes(checkpoint.config, precisions), "the export")
+        require_space(out, needed_bytes(checkpoint.config, precisions), "the export")
         examination = examine(checkpoint, folder)
         for refusal in examination.refusals:
             raise refusal

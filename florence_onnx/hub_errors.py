@@ -52,6 +52,8 @@ def why_not_fetched(
             f"the hub refuses {repository!r} (403): the login may not read it; ask its owner for "
             f"access, or {_LOG_IN} to a token with the permission"
         )
+    if isinstance(error, UnicodeEncodeError):
+        return f"the login holds {error.object[error.start]!r}, as no token does; {_LOG_IN}"
     # By type: urllib3's error for a refused connection is a TimeoutError of its own.
     late = any(isinstance(cause, TimeoutError) for cause in causes)
     if late or kinds & {"Timeout", "TimeoutException"}:

@@ -152,7 +152,7 @@ def make_model(repository: str, access: Access) -> Path:
         DiskSpaceError: The disk has too little free space.
         ExportError: The cache cannot be written.
     """
-    checkpoint = find_checkpoint(repository, access, partial(_accept, access))
+    checkpoint = find_checkpoint(repository, access, partial(_accept, repository, access))
     commit = commit_of(repository, checkpoint)
     folder = _folder(repository, commit, access)
     if not folder.is_dir():
@@ -177,8 +177,10 @@ def make_model(repository: str, access: Access) -> Path:
     return folder
 
 
-def _accept(access: Access, checkpoint: Path, coming: int) -> None:
+def _accept(repository: str, access: Access, checkpoint: Path, coming: int) -> None:
     """Refuses a checkpoint that cannot become a model, before the weights are fetched."""
+    if _folder(repository, commit_of(repository, checkpoint), access).is_dir():
+        return  # Nothing will be written.
     config = read_config(checkpoint)
     require_skeleton(config, str(checkpoint))
     _require_writable(access)
@@ -191,7 +193,8 @@ def _accept(access: Access, checkpoint: Path, coming: int) -> None:
 def _require_writable(access: Access) -> None:
     """Raises ExportError where nothing can be written to the cache."""
     cache = cache_folder(access)
-    if not os.access(existing(cache), os.W_OK):
+    place = next(path for path in (cache, *cache.absolute().parents) if os.path.lexists(path))
+    if not (place.is_dir() and os.access(place, os.W_OK)):
         raise ExportError(
             f"models are made in {cache}, which cannot be written; {VARIABLE}, cache_dir or "
             "--cache-dir choose another folder"

@@ -492,7 +492,8 @@ def test_export_checks_the_space_first(
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(12_345))
     monkeypatch.setattr(exporting, "examine", lambda *_: pytest.fail("work began"))
     assert main(["export", str(native.checkpoint), str(tmp_path / "out")]) == 2
-    assert "the export needs " in capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "the export needs " in said and f" in {tmp_path / 'out'}, and " in said
     assert list(tmp_path.iterdir()) == []
 
 

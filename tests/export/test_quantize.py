@@ -23,6 +23,7 @@ from florence_onnx.engine import contract
 from florence_onnx.errors import (
     DiskSpaceError,
     ExportError,
+    InputError,
     ModelFileError,
     ModelNotFoundError,
     OutputExistsError,
@@ -320,6 +321,22 @@ def test_a_copy_of_the_demo(
         assert relative_error(model.encode(picture(0)).image_features, exact) < 0.03
 
 
+@pytest.mark.parametrize("place", ["", "onnx"])
+def test_a_folder_that_cannot_be_written_is_refused_first(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    closed = tiny / place
+    allowed = os.access
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode: not (path == closed and mode & os.W_OK) and allowed(path, mode),
+    )
+    with pytest.raises(ExportError) as error:
+        quantize(tiny, ["q8"], progress=lambda line: pytest.fail("work began"))
+    assert str(error.value) == f"{closed} cannot be written; quantise a copy: cp -rL {tiny} COPY"
+
+
 # Weights in files beside the graphs
 
 
@@ -479,6 +496,15 @@ def test_too_few_pictures(tiny: Path, photos: Path, capsys: pytest.CaptureFixtur
         assert main(["quantize", str(tiny), "--precision", "q8", "--pictures", str(folder)]) == 2
         assert message in capsys.readouterr().err
         assert files(tiny) == before
+
+
+def test_pictures_in_a_folder_that_cannot_be_read(
+    tiny: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != photos and allowed(path, mode))
+    with pytest.raises(InputError, match=f"^{photos} cannot be read; change its permissions$"):
+        quantize(tiny, ["q8"], pictures=photos)
 
 
 def test_pictures_that_no_weights_are_rounded_for(

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from florence_onnx import resolver
+from florence_onnx import model_cache, resolver
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.engine import contract
 from florence_onnx.errors import CheckpointError, ExportError, ModelNotFoundError, PrecisionError
 from florence_onnx.hub import Access
+from florence_onnx.model_cache import make_model
 from florence_onnx.resolver import resolve
 from florence_onnx.skeletons.filling import GEOMETRY, SKELETONS
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
@@ -282,6 +283,49 @@ def test_a_checkpoint_of_the_hub_is_read_as_one(hub: Hub) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json: model_type is null, but must be"):
         resolve(NAME)
     assert hub.fetched == {"config.json"}
+
+
+GEOMETRY_FILES = {
+    "config.json": (SKELETONS / "base" / GEOMETRY).read_bytes(),
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"x",
+}
+
+
+def test_a_cache_for_models_that_is_a_file(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files = GEOMETRY_FILES
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "inside"):
+        monkeypatch.setenv("FLORENCE_ONNX_CACHE", str(place))
+        with pytest.raises(ExportError, match="which cannot be written; FLORENCE_ONNX_CACHE"):
+            resolve(NAME)
+    assert hub.fetched == {"config.json"}
+
+
+def test_a_model_that_is_there_needs_no_writing(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files = GEOMETRY_FILES
+    made = tmp_path / "hub-models" / NAME.replace("/", "--") / f"{COMMIT}-{contract.VERSION}"
+    made.mkdir(parents=True)
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
+    monkeypatch.setattr(model_cache, "require_space", lambda *_: pytest.fail("nothing is made"))
+    assert make_model(NAME, Access(refresh=True)) == made
+
+
+def test_a_login_with_characters_that_no_header_takes(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_\u2603")
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve(NAME)
+    said = (
+        "the login holds '\u2603', as no token does; log in with `hf auth login`, or set HF_TOKEN"
+    )
+    assert str(error.value) == said
 
 
 def test_a_cache_for_models_that_cannot_be_written(

@@ -1,5 +1,6 @@
 """Pictures of the user, in two parts: for calibration and for the measurement of errors."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ def own_pictures(
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one with at least {LEAST} pictures")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be read; change its permissions")
     files = sorted(path for path in folder.rglob("*") if _is_picture(path))
     requests: dict[bytes, Request] = {}
     most = LEAST if fast else MOST

@@ -1,6 +1,7 @@
 """Quantisation of a model folder: graphs of lower precision beside the float32 graphs."""
 
 import math
+import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,7 @@ def quantize(
             f"the graphs of {folder} are in the layout of transformers.js, of which no other "
             "precisions are made here; export the checkpoint with florence-onnx export"
         )
+    _check_writable(folder)
     _check_weights_here(folder)
     size = sum(path.stat().st_size for path in _parts(folder, "fp32") if path.exists())
     require_space(folder, int(size * sum(SHARES[name] for name in precisions)), "quantising")
@@ -142,6 +144,16 @@ def _check_not_installed(folder: Path) -> None:
         raise OutputExistsError(
             f"{folder} belongs to the installed package; quantise a copy: cp -r {folder} my-demo"
         )
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuses a folder before the work whose result could not be written."""
+    for place in (folder, folder / "onnx"):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise ExportError(
+                f"{place} cannot be written; quantise a copy: "
+                f"cp -rL {shlex.quote(str(folder))} COPY"
+            )
 
 
 def _check_weights_here(folder: Path) -> None:
