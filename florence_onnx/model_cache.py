@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from florence_onnx.assets.ownership import exported_files
+from florence_onnx.assets.ownership import exported_files, known_names
 from florence_onnx.checkpoints.checkpoint import read_config
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.engine import contract
@@ -246,8 +246,11 @@ def fetched_bytes(repository: str, access: Access = ANYHOW) -> int:
 
 def _remove_made(model: CachedModel) -> int:
     before = model.size
-    for name in exported_files(model.folder):
-        (model.folder / name).unlink()
+    names = known_names()  # Also of files that are damaged.
+    with suppress(OutputExistsError, ModelFileError):  # The report is gone or damaged.
+        names |= exported_files(model.folder)
+    for name in names:
+        (model.folder / name).unlink(missing_ok=True)
     for folder in (model.folder / "onnx", model.folder):
         _remove_empty(folder)
     return before - (model.size if model.folder.is_dir() else 0)

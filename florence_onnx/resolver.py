@@ -14,6 +14,7 @@ from florence_onnx.engine.layouts import graph_files, graph_of, layout_of, preci
 from florence_onnx.engine.precision import Precision
 from florence_onnx.errors import (
     FlorenceError,
+    ModelFileError,
     ModelNotFoundError,
     PrecisionError,
 )
@@ -138,6 +139,7 @@ def hub_model(
     Raises:
         ModelNotFoundError: There is no such repository, or the hub cannot be reached.
         PrecisionError: The precision is unknown, or the repository has no graphs of the precision.
+        ModelFileError: Graphs that were made of the checkpoint are gone.
     """
     for name in [precision] if isinstance(precision, str) else precision.values():
         if name not in hub_contract.SUFFIXES:
@@ -153,14 +155,19 @@ def hub_model(
     from florence_onnx.model_cache import cached_model, make_model
 
     made = cached_model(repository, access, hub.commit_of(repository, folder) if folder else None)
-    if made is not None:
-        return made
-    if folder is None or not Contents.of_folder(folder).is_checkpoint:
-        select = partial(_files_to_fetch, repository, precision)
-        with suppress(_CheckpointFoundError):
-            return hub.fetch(repository, access, select, lacking)
-    may_make()
-    return make_model(repository, access)
+    if made is None:
+        if folder is None or not Contents.of_folder(folder).is_checkpoint:
+            select = partial(_files_to_fetch, repository, precision)
+            with suppress(_CheckpointFoundError):
+                return hub.fetch(repository, access, select, lacking)
+        may_make()
+        made = make_model(repository, access)
+    if "fp32" not in precisions_of(graph_files(made)):
+        raise ModelFileError(
+            f"{made} does not hold the whole model any more; remove the folder, and make it again "
+            f"with florence-onnx pull {repository}"
+        )
+    return made
 
 
 def _needed(names: Collection[str], precision: Precision) -> list[str]:

@@ -1,6 +1,7 @@
 """Where models are found: folders, the demo, and a hub on 127.0.0.1."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,14 +11,22 @@ import pytest
 from huggingface_hub import constants
 
 from florence_onnx import model_cache, resolver
+from florence_onnx.assets.report import REPORT
 from florence_onnx.checkpoints.finding import find_checkpoint
 from florence_onnx.engine import contract
-from florence_onnx.errors import CheckpointError, ExportError, ModelNotFoundError, PrecisionError
+from florence_onnx.errors import (
+    CheckpointError,
+    ExportError,
+    ModelFileError,
+    ModelNotFoundError,
+    PrecisionError,
+)
 from florence_onnx.hub import Access
 from florence_onnx.model_cache import make_model
-from florence_onnx.resolver import resolve
+from florence_onnx.resolver import hub_model, resolve
 from florence_onnx.skeletons.filling import GEOMETRY, SKELETONS
 from tests.helpers.hub import COMMIT, Hub, limit_waits, serve_hub, use_empty_cache, use_hub
+from tests.helpers.tiny import TINY
 
 NAME = "someone/Florence-2-tiny"
 GRAPHS = [contract.graph_file(graph, "fp32") for graph in contract.GRAPHS]
@@ -308,12 +317,42 @@ def test_a_model_that_is_there_needs_no_writing(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.files = GEOMETRY_FILES
-    made = tmp_path / "hub-models" / NAME.replace("/", "--") / f"{COMMIT}-{contract.VERSION}"
-    made.mkdir(parents=True)
+    made = made_of_tiny(tmp_path)
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
     monkeypatch.setattr(model_cache, "require_space", lambda *_: pytest.fail("nothing is made"))
     assert make_model(NAME, Access(refresh=True)) == made
+
+
+def made_of_tiny(tmp_path: Path) -> Path:
+    """A folder in the cache of models, as if made of the repository."""
+    made = tmp_path / "hub-models" / NAME.replace("/", "--") / f"{COMMIT}-{contract.VERSION}"
+    return Path(shutil.copytree(TINY, made))
+
+
+def test_a_made_model_that_has_lost_a_graph(hub: Hub, tmp_path: Path) -> None:
+    hub.files = GEOMETRY_FILES
+    made = made_of_tiny(tmp_path)
+    assert resolve(NAME, access=Access(revision=COMMIT)) == made
+    (made / GRAPHS[2]).unlink()
+    for access in (Access(revision=COMMIT), Access(refresh=True)):
+        with pytest.raises(ModelFileError) as error:
+            hub_model(NAME, "fp32", access)
+        assert str(error.value) == (
+            f"{made} does not hold the whole model any more; remove the folder, and make it again "
+            f"with florence-onnx pull {NAME}"
+        )
+
+
+@pytest.mark.parametrize("report", [None, "{}", "[", '{"files": {"config.json": "0"}}'])
+def test_a_damaged_model_is_removed_whole(cache: Path, tmp_path: Path, report: str | None) -> None:
+    """No matter which file is damaged, the report included."""
+    made = made_of_tiny(tmp_path)
+    if report is not None:
+        (made / REPORT).write_text(report)
+    (made / GRAPHS[0]).write_bytes(b"damaged")
+    model_cache.remove(NAME)
+    assert not made.parent.exists()
 
 
 def test_a_login_with_characters_that_no_header_takes(
