@@ -89,7 +89,7 @@ def quantised_as(path: object, name: str, dtype: str, config: Mapping[str, Any])
     """Error for a weight that is stored as integers or in 8 bits."""
     return CheckpointError(
         f"{path}: weight {name[:200]} is stored as {dtype}; quantised checkpoints cannot be "
-        f"exported, only float32, float16 and bfloat16. {_instead(config)}"
+        f"exported, only float32, float16 and bfloat16; {_instead(config)}"
     )
 
 
