@@ -8,6 +8,7 @@ search included, is timed with 16 tokens in the cache and with 400, as the media
 The host's share of a step is the share that is not in ONNX Runtime.
 """
 
+import argparse
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +61,9 @@ def main(argv: Sequence[str]) -> None:
     parser = make_parser(__doc__, repeats=7)
     parser.add_argument("--dtypes", nargs="*", help="of transformers (default: fp32 and bf16)")
     arguments = parser.parse_args(argv)
-    setup = prepare(arguments)
+    # The other engines run the float32 graph, which a quantised export may be without.
+    precisions = ["fp32", *arguments.precision]
+    setup = prepare(argparse.Namespace(**{**vars(arguments), "precision": precisions}))
     dtypes = arguments.dtypes
     if dtypes is None:
         dtypes = ["fp32", "bf16" if setup.device == "cpu" else "fp16"]

@@ -23,6 +23,7 @@ ORDER = {
     "cold_start": "Cold start and memory",
     "streaming": "Memory of a long stream",
     "transformers_js": "A token beside transformers.js",
+    "captions": "An answer beside transformers.js, 8 bits",
     "annotating": "Folders of pictures",
     "annotating_memory": "Memory of an annotation",
     "actors": "Actors of Ray",

@@ -261,6 +261,14 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert measuring.ratio([1, 10, 3], [2, 20, 3]) == {"median": 0.5, "min": 0.5, "max": 1}
 
 
+def test_other_engines_have_the_float32_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(stages, "prepare", lambda arguments: made.extend(arguments.precision))
+    with pytest.raises(AttributeError):  # nothing is prepared
+        stages.main(["--precision", "q8", "--dtypes"])
+    assert set(made) == {"fp32", "q8"}
+
+
 def test_stages(run: Run) -> None:
     record = run(stages.main, "--dtypes", "fp32")
     check_record(record, "stages", "ours fp32")
