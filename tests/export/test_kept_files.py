@@ -63,7 +63,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def fake_export(folder: Path, source: str | Path, *rest: object) -> dict[str, Any]:
+def fake_export(folder: Path, out: Path, source: str | Path, *rest: object) -> dict[str, Any]:
     """Stands for the work of an export, whose source is one of the sets."""
     onnx_folder = shutil.copytree(Path(source) / "onnx", folder / "onnx")
     assets = [shutil.copy(Path(source) / asset, folder) for asset in contract.ASSETS]
@@ -177,7 +177,7 @@ def test_a_folder_that_becomes_another_during_the_export(
         for path in (path for path in out.iterdir() if path not in folder.parents):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         make_files(out, FOREIGN)
-        return fake_export(folder, new)
+        return fake_export(folder, out, new)
 
     monkeypatch.setattr(exporting, "_export_into", swap)
     with pytest.raises(OutputExistsError, match="is not a model folder with the export_report"):
@@ -336,10 +336,10 @@ def test_the_second_export_to_a_folder_is_told(
 ) -> None:
     target = tmp_path / "out"
 
-    def export_again(folder: Path, source: str | Path, *rest: object) -> dict[str, Any]:
+    def export_again(folder: Path, out: Path, source: str | Path, *rest: object) -> dict[str, Any]:
         with pytest.raises(ExportError, match="another process is writing to"):
             export(new, target)
-        return fake_export(folder, source)
+        return fake_export(folder, out, source)
 
     monkeypatch.setattr(exporting, "_export_into", export_again)
     export(new, target)
