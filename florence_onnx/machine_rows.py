@@ -27,7 +27,7 @@ _MODELS = {(768, 6, 768, 768): "base", (1024, 12, 768, 768): "large"}
 """Width, layers of the decoder, height and width of pictures -> the name of the released model."""
 
 _LONGEST_NAME = 100
-"""Signs of a file's name without its ending, of which file systems take 250."""
+"""Characters of a file's name without its ending. Most file systems take 255 bytes."""
 
 _HEAD = (
     *("machine", "cores", "memory", "model", "precision", "ONNX Runtime"),

@@ -1,8 +1,10 @@
 """Weights that are stored in 8 or 16 bits and converted to float32 in every run."""
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -11,6 +13,7 @@ from florence_onnx_export.quantization.gptq import round_weight
 from florence_onnx_export.quantization.matmuls import (
     MICROSOFT,
     Matrix,
+    Tensors,
     add_domain,
     drop_unused,
     matmul_weights,
@@ -39,8 +42,9 @@ def store_weights(
     folder: str = "",
     bits: int = 8,
 ) -> None:
-    """Stores weights as signed integers, with scales as `_scaled_axes` says.
+    """Stores weights as signed integers.
 
+    Each index of the longest axis has a scale. Where this axis is the last, each row has a scale.
     ONNX Runtime keeps DequantizeLinear when it loads the graph, so weights stay small in memory.
 
     Args:
@@ -62,28 +66,11 @@ def store_weights(
         scale[scale == 0] = 1
         summed = -1 if name in on_the_left else -2
         values = _round(weight, scale, summed, limit, factor(name)).astype(f"int{bits}")
-        if len(axes) > 1:
-            values = values.reshape(-1, weight.shape[-1])
-        stored, flat, shape = f"{name}.int{bits}", f"{name}.flat", f"{name}.shape"
-        constants = {
-            stored: values,
-            f"{name}.scale": scale.reshape(-1),
-            shape: np.array(weight.shape),
-        }
+        nodes, constants = _dequantize(name, values, scale, axes)
         graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
         graph.initializer.remove(tensor)
-        dequantize = helper.make_node(
-            "DequantizeLinear",
-            [stored, f"{name}.scale"],
-            [flat],
-            name=f"{name}.float",
-            domain="" if bits == 8 else MICROSOFT,  # ONNX has 16 bits from opset 21.
-            axis=axes[0],
-        )
-        graph.node.insert(
-            0, helper.make_node("Reshape", [flat, shape], [name], name=f"{name}.shaped")
-        )
-        graph.node.insert(0, dequantize)
+        for node in reversed(nodes):
+            graph.node.insert(0, node)
     drop_unused(graph)
     add_domain(model, MICROSOFT)
 
@@ -96,6 +83,36 @@ def _scaled_axes(shape: Sequence[int]) -> tuple[int, ...]:
     longest = int(np.argmax(shape))
     last = len(shape) - 1
     return tuple(range(last)) if longest == last else (longest,)
+
+
+def _dequantize(
+    name: str, values: npt.NDArray[Any], scale: Matrix, axes: tuple[int, ...]
+) -> tuple[list[onnx.NodeProto], Tensors]:
+    """Makes the nodes that convert a stored weight to float32, and the tensors that they read.
+
+    Args:
+        name: Name of the weight.
+        values: The weight as int8 or int16.
+        scale: float32 of as many axes, of length 1 but for ``axes``.
+        axes: Result of `_scaled_axes`.
+    """
+    stored, scales = f"{name}.{values.dtype}", f"{name}.scale"
+    rows = len(axes) > 1
+    y = f"{name}.rows" if rows else name
+    node = helper.make_node(
+        "DequantizeLinear",
+        [stored, scales],
+        [y],
+        name=f"{name}.float",
+        domain="" if values.dtype == np.int8 else MICROSOFT,  # ONNX has 16 bits from opset 21.
+        axis=axes[0],
+    )
+    tensors: Tensors = {stored: values, scales: scale.reshape(-1)}
+    if not rows:
+        return [node], tensors
+    shape = f"{name}.shape"
+    tensors |= {stored: values.reshape(-1, values.shape[-1]), shape: np.array(values.shape)}
+    return [node, helper.make_node("Reshape", [y, shape], [name], name=f"{name}.whole")], tensors
 
 
 def _round(weight: Matrix, scale: Matrix, summed: int, limit: int, factor: Matrix | None) -> Matrix:
